@@ -1,0 +1,7 @@
+"""Where pairs come from: one source per file. Import as ``m2ib_lightning.datamodules``."""
+
+from m2ib_lightning.datamodules.base import PairDataModule, register_datamodule
+from m2ib_lightning.datamodules.captions import CaptionsDataModule
+from m2ib_lightning.datamodules.scenes import ScenesDataModule
+
+__all__ = ["CaptionsDataModule", "PairDataModule", "ScenesDataModule", "register_datamodule"]

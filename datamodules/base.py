@@ -1,0 +1,123 @@
+"""What every source of pairs shares: batching, workers, order, and the limit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Subset
+from typing_extensions import override
+
+from m2ib_lightning.config import Config
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs import PairBatch, PairSource
+from m2ib_lightning.prepare import PairDataset, Preparer
+from m2ib_lightning.registry import Registry
+
+DATAMODULES: Registry[type[PairDataModule]] = Registry("data source", "register_datamodule")
+
+
+def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
+    """Add a source under a ``data.name``.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    DATAMODULES.register(name, datamodule)
+
+
+class PairDataModule(LightningDataModule):
+    """Batches of pairs in source order. A source of your own overrides ``open_source`` and ``from_config``.
+
+    Args:
+        preparer: of the model that reads the pairs (``LoadedModel.preparer``).
+        batch_size: pairs at a time; None for 8 on a CPU and 32 on a GPU.
+        num_workers: processes that decode; None for 1 on a CPU and 4 on a GPU.
+        limit: only the first so many pairs; None for all.
+        pictures: how many of the first pairs keep a copy to draw on; -1 for all.
+    """
+
+    default_workers: int | None = None
+
+    def __init__(
+        self,
+        preparer: Preparer,
+        *,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        limit: int | None = None,
+        pictures: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("limit", limit, 1)):
+            if value is not None and value < least:
+                raise M2IBError(f"data.{name} must be at least {least}, got {value}")
+        on_gpu = torch.cuda.is_available()
+        self.preparer = preparer
+        self.batch_size = batch_size or (32 if on_gpu else 8)
+        fallback = self.default_workers if self.default_workers is not None else (4 if on_gpu else 1)
+        self.num_workers = fallback if num_workers is None else num_workers
+        self.limit = limit
+        self.pictures = pictures
+        self._source: PairSource | None = None
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Config, preparer: Preparer) -> PairDataModule:
+        """Make the datamodule that a configuration asks for."""
+
+    @abstractmethod
+    def open_source(self) -> PairSource:
+        """Open the source; called once.
+
+        Raises:
+            M2IBError: if it can't be opened; says what exists.
+        """
+
+    @property
+    def source(self) -> PairSource:
+        """The pairs, all of them."""
+        if self._source is None:
+            self._source = self.open_source()
+        return self._source
+
+    def __len__(self) -> int:
+        return len(self.source) if self.limit is None else min(self.limit, len(self.source))
+
+    @override
+    def setup(self, stage: str) -> None:
+        if len(self) == 0:
+            raise M2IBError("the data source has no pairs")
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(len(self), self.pictures)
+
+    def calibration_batches(self, pairs: int) -> Iterable[PairBatch]:
+        """The source from its beginning, for the statistics of ``prior=data``; as far as ``pairs`` may need."""
+        return self._loader(min(len(self.source), 2 * pairs), pictures=0)
+
+    def _loader(self, count: int, pictures: int) -> DataLoader[Any]:
+        dataset = PairDataset(self.source, self.preparer, pictures)
+        return DataLoader(
+            Subset(dataset, range(count)),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.preparer.collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=False,
+        )
+
+
+def loader_arguments(config: Config) -> dict[str, Any]:
+    """What every datamodule takes from a configuration."""
+    data = config.data
+    return {
+        "batch_size": data.batch_size,
+        "num_workers": data.num_workers,
+        "limit": data.limit,
+        "pictures": config.output.heatmaps,
+    }

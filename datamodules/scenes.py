@@ -1,0 +1,110 @@
+"""Synthetic scenes with ground truth: coloured shapes, and captions that name some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from typing_extensions import override
+
+from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs import PairSource, RawPair
+from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.scenes import UNSAID, Caption, Difficulty, Scene, describe, paint_scene
+
+SCENES = 500
+"""How many scenes there are where no limit is said."""
+
+_MOST_OBJECTS = 4
+
+
+@dataclass(frozen=True)
+class SceneExample:
+    """A scene, a caption of it, and how many of its objects (the first ones) the caption names."""
+
+    scene: Scene
+    caption: Caption
+    mentioned: int
+
+
+class SceneSource:
+    """Scene ``index`` is made from (seed, index) alone.
+
+    Args:
+        seed: which set of scenes.
+        count: how many.
+        objects: in each scene.
+        mentioned: how many of them each caption names, by colour and shape.
+    """
+
+    def __init__(self, seed: int, count: int = SCENES, objects: int = 3, mentioned: int = 1) -> None:
+        if not 1 <= mentioned <= objects <= _MOST_OBJECTS:
+            raise M2IBError(
+                f"scenes hold 1 to {_MOST_OBJECTS} objects and the caption names some of them, "
+                f"got data.objects={objects} and data.mentioned={mentioned}"
+            )
+        self.seed = seed
+        self.count = count
+        self.objects = objects
+        self.mentioned = mentioned
+
+    def __len__(self) -> int:
+        return self.count
+
+    def example(self, index: int) -> SceneExample:
+        """The scene with its ground truth."""
+        rng = np.random.default_rng([self.seed, index, self.objects])
+        scene = paint_scene(rng, Difficulty(objects=(self.objects, self.objects)))
+        named = [obj._replace(size=UNSAID) for obj in scene.objects[: self.mentioned]]
+        return SceneExample(scene, describe(rng, named), self.mentioned)
+
+    def __getitem__(self, index: int) -> RawPair:
+        example = self.example(index)
+        return RawPair(
+            key=f"scenes-{self.seed}:{index}",
+            image=Image.fromarray(example.scene.image),
+            uri=f"scenes://{self.seed}/{index}",
+            caption=example.caption.text,
+        )
+
+
+class ScenesDataModule(PairDataModule):
+    """Scenes as pairs.
+
+    Args:
+        preparer: of the model that reads them.
+        seed: which set of scenes.
+        objects: in each scene.
+        mentioned: how many of them each caption names.
+        options: ``PairDataModule``'s.
+    """
+
+    default_workers = 0  # painting a scene is cheaper than starting a process
+
+    def __init__(
+        self, preparer: Preparer, *, seed: int = 0, objects: int = 3, mentioned: int = 1, **options: Any
+    ) -> None:
+        super().__init__(preparer, **options)
+        self.seed = seed
+        self.objects = objects
+        self.mentioned = mentioned
+
+    @override
+    @classmethod
+    def from_config(cls, config: Config, preparer: Preparer) -> ScenesDataModule:
+        data = config.data
+        return cls(
+            preparer, seed=config.seed, objects=data.objects, mentioned=data.mentioned, **loader_arguments(config)
+        )
+
+    @override
+    def open_source(self) -> PairSource:
+        count = max(SCENES, self.limit or 0)
+        return SceneSource(self.seed, count, self.objects, self.mentioned)
+
+
+register_datamodule("scenes", ScenesDataModule)

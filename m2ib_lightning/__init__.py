@@ -1,0 +1,46 @@
+"""M2IB on PyTorch Lightning: what in this picture, and which words of this caption, made the model match them?"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m2ib_lightning.attribution import Attribution as Attribution
+    from m2ib_lightning.bottleneck import InformationBottleneck as InformationBottleneck
+    from m2ib_lightning.datamodules import CaptionsDataModule as CaptionsDataModule
+    from m2ib_lightning.datamodules import ScenesDataModule as ScenesDataModule
+    from m2ib_lightning.datamodules import register_datamodule as register_datamodule
+    from m2ib_lightning.errors import M2IBError as M2IBError
+    from m2ib_lightning.api import explain as explain
+    from m2ib_lightning.families import register_family as register_family
+    from m2ib_lightning.models import load_model as load_model
+    from m2ib_lightning.module import M2IBModule as M2IBModule
+    from m2ib_lightning.settings import BottleneckSettings as BottleneckSettings
+
+__version__ = "0.1.0"
+
+# Loaded when first used: `m2ib-fit --help` and a typo's error need neither torch nor Lightning.
+_HOMES = {
+    "Attribution": "attribution",
+    "BottleneckSettings": "settings",
+    "CaptionsDataModule": "datamodules",
+    "InformationBottleneck": "bottleneck",
+    "M2IBError": "errors",
+    "M2IBModule": "module",
+    "ScenesDataModule": "datamodules",
+    "explain": "api",
+    "load_model": "models",
+    "register_datamodule": "datamodules",
+    "register_family": "families",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is {', '.join(_HOMES)}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

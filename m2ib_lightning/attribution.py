@@ -1,0 +1,170 @@
+"""The result for one pair: saliency in nats, how the optimisation went, and what a table row holds of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs import Pair
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TowerAttribution:
+    """One tower's part of a result.
+
+    Attributes:
+        saliency: nats; (grid_h, grid_w) for the image, (tokens,) for the text, specials excluded.
+        loss: per step.
+        information: per step, mean nats per token and channel.
+        similarity: per step, mean cosine through the bottleneck.
+    """
+
+    saliency: Floats
+    loss: Floats
+    information: Floats
+    similarity: Floats
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What in this picture, and which words of this caption, made the model match them.
+
+    Attributes:
+        pair: the pair it explains.
+        similarity: cosine of the clean embeddings.
+        image: the image tower's part; None when the pair failed.
+        text: the text tower's part; None when the pair failed.
+        heatmap: the file it was drawn to, relative to the run's ``heatmaps``; None if it was not.
+        error: why it failed, or None.
+    """
+
+    pair: Pair
+    similarity: float = float("nan")
+    image: TowerAttribution | None = None
+    text: TowerAttribution | None = None
+    heatmap: str | None = None
+    error: str | None = None
+
+    @property
+    def tokens(self) -> list[str]:
+        """The caption's tokens, specials excluded."""
+        return self.pair.tokens
+
+    @property
+    def image_saliency(self) -> Floats:
+        """(grid_h, grid_w) nats per patch."""
+        return self._part("image").saliency
+
+    @property
+    def text_saliency(self) -> Floats:
+        """(tokens,) nats per token."""
+        return self._part("text").saliency
+
+    @property
+    def image_heatmap(self) -> Floats:
+        """(H, W) in [0, 1], at the image's own size, for eyes: bilinear, min-max, 0 outside what the model saw."""
+        return self.heatmap_at(*self.pair.image_size)
+
+    @property
+    def text_heatmap(self) -> Floats:
+        """(tokens,) in [0, 1], for eyes: min-max over the words (0 for all where they are equal)."""
+        return min_max(self.text_saliency)
+
+    def heatmap_at(self, width: int, height: int) -> Floats:
+        """``image_heatmap`` for the picture at another size: (height, width)."""
+        full_width, full_height = self.pair.image_size
+        scale = np.array([width / full_width, height / full_height] * 2)
+        left, top, right, bottom = np.round(np.array(self.pair.crop) * scale).astype(int)
+        right, bottom = max(right, left + 1), max(bottom, top + 1)
+        grid = Image.fromarray(self.image_saliency.astype(np.float32))
+        inside = np.asarray(grid.resize((right - left, bottom - top), Image.Resampling.BILINEAR))
+        heatmap = np.zeros((height, width), np.float32)
+        heatmap[top:bottom, left:right] = min_max(inside)[: height - top, : width - left]
+        return heatmap
+
+    def show(self) -> None:
+        """Open the picture in the system's viewer; a notebook shows the object itself."""
+        from m2ib_lightning.drawing import draw_attribution
+
+        draw_attribution(self).show()
+
+    def save(self, path: str | Path) -> None:
+        """Write ``.png`` (overlay and caption) or ``.html`` (the same as a page, text selectable).
+
+        Raises:
+            M2IBError: on another ending.
+        """
+        from m2ib_lightning.drawing import draw_attribution
+        from m2ib_lightning.html import attribution_page
+
+        path = Path(path)
+        if path.suffix.lower() == ".png":
+            draw_attribution(self).save(path)
+        elif path.suffix.lower() in (".html", ".htm"):
+            path.write_text(attribution_page(self), encoding="utf-8")
+        else:
+            raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
+
+    def _repr_html_(self) -> str:
+        from m2ib_lightning.html import attribution_fragment
+
+        return attribution_fragment(self)
+
+    def _part(self, name: str) -> TowerAttribution:
+        part: TowerAttribution | None = getattr(self, name)
+        if part is None:
+            raise M2IBError(f"the pair {self.pair.id!r} has no result: {self.error}")
+        return part
+
+    def drawn_as(self, file: str) -> Attribution:
+        """The same, drawn to that file."""
+        return replace(self, heatmap=file)
+
+    def to_row(self) -> dict[str, Any]:
+        """The table row, as ``m2ib_lightning.rows.SCHEMA`` has it."""
+        pair = self.pair
+        row: dict[str, Any] = {"key": pair.key, "id": pair.id, "image": pair.image, "caption": pair.caption}
+        if self.image is None or self.text is None:
+            return row | {"error": self.error}
+        height, width = self.image.saliency.shape
+        return row | {
+            "tokens": pair.tokens,
+            "token_offsets": [list(offset) for offset in pair.token_offsets],
+            "text_saliency": self.text.saliency,
+            "image_saliency": self.image.saliency.ravel(),
+            "grid_height": height,
+            "grid_width": width,
+            "image_width": pair.image_size[0],
+            "image_height": pair.image_size[1],
+            "crop": list(pair.crop),
+            "similarity": self.similarity,
+            "image_similarity": self.image.similarity[-1],
+            "text_similarity": self.text.similarity[-1],
+            "image_information": self.image.information[-1],
+            "text_information": self.text.information[-1],
+            "image_loss": self.image.loss,
+            "text_loss": self.text.loss,
+            "heatmap": self.heatmap,
+        }
+
+
+def min_max(values: NDArray[Any]) -> Floats:
+    """Scale to [0, 1]; zeros where all values are equal.
+
+    >>> min_max(np.array([1.0, 3.0, 2.0])).tolist()
+    [0.0, 1.0, 0.5]
+    >>> min_max(np.array([2.0, 2.0])).tolist()
+    [0.0, 0.0]
+    """
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.zeros(values.shape, np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)

@@ -1,0 +1,38 @@
+"""What the writers have in common: they are handed the results of a batch, and told when the run is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from m2ib_lightning.attribution import Attribution
+
+
+class ResultsCallback(Callback):
+    """Calls ``on_results`` after each batch and ``finish`` at the end, also when the run was interrupted.
+
+    The list of results is the one that ``training_step`` returned: a callback may replace items, and those after it
+    see the replacements.
+    """
+
+    def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
+        """Write what came of one batch."""
+
+    def finish(self, trainer: Trainer) -> None:
+        """Write what is left; called once."""
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.on_results(trainer, outputs["results"])
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.finish(trainer)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.finish(trainer)

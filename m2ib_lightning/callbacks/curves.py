@@ -1,0 +1,77 @@
+"""TensorBoard: final values over the run, the mean curve over inner steps, and curves and pictures of a few pairs.
+
+``self.log`` writes once a batch, so the curves over inner steps go through the logger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.callbacks.base import ResultsCallback
+from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.settings import MODALITIES
+
+_QUANTITIES = ("loss", "information", "similarity")
+
+
+class CurveLogger(ResultsCallback):
+    """Writes ``final/*`` at step = pairs done, ``mean_curve/*`` over inner steps, ``pair/*`` and ``heatmap/*``.
+
+    Args:
+        pictures: how many pairs get curves and a picture of their own.
+    """
+
+    def __init__(self, pictures: int = 16) -> None:
+        self.pictures = pictures
+        self._drawn = 0
+        self._done = 0
+        self._sums: dict[str, NDArray[np.float64]] = {}
+
+    @override
+    def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
+        good = [result for result in results if result.error is None]
+        if not good:
+            return
+        curves = [_curves(result) for result in good]
+        totals = {name: np.sum([curve[name] for curve in curves], axis=0, dtype=np.float64) for name in curves[0]}
+        self._done += len(good)
+        for name, total in totals.items():
+            self._sums[name] = self._sums.get(name, 0.0) + total
+            self._scalar(trainer, f"final/{name}", total[-1] / len(good), self._done)
+        for result, curve in zip(good, curves, strict=True):
+            if self._drawn < self.pictures and result.pair.picture is not None:
+                self._drawn += 1
+                self._one_pair(trainer, result, curve)
+
+    @override
+    def finish(self, trainer: Trainer) -> None:
+        for name, total in self._sums.items():
+            self._curve(trainer, f"mean_curve/{name}", total / self._done)
+
+    def _one_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
+        name = result.heatmap.removesuffix(".png") if result.heatmap else f"pair-{self._drawn}"
+        for quantity, curve in curves.items():
+            self._curve(trainer, f"pair/{name}/{quantity}", curve)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                picture = np.asarray(draw_attribution(result))
+                logger.experiment.add_image(f"heatmap/{name}", picture, self._done, dataformats="HWC")
+
+    def _curve(self, trainer: Trainer, name: str, values: NDArray[np.floating]) -> None:
+        for step, value in enumerate(values):
+            self._scalar(trainer, name, value, step)
+
+    def _scalar(self, trainer: Trainer, name: str, value: float, step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({name: float(value)}, step=step)
+
+
+def _curves(result: Attribution) -> dict[str, NDArray[np.float32]]:
+    return {f"{m}_{quantity}": getattr(getattr(result, m), quantity) for m in MODALITIES for quantity in _QUANTITIES}

@@ -1,0 +1,32 @@
+"""The command: ``python fit.py``, or ``m2ib-fit`` when installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from m2ib_lightning.command_line import parse
+from m2ib_lightning.errors import M2IBError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was no good.
+    """
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments)
+        if isinstance(config, str):
+            print(config)
+            return 0
+        from m2ib_lightning.tasks import run  # torch and Lightning, only when there is work
+
+        return run(config)
+    except M2IBError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

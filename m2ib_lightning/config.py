@@ -1,0 +1,122 @@
+"""The configuration: a typed schema, then a YAML file, then the command line. ``--help`` is made from the schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Task = Literal["attribute"]
+Preset = Literal["recommended", "published"]
+
+
+def _key(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelConfig:
+    """Which model is explained."""
+
+    name: str = _key("scenes", "the bundled model 'scenes', a local Hugging Face folder, or a hub id")
+
+
+@dataclass
+class TowerConfig:
+    """The bottleneck of one tower; null takes what ``bottleneck.preset`` says."""
+
+    layer: int | None = _key(None, "block whose output is cut, from 0; -1 = the first block's input; published 9 of 12")
+    beta: float | None = _key(None, "weight of the information, per nat; published 0.1")
+    sigma: float | None = _key(None, "scale of the noise, in the prior's deviations; published 1.0")
+    granularity: str | None = _key(None, "'element' (a gate per token and channel; published) or 'token'")
+    prior: str | None = _key(None, "'unit' (published) or 'data' (statistics of the layer)")
+
+
+@dataclass
+class BottleneckConfig:
+    """Both towers and the optimisation they share."""
+
+    preset: Preset = _key("recommended", "what null keys take: the model folder's 'recommended' values, or 'published'")
+    image: TowerConfig = field(default_factory=TowerConfig)
+    text: TowerConfig = field(default_factory=TowerConfig)
+    steps: int | None = _key(None, "Adam steps; published 10")
+    lr: float | None = _key(None, "Adam's learning rate; published 1.0")
+    noise_samples: int | None = _key(None, "noise draws per step; published 10")
+    initial_alpha: float | None = _key(None, "where alpha starts, lambda = sigmoid(alpha); published 5.0")
+    calibration_pairs: int | None = _key(None, "pairs that prior=data takes its statistics from; 1000")
+    statistics: str | None = _key(None, "a statistics.safetensors that an earlier run wrote, for prior=data")
+
+
+@dataclass
+class DataConfig:
+    """Which pairs are explained."""
+
+    name: str = _key("scenes", "the data source: 'scenes' (synthetic) or 'captions' (any image-text table)")
+    path: str | None = _key(None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, or a hub data set")
+    split: str = _key("train", "captions: the split of a hub data set")
+    image_column: str = _key("image", "captions: the column of images (paths, or pictures)")
+    text_column: str = _key("caption", "captions: the column of captions")
+    id_column: str | None = _key(None, "captions: a column of ids of your own; null: none")
+    image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
+    objects: int = _key(3, "scenes: how many objects a scene has (1 to 4)")
+    mentioned: int = _key(1, "scenes: how many of them the caption names")
+    limit: int | None = _key(None, "explain only the first so many pairs; null: all (of the scenes, 500)")
+    batch_size: int | None = _key(None, "pairs at a time; null: 8 on a CPU, 32 on a GPU; no result depends on it")
+    num_workers: int | None = _key(None, "processes that decode images; null: 0 for scenes, else 1 on a CPU, 4 on a GPU")
+
+
+@dataclass
+class OutputConfig:
+    """What the run directory gets beside the table."""
+
+    heatmaps: int = _key(1000, "how many pairs are drawn as PNG; -1: all")
+    tensorboard_images: int = _key(16, "how many of them also go to TensorBoard, with their curves")
+
+
+@dataclass
+class Config:
+    """Everything ``fit.py`` takes."""
+
+    task: Task = _key("attribute", "what to do")
+    seed: int = _key(0, "keys the noise, the shuffling and the scenes")
+    output_dir: str | None = _key(None, "the run directory; null: runs/<date>-<time>, with runs/latest pointing at it")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    trainer: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "arguments of lightning.Trainer, such as trainer.precision=bf16-mixed"},
+    )
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of ``--help``."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def keys(schema: type = Config, prefix: str = "") -> list[Key]:
+    """Every key of the schema, in order; nested ones with dots."""
+    found: list[Key] = []
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        hint, name = hints[item.name], prefix + item.name
+        if is_dataclass(hint) and isinstance(hint, type):
+            found += keys(hint, f"{name}.")
+        elif name == "trainer":
+            found.append(Key("trainer.*", "Trainer's", "Trainer's", item.metadata["help"]))
+        else:
+            default = "null" if item.default is None else str(item.default)
+            found.append(Key(name, _type_name(hint), default, item.metadata["help"]))
+    return found
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "|".join(get_args(hint))
+    arguments = [argument for argument in get_args(hint) if argument is not type(None)]
+    return " or ".join(argument.__name__ for argument in arguments) if arguments else str(hint.__name__)

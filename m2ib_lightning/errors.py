@@ -1,0 +1,24 @@
+"""Errors that a user can act on: the command prints them without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class M2IBError(Exception):
+    """Something the user can mend: the message says what was expected, what came, what exists and what to do."""
+
+
+class PairError(M2IBError):
+    """One pair could not be explained: it becomes a row with ``error``, and the run goes on."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"``, or nothing when no known word is close.
+
+    >>> nearest("capton", ["caption", "image"])
+    " Did you mean 'caption'?"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,161 @@
+"""M2IB for a batch of pairs: cut, optimise, collect. What the Lightning module and ``explain`` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from m2ib_lightning.attribution import Attribution, TowerAttribution
+from m2ib_lightning.bottleneck import InformationBottleneck
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.noise import NoiseBank
+from m2ib_lightning.optimise import Problem, Trace, optimise
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
+from m2ib_lightning.statistics import Statistics, needed
+from m2ib_lightning.towers import Encoder, Hidden, Tower
+
+
+def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSettings:
+    """The settings with a layer for each tower.
+
+    Raises:
+        M2IBError: if a layer is out of range.
+    """
+    towers = {
+        modality: replace(
+            settings.tower(modality), layer=encoder.towers[modality].resolve_layer(settings.tower(modality).layer)
+        )
+        for modality in MODALITIES
+    }
+    return replace(settings, **towers)
+
+
+class Explainer:
+    """Optimises the bottlenecks of both towers for a batch of pairs.
+
+    Args:
+        encoder: the model; freeze it around every call (``frozen``).
+        settings: with layers resolved.
+        seed: keys the noise.
+        statistics: priors for the towers with ``prior="data"``.
+
+    Attributes:
+        bottlenecks: one ``InformationBottleneck`` per tower; their alphas are all that is trained.
+
+    Raises:
+        M2IBError: if a prior is needed and its statistics are not there.
+    """
+
+    def __init__(
+        self, encoder: Encoder, settings: BottleneckSettings, *, seed: int = 0, statistics: Statistics | None = None
+    ) -> None:
+        statistics = statistics or Statistics()
+        missing = needed(settings, statistics)
+        if missing:
+            raise M2IBError(
+                f"prior=data needs the statistics of {', '.join(f'{m} layer {k}' for m, k in missing.items())}. "
+                "Make them with 'python fit.py data.name=captions data.path=TABLE bottleneck.image.prior=data ...', "
+                "which writes statistics.safetensors to its run directory, and give that file as statistics=."
+            )
+        self.encoder = encoder
+        self.settings = settings
+        self.seed = seed
+        self.bottlenecks = nn.ModuleDict({m: self._bottleneck(m, statistics) for m in MODALITIES})
+        self._noise = {
+            m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
+            for m, tower in encoder.towers.items()
+        }
+
+    def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
+        tower = self.settings.tower(modality)
+        prior = statistics.get(modality, self._layer(modality)) if tower.prior == "data" else None
+        return InformationBottleneck(
+            self.encoder.towers[modality].width,
+            tower,
+            initial_alpha=self.settings.initial_alpha,
+            mean=prior.mean if prior else None,
+            std=prior.std if prior else None,
+        )
+
+    def _layer(self, modality: Modality) -> int:
+        layer = self.settings.tower(modality).layer
+        assert layer is not None, "resolve the settings first"  # noqa: S101
+        return layer
+
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam over both towers' alphas. Clear its state between batches."""
+        return torch.optim.Adam(self.bottlenecks.parameters(), lr=self.settings.lr)
+
+    def __call__(
+        self,
+        batch: PairBatch,
+        optimizer: torch.optim.Optimizer,
+        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    ) -> list[Attribution]:
+        """Explain a batch on the model's device; failed pairs come back too, last."""
+        failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
+        if not batch.pairs:
+            return failed
+        problems, similarity = self.problems(batch)
+        optimizer.state.clear()
+        traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
+        return [*_collect(batch, similarity, traces, self.encoder.towers["image"]), *failed]
+
+    def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
+        """The clean pass: what is to be optimised in each tower, and the clean cosine (B,)."""
+        hidden: dict[Modality, Hidden] = {}
+        embeddings: dict[Modality, Tensor] = {}
+        for modality, tower in self.encoder.towers.items():
+            layer = self._layer(modality)
+            hidden[modality] = tower.prefix(batch.inputs[modality], layer)
+            embeddings[modality] = tower.embed(hidden[modality], layer)
+            self._get(modality).reset(*hidden[modality].z.shape[:2])
+        targets: dict[Modality, Tensor] = {"image": embeddings["text"], "text": embeddings["image"]}
+        problems = {
+            m: Problem(
+                self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m]
+            )
+            for m in MODALITIES
+        }
+        similarity = F.cosine_similarity(embeddings["image"].float(), embeddings["text"].float(), dim=-1)
+        return problems, similarity
+
+    def _get(self, modality: Modality) -> InformationBottleneck:
+        bottleneck = self.bottlenecks[modality]
+        assert isinstance(bottleneck, InformationBottleneck)  # noqa: S101
+        return bottleneck
+
+
+def _collect(
+    batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], image_tower: Tower
+) -> Iterator[Attribution]:
+    clean = similarity.tolist()
+    image, text = traces["image"].cpu(), traces["text"].cpu()
+    spec = image_tower.spec
+    assert spec.grid is not None  # noqa: S101 - an image tower has one
+    grid = spec.grid(image_tower.model, batch.inputs["image"])
+    for index, pair in enumerate(batch.pairs):
+        patches = image.saliency[index, spec.prefix_tokens :].reshape(grid)
+        words = text.saliency[index, pair.token_positions]
+        result = Attribution(pair, clean[index], _part(patches, image, index), _part(words, text, index))
+        yield result if _finite(result) else Attribution(
+            pair,
+            error="the loss or the information is not finite: the model gives NaN or infinity for this pair "
+            "(look for NaN in its weights, or use a wider trainer.precision)",
+        )
+
+
+def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
+    columns = (trace.loss[:, index], trace.information[:, index], trace.similarity[:, index])
+    return TowerAttribution(*(column.numpy() for column in (saliency, *columns)))
+
+
+def _finite(result: Attribution) -> bool:
+    parts = (result.image, result.text)
+    return all(part is not None and np.isfinite(part.saliency).all() and np.isfinite(part.loss).all() for part in parts)

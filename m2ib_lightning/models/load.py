@@ -1,0 +1,121 @@
+"""From a name to a model, its processor, and what its folder recommends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.statistics import Statistics
+from m2ib_lightning.towers import Encoder
+
+BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
+PRESET_FILE = "m2ib.yaml"
+STATISTICS_FILE = "m2ib_statistics.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be explained.
+
+    Attributes:
+        encoder: its two towers.
+        processor: its Hugging Face processor.
+        preset: the settings its folder recommends, else the published ones.
+        statistics: of the layers its folder has them for.
+        name: what it was loaded from.
+    """
+
+    encoder: Encoder
+    processor: Any
+    preset: BottleneckSettings = field(default_factory=BottleneckSettings)
+    statistics: Statistics = field(default_factory=Statistics)
+    name: str = ""
+
+    @property
+    def preparer(self) -> Preparer:
+        """Makes pairs the tensors that this model reads."""
+        return Preparer(self.processor, self.encoder.towers["text"].max_tokens, self.encoder.family.padding)
+
+
+def load_model(name: str) -> LoadedModel:
+    """Load a model by name.
+
+    Args:
+        name: ``scenes`` (bundled), a local Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+
+    Raises:
+        M2IBError: if there is no such model or its family is not supported.
+    """
+    folder = BUNDLED.get(name, Path(name).expanduser())
+    if folder.is_dir():
+        model, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
+        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name)
+    if folder.exists():
+        raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
+    if not _is_hub_id(name):
+        raise M2IBError(
+            f"there is no model {name!r}: give a local Hugging Face folder, a hub id such as "
+            f"'openai/clip-vit-base-patch32', or one of the bundled models: {', '.join(BUNDLED)}.{nearest(name, BUNDLED)}"
+        )
+    model, processor = _from_pretrained(name, f"the model {name!r} from the hub")
+    return LoadedModel(Encoder(model), processor, name=name)
+
+
+def wrap_model(model: Any, processor: Any) -> LoadedModel:
+    """A model and a processor that are loaded already, with what their folder recommends where it is known."""
+    folder = Path(getattr(model, "name_or_path", "") or ".")
+    if folder.is_dir() and (folder / "config.json").exists():
+        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), str(folder))
+    return LoadedModel(Encoder(model), processor, name=type(model).__name__)
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
+
+
+def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+
+    from m2ib_lightning.families import family_of
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+        family_of(_Configured(config))  # before the weights are read
+        model = AutoModel.from_pretrained(source, config=config, dtype="auto")
+        processor = AutoProcessor.from_pretrained(source, backend="pil")
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise M2IBError(
+            f"could not load {what}: {first}\n"
+            "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here and "
+            "give model.name=FOLDER: it needs config.json, model.safetensors, the tokenizer's and the processor's files."
+        ) from error
+    return model.eval(), processor
+
+
+@dataclass(frozen=True)
+class _Configured:
+    config: Any
+
+
+def _preset(folder: Path) -> BottleneckSettings:
+    path = folder / PRESET_FILE
+    if not path.exists():
+        return BottleneckSettings()
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        return BottleneckSettings().override(values["bottleneck"])
+    except (M2IBError, KeyError, TypeError) as error:
+        raise M2IBError(f"{path}: {error}") from error
+
+
+def _statistics(folder: Path) -> Statistics:
+    path = folder / STATISTICS_FILE
+    return Statistics.load(path) if path.exists() else Statistics()

@@ -1,0 +1,122 @@
+"""A pair on its way: from a source, through preparation in a worker, to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from m2ib_lightning.images import Box, ImageLike
+from m2ib_lightning.settings import MODALITIES, Modality
+
+
+@dataclass(frozen=True)
+class RawPair:
+    """A pair as its source has it.
+
+    Attributes:
+        key: ``<file or shard>:<row>``, unique in the run.
+        image: anything ``open_image`` takes; None for a null cell.
+        uri: how rows name the image.
+        caption: None for a null cell.
+        id: the user's; None to use the key.
+    """
+
+    key: str
+    image: ImageLike | None
+    uri: str
+    caption: str | None
+    id: str | None = None
+
+
+class PairSource(Protocol):
+    """Pairs by position, in a fixed order. An item may raise ``PairError`` only through ``open_image``."""
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+
+    def __getitem__(self, index: int, /) -> RawPair:
+        """The pair at that position."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is known of a pair beside its tensors.
+
+    Attributes:
+        key: unique in the run.
+        id: the user's, else the key.
+        image: path or URI.
+        caption: as given, or None.
+        tokens: the caption's tokens, decoded, specials excluded.
+        token_offsets: (start, end) of each token, in characters of the caption.
+        token_positions: where each token stands in the sequence that the tower reads.
+        image_size: (width, height) after EXIF rotation, in pixels.
+        crop: what the model saw of it.
+        truncated: whether the caption was longer than the model reads.
+        unknown: how many tokens the model's vocabulary does not know.
+        picture: a copy to draw on, at most 512 px wide and high; None when it is not going to be drawn.
+        error: why it can't be explained, or None.
+    """
+
+    key: str
+    id: str
+    image: str
+    caption: str | None
+    tokens: list[str] = field(default_factory=list)
+    token_offsets: list[tuple[int, int]] = field(default_factory=list)
+    token_positions: list[int] = field(default_factory=list)
+    image_size: tuple[int, int] = (0, 0)
+    crop: Box = (0, 0, 0, 0)
+    truncated: bool = False
+    unknown: int = 0
+    picture: Image.Image | None = None
+    error: str | None = None
+
+
+class PairBatch:
+    """B pairs that can be explained, and those that can't.
+
+    Not a dataclass on purpose: Lightning would look into one and copy every picture.
+
+    Args:
+        pairs: B of them, in the order of the tensors.
+        failed: pairs with an error, not in the tensors.
+        image_inputs: ``pixel_values`` (B, 3, H, W).
+        text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
+    """
+
+    def __init__(
+        self, pairs: list[Pair], failed: list[Pair], image_inputs: dict[str, Tensor], text_inputs: dict[str, Tensor]
+    ) -> None:
+        self.pairs = pairs
+        self.failed = failed
+        self.inputs: dict[Modality, dict[str, Tensor]] = {"image": image_inputs, "text": text_inputs}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """The batch with its tensors on a device (Lightning calls this)."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> PairBatch:
+        """The batch with its tensors in pinned memory (the data loader calls this)."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
+        image, text = ({name: function(t) for name, t in self.inputs[m].items()} for m in MODALITIES)
+        return PairBatch(self.pairs, self.failed, image, text)
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """One pair and its tensors: ``pixel_values`` (3, H, W), ``input_ids`` (T,)."""
+
+    pair: Pair
+    pixel_values: Tensor
+    input_ids: Sequence[int]

@@ -1,0 +1,51 @@
+"""The table of a run: one row per pair, failed ones included; pandas, DuckDB and ``datasets`` read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_FLOATS = pa.list_(pa.float32())
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("tokens", pa.list_(pa.string())),
+        pa.field("token_offsets", pa.list_(pa.list_(pa.int32()))),
+        pa.field("text_saliency", _FLOATS),  # nats, one per token
+        pa.field("image_saliency", _FLOATS),  # nats, row-major
+        pa.field("grid_height", pa.int32()),
+        pa.field("grid_width", pa.int32()),
+        pa.field("image_width", pa.int32()),  # pixels, after EXIF rotation
+        pa.field("image_height", pa.int32()),
+        pa.field("crop", pa.list_(pa.int32())),  # left, top, right, bottom
+        pa.field("similarity", pa.float32()),  # clean cosine
+        pa.field("image_similarity", pa.float32()),  # through each bottleneck, last step
+        pa.field("text_similarity", pa.float32()),
+        pa.field("image_information", pa.float32()),  # mean nats per element
+        pa.field("text_information", pa.float32()),
+        pa.field("image_loss", _FLOATS),  # per step
+        pa.field("text_loss", _FLOATS),
+        pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
+        pa.field("error", pa.string()),  # null when it worked
+    ]
+)
+
+
+def write_part(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows to a Parquet file, whole or not at all: a temporary file, synced, then renamed."""
+    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        pq.write_table(pa.table(columns, schema=SCHEMA), file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

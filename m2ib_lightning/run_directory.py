@@ -1,0 +1,96 @@
+"""The run directory: where it is, what is in it, and that no run writes over another."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from m2ib_lightning.errors import M2IBError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, by name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def attributions(self) -> Path:
+        """The folder of Parquet parts."""
+        return self.path / "attributions"
+
+    @property
+    def heatmaps(self) -> Path:
+        """The folder of PNG files."""
+        return self.path / "heatmaps"
+
+    @property
+    def statistics(self) -> Path:
+        """The priors that the run measured, if it did."""
+        return self.path / "statistics.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """Counts, time and means."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """A page to look at."""
+        return self.path / "report.html"
+
+
+def create_run_directory(output_dir: str | None) -> RunDirectory:
+    """Make the directory: the given one, or ``runs/<date>-<time>`` with ``runs/latest`` pointing at it.
+
+    Raises:
+        M2IBError: if it holds a run already, or can't be made.
+    """
+    path = Path(output_dir) if output_dir is not None else _fresh(Path("runs"))
+    run = RunDirectory(path)
+    if run.config.exists() or run.attributions.exists():
+        raise M2IBError(
+            f"output_dir={str(path)!r} holds a run already: choose another directory, or move that one away"
+        )
+    try:
+        for folder in (run.attributions, run.heatmaps):
+            folder.mkdir(parents=True)
+        if output_dir is None:
+            _point_at(path.parent / "latest", path.name)
+    except OSError as error:
+        raise M2IBError(f"could not make the run directory {str(path)!r}: {error}") from None
+    return run
+
+
+def _fresh(parent: Path) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path, count = parent / stamp, 1
+    while path.exists():
+        count += 1
+        path = parent / f"{stamp}-{count}"
+    return path
+
+
+def _point_at(link: Path, target: str) -> None:
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(target)
+
+
+def heatmap_name(identity: str, key: str) -> str:
+    """``<slug of id>-<8 hex of sha256(key)>.png``: no path in an id can leave the run directory.
+
+    >>> heatmap_name("../../etc/passwd", "pairs.csv:7")
+    'etc-passwd-a7b4fd94.png'
+    """
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:60].strip("-") or "pair"
+    return f"{slug}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.png"

@@ -1,0 +1,19 @@
+"""Synthetic scenes with ground truth: which pixels are each object, and which words name it."""
+
+from m2ib_lightning.scenes.captions import Caption, describe, hard_negative, training_captions
+from m2ib_lightning.scenes.objects import UNSAID, Attributes
+from m2ib_lightning.scenes.painter import Difficulty, Scene, paint_scene
+from m2ib_lightning.scenes.truth import truth_matrix
+
+__all__ = [
+    "UNSAID",
+    "Attributes",
+    "Caption",
+    "Difficulty",
+    "Scene",
+    "describe",
+    "hard_negative",
+    "paint_scene",
+    "training_captions",
+    "truth_matrix",
+]

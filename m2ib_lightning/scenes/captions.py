@@ -1,0 +1,120 @@
+"""Captions for a scene: noun phrases joined by connectors, and which object each word names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from m2ib_lightning.scenes.objects import UNSAID, Attributes
+from m2ib_lightning.scenes.vocabulary import (
+    COLOUR_NAMES,
+    CONNECTORS,
+    CONTENT,
+    NOUNS,
+    PREFIXES,
+    SHAPES,
+    SIZES,
+    SUFFIXES,
+)
+
+FILLER_WORD = -1
+"""The owner of a word that names no object."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and its ground truth.
+
+    Attributes:
+        words: the text, split at spaces.
+        owners: for each word, the index of the phrase it belongs to, ``FILLER_WORD`` for filler and articles.
+        phrases: the noun phrases, as the attributes they state.
+    """
+
+    words: list[str]
+    owners: list[int]
+    phrases: list[Attributes]
+
+    @property
+    def text(self) -> str:
+        """The caption as one string."""
+        return " ".join(self.words)
+
+
+def describe(rng: np.random.Generator, phrases: list[Attributes], *, plain: bool = False) -> Caption:
+    """Words for the phrases in their order; ``plain`` leaves out the prefix and the suffix."""
+    words: list[str] = []
+    owners: list[int] = []
+
+    def say(text: list[str], owner: int = FILLER_WORD) -> None:
+        words.extend(text)
+        owners.extend(owner if word in CONTENT else FILLER_WORD for word in text)
+
+    if not plain:
+        say(_choice(rng, PREFIXES).split())
+    for index, phrase in enumerate(phrases):
+        if index:
+            say(_choice(rng, CONNECTORS).split())
+        say(_noun_phrase(rng, phrase), index)
+    if not plain:
+        say(_choice(rng, SUFFIXES).split())
+    return Caption(words, owners, phrases)
+
+
+def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _noun_phrase(rng: np.random.Generator, phrase: Attributes) -> list[str]:
+    words = [SIZES[phrase.size]] if phrase.size != UNSAID else []
+    if phrase.colour != UNSAID:
+        words.append(COLOUR_NAMES[phrase.colour])
+    words.append(SHAPES[phrase.shape] if phrase.shape != UNSAID else _choice(rng, NOUNS))
+    indefinite = "an" if words[0][0] in "aeiou" else "a"
+    return [indefinite if rng.random() < 0.85 else "the", *words]
+
+
+def training_captions(rng: np.random.Generator, objects: list[Attributes], count: int) -> list[Caption]:
+    """``count`` captions: of one object, of two, of up to three, and at least one hard negative at the end."""
+    captions = []
+    for index in range(count):
+        if index == count - 1 or (index == 2 and rng.random() < 0.5):
+            phrases = hard_negative(rng, objects)
+        else:
+            wanted = (1, 2, int(rng.integers(1, 4)))[min(index, 2)]
+            chosen = rng.permutation(len(objects))[: min(len(objects), wanted)]
+            phrases = [_partial(rng, objects[k]) for k in chosen]
+        captions.append(describe(rng, phrases))
+    return captions
+
+
+def _partial(rng: np.random.Generator, obj: Attributes) -> Attributes:
+    """An object as people name it: mostly colour and shape, sometimes its size, sometimes only one attribute."""
+    u = rng.random()
+    if u < 0.70:
+        return obj._replace(size=UNSAID)
+    if u < 0.84:
+        return obj
+    if u < 0.88:
+        return Attributes(UNSAID, obj.shape)
+    if u < 0.94:
+        return Attributes(obj.colour, UNSAID)
+    return obj._replace(colour=UNSAID)
+
+
+def hard_negative(rng: np.random.Generator, objects: list[Attributes]) -> list[Attributes]:
+    """Phrases with the attributes bound to the wrong objects, or with one attribute replaced.
+
+    They may be true of the scene by chance: ``truth_matrix`` decides.
+    """
+    if len(objects) >= 2 and rng.random() < 0.6:
+        first, second = (objects[k] for k in rng.permutation(len(objects))[:2])
+        swapped = [Attributes(first.colour, second.shape), Attributes(second.colour, first.shape)]
+        return swapped[:1] if rng.random() < 0.6 else swapped
+    obj = objects[rng.integers(len(objects))]
+    if rng.random() < 0.3:
+        return [obj._replace(size=1 - obj.size)]
+    if rng.random() < 0.5:
+        return [Attributes(int(rng.integers(len(COLOUR_NAMES))), obj.shape)]
+    return [Attributes(obj.colour, int(rng.integers(len(SHAPES))))]

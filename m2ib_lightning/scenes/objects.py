@@ -1,0 +1,79 @@
+"""What an object is, and how a set of objects is drawn at random and laid out without overlap."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, RADII, SHAPES, SIZES
+
+UNSAID = -1
+"""The value of an attribute that a phrase leaves open."""
+
+_SHARED_COLOUR, _SHARED_SHAPE = 0.3, 0.3  # so that colour and shape must be bound
+_GAP = 1.5  # pixels between two objects
+_TRIES = 40
+
+
+class Attributes(NamedTuple):
+    """An object, or the phrase that names it: indices into the vocabulary, ``UNSAID`` where a phrase is silent."""
+
+    colour: int
+    shape: int
+    size: int = UNSAID
+
+
+class Place(NamedTuple):
+    """The centre and the radius of an object, in pixels."""
+
+    x: float
+    y: float
+    radius: int
+
+
+def sample_attributes(rng: np.random.Generator, count: int) -> list[Attributes]:
+    """``count`` objects with distinct (colour, shape); later ones often copy a colour or a shape of an earlier one."""
+    objects = [_random_attributes(rng)]
+    while len(objects) < count:
+        earlier = objects[rng.integers(len(objects))]
+        candidate, u = _random_attributes(rng), rng.random()
+        if u < _SHARED_COLOUR:
+            candidate = candidate._replace(colour=earlier.colour)
+        elif u < _SHARED_COLOUR + _SHARED_SHAPE:
+            candidate = candidate._replace(shape=earlier.shape)
+        if all(candidate[:2] != other[:2] for other in objects):
+            objects.append(candidate)
+    return objects
+
+
+def _random_attributes(rng: np.random.Generator) -> Attributes:
+    colour, shape, size = (int(rng.integers(len(names))) for names in (COLOUR_NAMES, SHAPES, SIZES))
+    return Attributes(colour, shape, size)
+
+
+def lay_out(
+    rng: np.random.Generator, objects: list[Attributes], canvas: int, grid: int, jitter: int
+) -> list[Place] | None:
+    """A place for each object (large ones should come first), or None when this arrangement does not fit.
+
+    Centres snap to the patch grid and then jitter: with free positions a ViT this small learns colours but not shapes.
+    """
+    places: list[Place] = []
+    for obj in objects:
+        radius = RADII[obj.size]
+        for _ in range(_TRIES):
+            x, y = (_snapped(rng, radius, canvas, grid, jitter) for _ in range(2))
+            if all((x - p.x) ** 2 + (y - p.y) ** 2 > (radius + p.radius + _GAP) ** 2 for p in places):
+                places.append(Place(x, y, radius))
+                break
+        else:
+            return None
+    return places
+
+
+def _snapped(rng: np.random.Generator, radius: int, canvas: int, grid: int, jitter: int) -> float:
+    centre = rng.uniform(radius + 1, canvas - radius - 1)
+    offset = 0.0 if round(2 * radius / grid) % 2 == 0 else grid / 2  # a patch corner, or a patch centre
+    centre = round((centre - offset) / grid) * grid + offset
+    return float(min(max(centre, radius), canvas - radius) + rng.integers(-jitter, jitter + 1))

@@ -1,0 +1,36 @@
+"""Which captions are true of which scenes: with 30 kinds of object, false negatives are common."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2ib_lightning.scenes.objects import UNSAID, Attributes
+
+_ABSENT = -9
+
+
+def truth_matrix(scenes: list[list[Attributes]], captions: list[list[Attributes]]) -> NDArray[np.bool_]:
+    """(scenes, captions): True where every phrase finds an object and no two phrases need the same single one."""
+    objects = _padded(scenes, _ABSENT)  # (S, O, 3)
+    phrases = _padded(captions, _ABSENT)  # (C, P, 3)
+    used = phrases[..., 0] != _ABSENT  # (C, P)
+    same = objects[:, None, None] == phrases[None, :, :, None]  # (S, C, P, O, 3)
+    open_ = phrases[None, :, :, None] == UNSAID
+    present = objects[:, None, None, :, 0] != _ABSENT
+    fits = (same | open_).all(-1) & present  # (S, C, P, O)
+    candidates = fits.sum(-1)  # (S, C, P)
+    true = ((candidates > 0) | ~used[None]).all(-1)
+    for i in range(phrases.shape[1]):
+        for j in range(i):
+            shared = (fits[:, :, i] & fits[:, :, j]).sum(-1)
+            distinct = candidates[:, :, i] * candidates[:, :, j] > shared
+            true &= distinct | ~(used[:, i] & used[:, j])[None]
+    return np.asarray(true, dtype=np.bool_)
+
+
+def _padded(rows: list[list[Attributes]], fill: int) -> NDArray[np.int8]:
+    table = np.full((len(rows), max(map(len, rows)), 3), fill, np.int8)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
+    return table

@@ -1,0 +1,13 @@
+"""What ``task=`` can be: one file per task."""
+
+from __future__ import annotations
+
+from m2ib_lightning.config import Config
+from m2ib_lightning.tasks.attribute import attribute
+
+TASKS = {"attribute": attribute}
+
+
+def run(config: Config) -> int:
+    """Run the task; returns the command's exit status."""
+    return TASKS[config.task](config)

@@ -1,0 +1,48 @@
+"""What ``task=attribute`` gives ``lightning.Trainer``, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from m2ib_lightning.errors import M2IBError
+
+_OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
+
+_REASONS = {
+    "max_epochs": "a pair is explained once; bottleneck.steps is the number of optimiser steps",
+    "min_epochs": "a pair is explained once; bottleneck.steps is the number of optimiser steps",
+    "use_distributed_sampler": "Lightning's sampler repeats pairs to even out ranks",
+    "enable_checkpointing": "the table's rows are the only state",
+    "accumulate_grad_batches": "the pairs of a batch share no gradient",
+    "gradient_clip_val": "clipping would couple the pairs of a batch",
+    "gradient_clip_algorithm": "clipping would couple the pairs of a batch",
+    "logger": "the run directory's TensorBoard is the logger",
+    "callbacks": "callbacks are objects; give them to a Trainer of your own with M2IBModule",
+}
+_PRECISIONS = {
+    "16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
+    "bf16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
+    "16-mixed": "its gradient scaler skips the step of every pair when one overflows; use bf16-mixed",
+    "16": "its gradient scaler skips the step of every pair when one overflows; use bf16-mixed",
+}
+_ONE_DEVICE = "this version explains on one device; split the table and start one run for each"
+
+
+def trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The Trainer's arguments.
+
+    Raises:
+        M2IBError: for an argument that would change or break the result; says why.
+    """
+    for name, reason in _REASONS.items():
+        if name in given and given[name] != _OURS.get(name):
+            raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=attribute: {reason}")
+    precision = str(given.get("precision", "32-true"))
+    if precision in _PRECISIONS:
+        raise M2IBError(f"trainer.precision={precision} is refused for task=attribute: {_PRECISIONS[precision]}")
+    for name in ("devices", "num_nodes"):
+        if given.get(name, 1) not in (1, "1", "auto", [0]):
+            raise M2IBError(f"trainer.{name}={given[name]!r} is refused: {_ONE_DEVICE}")
+    if given.get("strategy", "auto") != "auto":
+        raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_ONE_DEVICE}")
+    return {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
