@@ -1,0 +1,133 @@
+"""The oracle: M2IB as the paper and section by section as its equations say, slowly and literally.
+
+One pair, full forward passes through the untouched Hugging Face model, a hook at the layer, no caching, no shared code
+with the package. Legend: K noise draws, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def clean_embeddings(model: Any, pixel_values: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
+    """What the untouched model says."""
+    with torch.no_grad():
+        return {
+            "image": model.get_image_features(pixel_values=pixel_values).pooler_output,
+            "text": model.get_text_features(input_ids=input_ids).pooler_output,
+        }
+
+
+def blocks_of(model: Any, modality: str) -> Any:
+    """The block list of one tower."""
+    tower = model.vision_model if modality == "image" else model.text_model
+    return tower.encoder.layers
+
+
+@contextmanager
+def replaced(model: Any, modality: str, layer: int, make: Any) -> Iterator[None]:
+    """Inside, the hidden states after block ``layer`` (before the first for -1) are what ``make`` returns."""
+    blocks = blocks_of(model, modality)
+    if layer == -1:
+        handle = blocks[0].register_forward_pre_hook(lambda module, args: (make(args[0]), *args[1:]))
+    else:
+        handle = blocks[layer].register_forward_hook(lambda module, args, output: make(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def embed(model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
+    """A full forward pass of one tower."""
+    if modality == "image":
+        return model.get_image_features(pixel_values=pixel_values).pooler_output
+    return model.get_text_features(input_ids=input_ids).pooler_output
+
+
+def hidden_states(model: Any, modality: str, layer: int, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
+    """(1, T, D) at the layer, by a full forward pass."""
+    seen = []
+
+    def look(hidden: Tensor) -> Tensor:
+        seen.append(hidden.detach().clone())
+        return hidden
+
+    with torch.no_grad(), replaced(model, modality, layer, look):
+        embed(model, modality, pixel_values, input_ids)
+    return seen[0]
+
+
+def explain_reference(
+    model: Any,
+    modality: str,
+    pixel_values: Tensor,
+    input_ids: Tensor,
+    *,
+    layer: int,
+    beta: float,
+    sigma: float = 1.0,
+    granularity: str = "element",
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    steps: int = 10,
+    lr: float = 1.0,
+    noise_samples: int = 10,
+    initial_alpha: float = 5.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Explain one tower of one pair: ``pixel_values`` (1, 3, H, W), ``input_ids`` (1, T) without padding."""
+    z = hidden_states(model, modality, layer, pixel_values, input_ids)[0]  # (T, D)
+    tokens, width = z.shape
+    m = torch.zeros(width, dtype=z.dtype) if mean is None else mean.to(z.dtype)
+    s = torch.ones(width, dtype=z.dtype) if std is None else std.to(z.dtype)
+    target = clean_embeddings(model, pixel_values, input_ids)["text" if modality == "image" else "image"][0]
+    largest = (
+        model.vision_model.embeddings.num_positions
+        if modality == "image"
+        else model.config.text_config.max_position_embeddings
+    )
+    gates = width if granularity == "element" else 1
+    alpha = torch.full((tokens, gates), initial_alpha, dtype=z.dtype, requires_grad=True)
+    optimizer = torch.optim.Adam([alpha], lr=lr)
+    record: dict[str, list[float]] = {"loss": [], "information": [], "similarity": []}
+    for step in range(steps):
+        generator = np.random.default_rng(np.random.SeedSequence([seed, ["image", "text"].index(modality), step]))
+        drawn = generator.standard_normal((noise_samples, largest, width), dtype=np.float32)
+        noise = torch.from_numpy(drawn)[:, :tokens].to(z.dtype)
+
+        lambda_ = torch.sigmoid(alpha)
+        whitened = (z - m) / (sigma * s)
+        t = m + sigma * s * (lambda_ * whitened + (1 - lambda_) * noise)  # (K, T, D)
+        variance = (1 - lambda_) ** 2
+        information = -0.5 * (1 + torch.log(variance) - (lambda_ * whitened) ** 2 - variance)  # (T, D)
+
+        with replaced(model, modality, layer, lambda hidden, t=t: t):
+            embeddings = embed(
+                model,
+                modality,
+                pixel_values.expand(noise_samples, -1, -1, -1),
+                input_ids.expand(noise_samples, -1),
+            )
+        cosines = [
+            (e / e.norm()) @ (target / target.norm())
+            for e in embeddings
+        ]
+        similarity = torch.stack(cosines).mean()
+        loss = beta * information.mean() - similarity
+
+        saliency = information.sum(-1).detach().clone()
+        record["loss"].append(loss.item())
+        record["information"].append(information.mean().item())
+        record["similarity"].append(similarity.item())
+        optimizer.zero_grad()
+        (gradient,) = torch.autograd.grad(loss, alpha)
+        alpha.grad = gradient
+        optimizer.step()
+    return {"saliency": saliency.numpy(), **{name: np.array(values) for name, values in record.items()}}

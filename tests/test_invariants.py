@@ -1,0 +1,158 @@
+"""Invariants 2, 3 and 4: identity, an unchanged model, and independence of everything but pair, config and seed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPModel
+
+from m2ib_lightning.explainer import Explainer, resolve
+from m2ib_lightning.frozen import frozen
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings
+from m2ib_lightning.towers import Encoder
+from tests.conftest import assert_same_result, make_batch, make_clip, make_pairs, relative_difference
+from tests.reference import clean_embeddings
+
+LENGTHS = [3, 9, 1, 14, 2, 6, 5]
+SETTINGS = {"steps": 4, "noise_samples": 3, "image": {"layer": 0}, "text": {"layer": -1, "granularity": "token"}}
+
+
+def make_explainer(model: CLIPModel, settings: dict[str, Any] | None = None, seed: int = 0) -> Explainer:
+    encoder = Encoder(model)
+    return Explainer(encoder, resolve(BottleneckSettings().override(settings or SETTINGS), encoder), seed=seed)
+
+
+def explain_batch(model: CLIPModel, order: list[int], dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
+    pairs = make_pairs(model, LENGTHS)
+    explainer = make_explainer(model, seed=seed)
+    explainer.bottlenecks.to(dtype)
+    batch = make_batch(model, [pairs[k] for k in order], [str(k) for k in order])
+    with frozen(model, dtype=dtype):
+        return {result.pair.id: result for result in explainer(batch, explainer.optimizer())}
+
+
+@pytest.mark.parametrize("eos_token_id", [2, 5])
+@pytest.mark.parametrize("layer", [-1, 0, 1])
+def test_open_gates_leave_both_embeddings_unchanged(eos_token_id: int, layer: int) -> None:
+    model = make_clip(eos_token_id=eos_token_id)
+    pairs = make_pairs(model, LENGTHS)
+    settings = {"image": {"layer": layer}, "text": {"layer": layer}, "initial_alpha": 80.0, "noise_samples": 2}
+    explainer = make_explainer(model, settings)
+    with frozen(model):
+        problems, similarity = explainer.problems(make_batch(model, pairs))
+        for modality in MODALITIES:
+            problem = problems[modality]
+            noise = problem.noise(0, problem.whitened.shape[1], problem.whitened)
+            draws = problem.bottleneck(problem.whitened, noise)
+            opened = problem.tower.suffix(draws[:, 1], layer, problem.hidden.pooled)
+            for index, (pixels, ids) in enumerate(pairs):
+                untouched = clean_embeddings(model, pixels[None], torch.tensor([ids]))
+                assert relative_difference(opened[index], untouched[modality][0]) < 1e-6
+    for index, (pixels, ids) in enumerate(pairs):
+        output = model(pixel_values=pixels[None], input_ids=torch.tensor([ids]))
+        cosine = torch.nn.functional.cosine_similarity(output.image_embeds, output.text_embeds)
+        assert abs(cosine.item() - similarity[index].item()) < 1e-6
+
+
+def snapshot(model: CLIPModel) -> dict[str, Any]:
+    return {
+        "state": copy.deepcopy(model.state_dict()),
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
+        "modes": [module.training for module in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        "device": next(model.parameters()).device,
+        "dtype": next(model.parameters()).dtype,
+    }
+
+
+def assert_unchanged(model: CLIPModel, before: dict[str, Any]) -> None:
+    after = snapshot(model)
+    for name in ("flags", "modes", "hooks", "device", "dtype"):
+        assert after[name] == before[name], name
+    for name, tensor in before["state"].items():
+        assert torch.equal(tensor, after["state"][name]), name
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_model_is_given_back_as_it_was(failure: type[BaseException] | None, dtype: torch.dtype) -> None:
+    model = make_clip().train()
+    model.text_model.eval()
+    model.logit_scale.requires_grad_(False)
+    before = snapshot(model)
+    explainer = make_explainer(model)
+    explainer.bottlenecks.to(dtype)
+    calls = 0
+
+    def backward(loss: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        loss.backward()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        if failure is not None and calls == 2:
+            raise failure
+
+    batch = make_batch(model, make_pairs(model, [3, 5]))
+    if failure is None:
+        with frozen(model, dtype=dtype):
+            explainer(batch, explainer.optimizer(), backward)
+    else:
+        with pytest.raises(failure), frozen(model, dtype=dtype):
+            explainer(batch, explainer.optimizer(), backward)
+    assert calls >= 2
+    assert_unchanged(model, before)
+
+
+def test_casting_a_model_down_is_refused() -> None:
+    model = make_clip().double()
+    with pytest.raises(ValueError, match="would change its weights"), frozen(model, dtype=torch.float32):
+        pass
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=["f64", "f32"])
+@pytest.mark.parametrize("size", [{}, {"blocks": 12, "width": 48, "image": 48, "patch": 16, "eos_token_id": 2}])
+def test_company_and_order_do_not_matter(dtype: torch.dtype, tolerance: float, size: dict[str, Any]) -> None:
+    model = make_clip(**size)
+    together = explain_batch(model, list(range(7)), dtype)
+    reverse = explain_batch(model, list(range(6, -1, -1)), dtype)
+    for index in range(7):
+        alone = explain_batch(model, [index], dtype)[str(index)]
+        assert_same_result(together[str(index)], alone, tolerance)
+        assert_same_result(reverse[str(index)], alone, tolerance)
+
+
+def test_the_seed_matters_and_repeats() -> None:
+    model = make_clip()
+    first, again, other = (explain_batch(model, [0, 1], torch.float64, seed=seed)["0"] for seed in (0, 0, 1))
+    assert_same_result(first, again, 1e-12)
+    assert relative_difference(first.image.saliency, other.image.saliency) > 1e-4
+
+
+def test_a_batch_does_not_depend_on_the_one_before() -> None:
+    model = make_clip()
+    pairs = make_pairs(model, LENGTHS)
+    explainer = make_explainer(model)
+    explainer.bottlenecks.double()
+    optimizer = explainer.optimizer()
+    with frozen(model, dtype=torch.float64):
+        explainer(make_batch(model, pairs[:4]), optimizer)
+        (second,) = explainer(make_batch(model, pairs[5:6], ["5"]), optimizer)
+    assert_same_result(second, explain_batch(model, [5], torch.float64)["5"], 1e-12)
+
+
+def test_a_pair_that_gives_nan_fails_alone() -> None:
+    model = make_clip()
+    pairs = make_pairs(model, [3, 4, 5])
+    good = make_explainer(model)
+    with frozen(model):
+        expected = good(make_batch(model, pairs), good.optimizer())
+        pairs[1] = (torch.full_like(pairs[1][0], torch.nan), pairs[1][1])
+        results = good(make_batch(model, pairs), good.optimizer())
+    assert results[1].error is not None
+    assert "not finite" in results[1].error
+    for index in (0, 2):
+        assert_same_result(results[index], expected[index], 1e-5)
