@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,12 @@ from typing import Any
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.images import looks_like_an_image
 
-# CSV has no types: cells stay text, so that a caption "NA" is not null and an id "007" keeps its zeros.
-_AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _AS_TEXT),
-    ".tsv": ("csv", {**_AS_TEXT, "sep": "\t", "quoting": 3}),  # quotes are text in a TSV
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".parquet": ("parquet", {}),
+_DELIMITED: dict[str, dict[str, Any]] = {
+    ".csv": {"sep": ",", "quoting": csv.QUOTE_MINIMAL},
+    ".tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # quotes are text in a TSV
 }
+_TYPED = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_SUFFIXES = (*_DELIMITED, *_TYPED)
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -62,28 +59,38 @@ def open_table(path: str, split: str, names: tuple[str, str]) -> Table:
         return _open_folder(file, names)
     if file.is_file():
         return _open_file(file, names)
-    if file.suffix.lower() in _READERS or file.is_absolute() or path.count("/") != 1 or path.startswith("."):
+    if file.suffix.lower() in _SUFFIXES or file.is_absolute() or path.count("/") != 1 or path.startswith("."):
         raise M2IBError(f"data.path={path!r} does not exist (no such file or folder, and not a hub data set's name)")
     return _open_hub(path, split)
 
 
 def _open_file(file: Path, names: tuple[str, str]) -> Table:
     suffix = file.suffix.lower()
-    if suffix not in _READERS:
-        raise M2IBError(f"data.path={str(file)!r}: files must end in {', '.join(_READERS)}, got {suffix!r}")
+    if suffix not in _SUFFIXES:
+        raise M2IBError(f"data.path={str(file)!r}: files must end in {', '.join(_SUFFIXES)}, got {suffix!r}")
     if file.stat().st_size == 0:
         raise M2IBError(f"data.path={str(file)!r} is empty")
-    reader, options = _READERS[suffix]
-    if suffix == ".tsv" and _is_headerless(file, names):
-        options = {**options, "names": list(names), "header": None}
+    reader, options = (_TYPED[suffix], {}) if suffix in _TYPED else ("csv", _delimited(file, suffix, names))
     rows = _load(f"data.path={str(file)!r}", reader, data_files=str(file), split="train", **options)
     return _table(file.name, rows, file.parent)
 
 
-def _is_headerless(file: Path, names: tuple[str, str]) -> bool:
+def _delimited(file: Path, suffix: str, names: tuple[str, str]) -> dict[str, Any]:
+    """A CSV has no types: every cell stays text, so that a caption "NA" is not null and an id "007" keeps its zeros."""
+    from datasets import Features, Value
+
+    dialect = _DELIMITED[suffix]
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        first = next(csv.reader(lines, delimiter=dialect["sep"], quoting=dialect["quoting"]), [])
+    options: dict[str, Any] = {**dialect, "keep_default_na": False}
+    if suffix == ".tsv" and _is_a_row(first, names):
+        first = list(names)
+        options |= {"names": first, "header": None}
+    return {**options, "features": Features({name: Value("string") for name in first})}
+
+
+def _is_a_row(cells: list[str], names: tuple[str, str]) -> bool:
     """Conceptual Captions ships ``caption<TAB>image`` without a header: its first line ends in an image already."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        cells = lines.readline().rstrip("\r\n").split("\t")
     if len(cells) != 2 or any(name in cells for name in names):
         return False
     return "://" in cells[1] or looks_like_an_image(cells[1])
@@ -154,5 +161,3 @@ def _table(name: str, rows: Any, folder: Path) -> Table:
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
     return Table(name, list(rows.column_names), rows, folder)
-
-

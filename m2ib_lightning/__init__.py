@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from m2ib_lightning.api import explain as explain
     from m2ib_lightning.attribution import Attribution as Attribution
     from m2ib_lightning.bottleneck import InformationBottleneck as InformationBottleneck
     from m2ib_lightning.datamodules import CaptionsDataModule as CaptionsDataModule
     from m2ib_lightning.datamodules import ScenesDataModule as ScenesDataModule
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
     from m2ib_lightning.errors import M2IBError as M2IBError
-    from m2ib_lightning.api import explain as explain
     from m2ib_lightning.families import register_family as register_family
     from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.module import M2IBModule as M2IBModule
@@ -35,7 +35,7 @@ _HOMES = {
     "register_family": "families",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 
 from m2ib_lightning.attribution import Attribution
@@ -22,14 +20,36 @@ from m2ib_lightning.statistics import Statistics
 
 
 @overload
-def explain(image: ImageLike, text: str, **options: Any) -> Attribution: ...
-@overload
-def explain(image: Sequence[ImageLike], text: Sequence[str], **options: Any) -> list[Attribution]: ...
-
-
 def explain(
-    image: ImageLike | Sequence[ImageLike],
-    text: str | Sequence[str],
+    image: ImageLike,
+    text: str,
+    *,
+    model: str | Path | LoadedModel | Any = ...,
+    processor: Any = ...,
+    bottleneck: dict[str, Any] | None = ...,
+    statistics: Statistics | str | Path | None = ...,
+    seed: int = ...,
+    batch_size: int = ...,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+) -> Attribution: ...
+@overload
+def explain(
+    image: list[Any],
+    text: list[str],
+    *,
+    model: str | Path | LoadedModel | Any = ...,
+    processor: Any = ...,
+    bottleneck: dict[str, Any] | None = ...,
+    statistics: Statistics | str | Path | None = ...,
+    seed: int = ...,
+    batch_size: int = ...,
+    device: str | torch.device | None = ...,
+    dtype: torch.dtype = ...,
+) -> list[Attribution]: ...
+def explain(
+    image: ImageLike | list[Any],
+    text: str | list[str],
     *,
     model: str | Path | LoadedModel | Any = "scenes",
     processor: Any = None,
@@ -65,10 +85,10 @@ def explain(
     """
     loaded = _load(model, processor)
     settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
-    if isinstance(statistics, str | Path):
-        statistics = Statistics.load(statistics)
-    explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=statistics or loaded.statistics)
-    many = not isinstance(text, str)
+    given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
+    known = loaded.statistics if given is None else loaded.statistics.updated(given)
+    explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=known)
+    many = not isinstance(text, str) or isinstance(image, list | tuple)
     pairs = _pairs(image, text) if many else [_pair(0, image, text)]
     results = _explain(explainer, loaded, pairs, batch_size, device, dtype)
     if many:
@@ -89,8 +109,11 @@ def _load(model: Any, processor: Any) -> LoadedModel:
 
 
 def _pairs(images: Any, texts: Any) -> list[RawPair]:
-    if isinstance(images, np.ndarray) and images.ndim == 3 or not isinstance(images, Sequence | np.ndarray):
-        raise M2IBError("several captions need as many images: give a list of images, one per caption")
+    if not isinstance(images, list | tuple) or not isinstance(texts, list | tuple):
+        raise M2IBError(
+            "give one image and one caption, or a list of images and a list of captions of the same length, "
+            f"got {type(images).__name__} and {type(texts).__name__}"
+        )
     if len(images) != len(texts):
         raise M2IBError(f"there must be one caption per image, got {len(images)} images and {len(texts)} captions")
     return [_pair(index, image, text) for index, (image, text) in enumerate(zip(images, texts, strict=True))]

@@ -72,7 +72,7 @@ class InformationBottleneck(nn.Module):
         return torch.sigmoid(self.alpha)
 
     def whiten(self, z: Tensor) -> Tensor:
-        """z' = (z - m) / (sigma s), (B, T, D)."""
+        """Z' = (z - m) / (sigma s), (B, T, D)."""
         return (z.to(self.alpha.dtype) - self.mean) / (self.sigma * self.std)
 
     def information(self, whitened: Tensor) -> Tensor:

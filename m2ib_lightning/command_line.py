@@ -107,7 +107,8 @@ def _load(name: str) -> DictConfig:
         path = CONFIGS / f"{name}.yaml"
         if not path.exists():
             known = config_names()
-            raise M2IBError(f"there is no config {name!r}: there is {', '.join(known)}, or a file *.yaml.{nearest(name, known)}")
+            exists = f"there is {', '.join(known)}, or a file *.yaml."
+            raise M2IBError(f"there is no config {name!r}: {exists}{nearest(name, known)}")
     try:
         loaded = OmegaConf.load(path)
     except FileNotFoundError:
@@ -125,7 +126,8 @@ def _merge(config: Any, values: Any, where: str) -> Any:
     for name in _leaves(values):
         if name not in known and not name.startswith("trainer."):
             if name in groups:
-                raise M2IBError(f"{where}: {name} is a group of keys: {', '.join(k for k in known if k.startswith(name + '.'))}")
+                members = ", ".join(key for key in known if key.startswith(f"{name}."))
+                raise M2IBError(f"{where}: {name} is a group of keys: {members}")
             raise M2IBError(f"{where}: unknown key {name!r}.{nearest(name, known)} --help lists every key.")
     try:
         return OmegaConf.merge(config, values)

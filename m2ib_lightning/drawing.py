@@ -115,9 +115,7 @@ def lay_out_words(result: Attribution, width: int, line: int) -> list[Word]:
     words: list[Word] = []
     x = y = 0.0
     end = 0
-    for (start, stop), token, value in zip(
-        result.pair.token_offsets, result.tokens, result.text_heatmap, strict=True
-    ):
+    for (start, stop), token, value in zip(result.pair.token_offsets, result.tokens, result.text_heatmap, strict=True):
         text = caption[start:stop] or token
         if words and start > end:
             x += space

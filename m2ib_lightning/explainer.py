@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,13 +26,8 @@ def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSetting
     Raises:
         M2IBError: if a layer is out of range.
     """
-    towers = {
-        modality: replace(
-            settings.tower(modality), layer=encoder.towers[modality].resolve_layer(settings.tower(modality).layer)
-        )
-        for modality in MODALITIES
-    }
-    return replace(settings, **towers)
+    layers = {m: encoder.towers[m].resolve_layer(settings.tower(m).layer) for m in MODALITIES}
+    return settings.override({str(modality): {"layer": layer} for modality, layer in layers.items()})
 
 
 class Explainer:
@@ -85,7 +79,7 @@ class Explainer:
 
     def _layer(self, modality: Modality) -> int:
         layer = self.settings.tower(modality).layer
-        assert layer is not None, "resolve the settings first"  # noqa: S101
+        assert layer is not None, "resolve the settings first"
         return layer
 
     def optimizer(self) -> torch.optim.Adam:
@@ -118,9 +112,7 @@ class Explainer:
             self._get(modality).reset(*hidden[modality].z.shape[:2])
         targets: dict[Modality, Tensor] = {"image": embeddings["text"], "text": embeddings["image"]}
         problems = {
-            m: Problem(
-                self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m]
-            )
+            m: Problem(self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m])
             for m in MODALITIES
         }
         similarity = F.cosine_similarity(embeddings["image"].float(), embeddings["text"].float(), dim=-1)
@@ -128,7 +120,7 @@ class Explainer:
 
     def _get(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]
-        assert isinstance(bottleneck, InformationBottleneck)  # noqa: S101
+        assert isinstance(bottleneck, InformationBottleneck)
         return bottleneck
 
 
@@ -138,16 +130,20 @@ def _collect(
     clean = similarity.tolist()
     image, text = traces["image"].cpu(), traces["text"].cpu()
     spec = image_tower.spec
-    assert spec.grid is not None  # noqa: S101 - an image tower has one
+    assert spec.grid is not None
     grid = spec.grid(image_tower.model, batch.inputs["image"])
     for index, pair in enumerate(batch.pairs):
         patches = image.saliency[index, spec.prefix_tokens :].reshape(grid)
         words = text.saliency[index, pair.token_positions]
         result = Attribution(pair, clean[index], _part(patches, image, index), _part(words, text, index))
-        yield result if _finite(result) else Attribution(
-            pair,
-            error="the loss or the information is not finite: the model gives NaN or infinity for this pair "
-            "(look for NaN in its weights, or use a wider trainer.precision)",
+        yield (
+            result
+            if _finite(result)
+            else Attribution(
+                pair,
+                error="the loss or the information is not finite: the model gives NaN or infinity for this pair "
+                "(look for NaN in its weights, or use a wider trainer.precision)",
+            )
         )
 
 

@@ -10,9 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def frozen(
-    model: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None
-) -> Iterator[None]:
+def frozen(model: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[None]:
     """Inside, the model is in evaluation mode, needs no gradient, and is on ``device`` in ``dtype``.
 
     Afterwards, also after an exception or Ctrl-C, everything is as it was: training mode of each module,

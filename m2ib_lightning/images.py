@@ -50,7 +50,7 @@ def _read(image: str | Path | bytes) -> Image.Image:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
         opened.load()
     except FileNotFoundError:
-        raise PairError(f"{name} does not exist; relative paths start at data.image_root") from None
+        raise PairError(f"{name} does not exist") from None
     except UnidentifiedImageError:
         raise PairError(f"{name} could not be read as an image of a known format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -63,7 +63,7 @@ def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise PairError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), got shape {array.shape}")
     if array.dtype == np.uint8:
         return array
-    if not np.issubdtype(array.dtype, np.floating) or not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
+    if not np.issubdtype(array.dtype, np.floating) or not ((array >= 0) & (array <= 1)).all():
         raise PairError(f"an image array must be uint8, or floats in [0, 1], got {array.dtype}")
     return (array * 255).round().astype(np.uint8)
 

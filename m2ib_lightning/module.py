@@ -86,5 +86,5 @@ class _GiveModelBack(Callback):
 
     @staticmethod
     def _give_back(module: LightningModule) -> None:
-        assert isinstance(module, M2IBModule)  # noqa: S101 - it configured this callback
+        assert isinstance(module, M2IBModule)
         module.give_model_back()

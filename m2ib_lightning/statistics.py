@@ -41,6 +41,10 @@ class Statistics:
         """These statistics and one more."""
         return Statistics({**self.priors, f"{modality}.{layer}": prior})
 
+    def updated(self, other: Statistics) -> Statistics:
+        """These statistics, with the other's where both have a layer."""
+        return Statistics({**self.priors, **other.priors})
+
     @property
     def sha256(self) -> str:
         """What ``config.yaml`` records: two runs with this hash have the same priors."""

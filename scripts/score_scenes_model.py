@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from m2ib_lightning.api import explain
-from m2ib_lightning.datamodules.scenes import SceneSource, ScenesDataModule
+from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
@@ -78,7 +78,7 @@ def measure_statistics(model: LoadedModel) -> Statistics:
 
 
 def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[dict[str, Any]]]:
-    """The best settings of each tower on one set of scenes, and every trial. The towers do not meet, so they share runs."""
+    """The best settings of each tower on one set of scenes, and every trial; the towers do not meet, so share runs."""
     trials: list[dict[str, Any]] = []
     for index in range(max(map(len, CANDIDATES.values()))):
         tried = {m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()}

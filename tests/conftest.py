@@ -75,7 +75,9 @@ def make_pairs(model: CLIPModel, lengths: list[int], seed: int = 1) -> list[tupl
     return pairs
 
 
-def make_batch(model: CLIPModel, pairs: list[tuple[torch.Tensor, list[int]]], names: list[str] | None = None) -> PairBatch:
+def make_batch(
+    model: CLIPModel, pairs: list[tuple[torch.Tensor, list[int]]], names: list[str] | None = None
+) -> PairBatch:
     """A batch, padded with the end-of-text id as CLIP's own tokenizer does."""
     longest = max(len(ids) for _, ids in pairs)
     padded = [ids + [end_of_text(model)] * (longest - len(ids)) for _, ids in pairs]
@@ -99,7 +101,7 @@ def make_batch(model: CLIPModel, pairs: list[tuple[torch.Tensor, list[int]]], na
 
 def relative_difference(a: Any, b: Any) -> float:
     """max|a - b| / max|b|, the measure of the design."""
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    a, b = (torch.as_tensor(value).detach().double() for value in (a, b))
     return float((a - b).abs().max() / b.abs().max())
 
 

@@ -115,10 +115,7 @@ def explain_reference(
                 pixel_values.expand(noise_samples, -1, -1, -1),
                 input_ids.expand(noise_samples, -1),
             )
-        cosines = [
-            (e / e.norm()) @ (target / target.norm())
-            for e in embeddings
-        ]
+        cosines = [(e / e.norm()) @ (target / target.norm()) for e in embeddings]
         similarity = torch.stack(cosines).mean()
         loss = beta * information.mean() - similarity
 

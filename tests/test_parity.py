@@ -39,9 +39,7 @@ def made_up_prior(width: int) -> Prior:
 @pytest.mark.parametrize("eos_token_id", [2, 5])
 @pytest.mark.parametrize(("size", "tower"), VARIANTS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["f64", "f32"])
-def test_equals_the_reference(
-    eos_token_id: int, size: dict, tower: dict, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_equals_the_reference(eos_token_id: int, size: dict, tower: dict, dtype: torch.dtype, tolerance: float) -> None:
     model = make_clip(**size, eos_token_id=eos_token_id)
     pairs = make_pairs(model, LENGTHS)
     settings = BottleneckSettings().override(

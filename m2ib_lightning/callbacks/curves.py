@@ -40,10 +40,10 @@ class CurveLogger(ResultsCallback):
         if not good:
             return
         curves = [_curves(result) for result in good]
-        totals = {name: np.sum([curve[name] for curve in curves], axis=0, dtype=np.float64) for name in curves[0]}
+        totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
         self._done += len(good)
         for name, total in totals.items():
-            self._sums[name] = self._sums.get(name, 0.0) + total
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
             self._scalar(trainer, f"final/{name}", total[-1] / len(good), self._done)
         for result, curve in zip(good, curves, strict=True):
             if self._drawn < self.pictures and result.pair.picture is not None:

@@ -53,7 +53,8 @@ class RunSummary(ResultsCallback):
             self.truncated += result.pair.truncated
             self.unknown += result.pair.unknown > 0
             towers = (result.image, result.text)
-            self._sums += [result.similarity, *(part.similarity[-1] for part in towers), *(part.information[-1] for part in towers)]
+            ends = [part.similarity[-1] for part in towers] + [part.information[-1] for part in towers]
+            self._sums += [result.similarity, *ends]
 
     @override
     def finish(self, trainer: Trainer) -> None:

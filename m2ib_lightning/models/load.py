@@ -61,7 +61,7 @@ def load_model(name: str) -> LoadedModel:
     if not _is_hub_id(name):
         raise M2IBError(
             f"there is no model {name!r}: give a local Hugging Face folder, a hub id such as "
-            f"'openai/clip-vit-base-patch32', or one of the bundled models: {', '.join(BUNDLED)}.{nearest(name, BUNDLED)}"
+            f"'openai/clip-vit-base-patch32', or a bundled model: {', '.join(BUNDLED)}.{nearest(name, BUNDLED)}"
         )
     model, processor = _from_pretrained(name, f"the model {name!r} from the hub")
     return LoadedModel(Encoder(model), processor, name=name)
@@ -94,8 +94,9 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(
             f"could not load {what}: {first}\n"
-            "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here and "
-            "give model.name=FOLDER: it needs config.json, model.safetensors, the tokenizer's and the processor's files."
+            "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here "
+            "and give model.name=FOLDER. It needs config.json, model.safetensors, and the tokenizer's and the "
+            "processor's files."
         ) from error
     return model.eval(), processor
 

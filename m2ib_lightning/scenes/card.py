@@ -18,9 +18,9 @@ tags: [clip, synthetic]
 
 # scenes: a small CLIP for trying M2IB
 
-A `CLIPModel` of {parameters:,} parameters, trained from scratch on synthetic 64 x 64 scenes of coloured shapes. It knows
-shapes, colours, sizes and a few dozen words around them, and nothing else: it is here so that attribution can be tried,
-tested and measured against ground truth offline. Do not use it for pictures of your own.
+A `CLIPModel` of {parameters:,} parameters, trained from scratch on synthetic 64 x 64 scenes of coloured shapes. It
+knows shapes, colours, sizes and a few dozen words around them, and nothing else: it is here so that attribution can be
+tried, tested and measured against ground truth offline. Do not use it for pictures of your own.
 
 Made by `python scripts/train_scenes_model.py` and `python scripts/score_scenes_model.py --write`.
 
@@ -49,7 +49,7 @@ The preset, kept in `m2ib.yaml`:
 
 ## What was tried for the preset
 
-On the {choose_scenes} scenes it was chosen on. The towers are optimised independently, so one run tries a setting of each.
+On the {choose_scenes} scenes it was chosen on. The towers are optimised independently: one run tries a setting of each.
 
 {trials}
 """
@@ -76,7 +76,9 @@ def write_card(
         choose_scenes=choose_scenes,
         scenes=scenes,
         scores=_table(("score", "value"), [(name, f"{value:.3f}") for name, value in scores.items()]),
-        preset=_table(("tower", *asdict(preset.image)), [(m, *asdict(preset.tower(m)).values()) for m in ("image", "text")]),
+        preset=_table(
+            ("tower", *asdict(preset.image)), [(m, *asdict(preset.tower(m)).values()) for m in ("image", "text")]
+        ),
         trials=_table(
             ("image", "text", *scores),
             [

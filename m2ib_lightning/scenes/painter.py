@@ -65,9 +65,7 @@ def paint_scene(rng: np.random.Generator, difficulty: Difficulty | None = None) 
     return Scene(np.clip(image, 0, 255).astype(np.uint8), [objects[k] for k in order], masks[order])
 
 
-def _paint(
-    rng: np.random.Generator, image: Floats, mask: Floats, obj: Attributes, place: Place, rotation: int
-) -> None:
+def _paint(rng: np.random.Generator, image: Floats, mask: Floats, obj: Attributes, place: Place, rotation: int) -> None:
     degrees = int(rng.integers(-1, 2)) * rotation
     whole, inner = _stamp(SHAPES[obj.shape], place.radius, degrees)
     size = whole.shape[0]
@@ -94,7 +92,8 @@ def _stamp(shape: str, radius: int, degrees: int) -> tuple[Floats, Floats]:
     for _ in range(2):
         inner = inner.filter(ImageFilter.MinFilter(kernel))
     whole_small, inner_small = (
-        np.asarray(layer.resize((size, size), Image.Resampling.BOX), np.float32) / 255 for layer in (big, inner)
+        np.asarray(layer.resize((size, size), Image.Resampling.BOX), np.float32) / np.float32(255)
+        for layer in (big, inner)
     )
     return whole_small, inner_small
 

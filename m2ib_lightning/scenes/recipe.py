@@ -77,9 +77,7 @@ def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
         "image_size": CANVAS,
         "patch_size": GRID,
     }
-    config = CLIPConfig(
-        text_config=text | shared, vision_config=vision | shared, projection_dim=recipe.projection
-    )
+    config = CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=recipe.projection)
     model = CLIPModel(config)
     _initialise(model)
     return model

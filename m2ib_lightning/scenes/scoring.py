@@ -43,7 +43,7 @@ def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
     """
     heatmap = result.image_heatmap
     objects = example.scene.masks > 0.5  # (objects, H, W)
-    target = objects[: example.mentioned].any(0)
+    target: NDArray[np.bool_] = np.any(objects[: example.mentioned], axis=0)
     means = [heatmap[mask].mean() for mask in objects]
     lit = heatmap >= _IOU_THRESHOLD
     inside = heatmap[target].sum() / max(float(heatmap.sum()), 1e-9)
@@ -65,7 +65,9 @@ def _dilated(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 def _auroc(saliency: Floats, content: NDArray[np.bool_]) -> float:
     if len(saliency) != len(content):
-        raise ValueError(f"the caption has {len(content)} words and {len(saliency)} tokens: one token per word expected")
+        raise ValueError(
+            f"the caption has {len(content)} words and {len(saliency)} tokens: one token per word expected"
+        )
     if content.all() or not content.any():
         return float("nan")
     # By rank, since torchmetrics would squash values outside [0, 1] with a sigmoid, where large ones tie.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
+from itertools import pairwise
 
 from transformers import CLIPTokenizer
 
@@ -49,7 +50,7 @@ def _train_merges() -> list[tuple[str, str]]:
     pieces = {word: [*word[:-1], word[-1] + _END] for word in WORDS}
     merges = []
     while any(len(parts) > 1 for parts in pieces.values()):
-        pairs = Counter(pair for parts in pieces.values() for pair in zip(parts, parts[1:], strict=False))
+        pairs = Counter(pair for parts in pieces.values() for pair in pairwise(parts))
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
         pieces = {word: _merged(parts, best) for word, parts in pieces.items()}

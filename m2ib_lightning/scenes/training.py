@@ -47,9 +47,7 @@ class SceneBatches(Dataset[TrainingBatch]):
         rng = np.random.default_rng([recipe.seed, step])
         scenes = [paint_scene(rng, recipe.difficulty(step)) for _ in range(recipe.scenes_per_batch)]
         captions = [
-            caption
-            for scene in scenes
-            for caption in training_captions(rng, scene.objects, recipe.captions_per_scene)
+            caption for scene in scenes for caption in training_captions(rng, scene.objects, recipe.captions_per_scene)
         ]
         truth = truth_matrix([scene.objects for scene in scenes], [caption.phrases for caption in captions])
         encoded = self.processor(
@@ -130,7 +128,9 @@ def multi_positive_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def retrieval(model: CLIPModel, processor: CLIPProcessor, *, phrases: int, batches: int = 16, size: int = 64) -> dict[str, float]:
+def retrieval(
+    model: CLIPModel, processor: CLIPProcessor, *, phrases: int, batches: int = 16, size: int = 64
+) -> dict[str, float]:
     """Retrieval in batches of ``size`` fresh scenes; a hit is a caption that is true of the scene.
 
     Args:

@@ -23,7 +23,6 @@ from m2ib_lightning.callbacks import (
 from m2ib_lightning.command_line import to_yaml
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
-from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel, load_model
@@ -76,7 +75,7 @@ def _statistics(
 ) -> Statistics:
     """The priors: given, from the model's folder, or measured on the first pairs and kept in the run directory."""
     path = config.bottleneck.statistics
-    known = model.statistics if path is None else Statistics.load(path)
+    known = model.statistics if path is None else model.statistics.updated(Statistics.load(path))
     missing = needed(settings, known)
     if missing:
         batches = datamodule.calibration_batches(settings.calibration_pairs)

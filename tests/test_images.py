@@ -1,0 +1,112 @@
+"""Opening images, and the part of them that the model sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from m2ib_lightning.errors import PairError
+from m2ib_lightning.images import open_image, seen_box
+from tests.folders import save_photograph
+
+
+def processor(size: int = 32, crop: int = 32) -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": crop, "width": crop})
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "crop", "box"),
+    [
+        (64, 64, 32, 32, (0, 0, 64, 64)),
+        (100, 50, 32, 32, (25, 0, 75, 50)),
+        (50, 100, 32, 32, (0, 25, 50, 75)),
+        (100, 100, 40, 20, (25, 25, 75, 75)),
+        (1, 300, 32, 32, (0, 150, 1, 151)),
+    ],
+)
+def test_the_box_that_clip_sees(width: int, height: int, size: int, crop: int, box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = seen_box(processor(size, crop), width, height)
+    assert np.abs(np.subtract((left, top, right, bottom), box)).max() <= 1
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (131, 40)])
+def test_what_is_outside_the_box_does_not_reach_the_model(width: int, height: int) -> None:
+    picture = np.zeros((height, width, 3), np.uint8)
+    left, top, right, bottom = seen_box(processor(), width, height)
+    changed = picture.copy()
+    margin = 8  # bicubic resizing reads a few pixels around
+    outside = np.ones((height, width), bool)
+    outside[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = False
+    assert outside.any()
+    changed[outside] = 255
+    pixels = [processor()(images=[Image.fromarray(p)], return_tensors="np")["pixel_values"] for p in (picture, changed)]
+    np.testing.assert_array_equal(pixels[0], pixels[1])
+
+
+def test_without_a_crop_the_model_sees_everything() -> None:
+    stretched = CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
+    assert seen_box(stretched, 77, 31) == (0, 0, 77, 31)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def test_paths_bytes_pictures_and_arrays_are_the_same(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "a.png", 20, 10)
+    expected = np.asarray(Image.open(path))
+    for given in (path, str(path), path.read_bytes(), Image.open(path), expected, expected / 255.0):
+        np.testing.assert_array_equal(np.asarray(open_image(given)), expected)
+
+
+def test_grey_and_palette_become_rgb() -> None:
+    for mode in ("L", "P", "RGBA", "1", "CMYK"):
+        assert open_image(Image.new(mode, (4, 4))).mode == "RGB"
+    assert open_image(np.zeros((4, 4), np.uint8)).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "could not be read as an image"),
+        (b"hello", "could not be read as an image"),
+        ("truncated", "could not be read"),
+        ("directory", "could not be read"),
+    ],
+)
+def test_images_that_cannot_be_read(tmp_path: Path, content: bytes | str | None, message: str) -> None:
+    path = tmp_path / "image.png"
+    if content == "truncated":
+        whole = save_photograph(path, 64, 64).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif content == "directory":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(PairError, match=message):
+        open_image(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((2, 2, 2), np.uint8), r"got shape \(2, 2, 2\)"),
+        (np.full((2, 2), 7.0), r"floats in \[0, 1\]"),
+        (np.full((2, 2), np.nan), r"floats in \[0, 1\]"),
+        (np.zeros((2, 2), np.int64), "got int64"),
+        (3, "must be a path, bytes, a PIL image or an array, got int"),
+    ],
+)
+def test_things_that_are_no_image(image: object, message: str) -> None:
+    with pytest.raises(PairError, match=message):
+        open_image(image)  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""Every kind of image-text table opens, and gives the same pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from m2ib_lightning.datamodules.captions import CaptionSource, Columns
+from m2ib_lightning.datamodules.tables import open_table
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.images import open_image
+from tests.folders import save_photograph
+
+CAPTIONS = ["a red circle", "a blue, small star", 'the "white" ring', "NA"]
+SIZES = [(40, 30), (30, 40), (64, 64), (100, 20)]
+NAMES = ["a.png", "b.jpg", "deep/c.png", "d.png"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    for name, size in zip(NAMES, SIZES, strict=True):
+        save_photograph(tmp_path / name, *size)
+    return tmp_path
+
+
+def open_source(path: Path, columns: Columns | None = None) -> CaptionSource:
+    columns = columns or Columns()
+    return CaptionSource(open_table(str(path), "train", (columns.text, columns.image)), columns, None)
+
+
+def write_csv(folder: Path) -> Path:
+    quoted = [(name, '"' + caption.replace('"', '""') + '"') for name, caption in zip(NAMES, CAPTIONS, strict=True)]
+    (folder / "pairs.csv").write_text("image,caption\n" + "".join(f"{name},{caption}\n" for name, caption in quoted))
+    return folder / "pairs.csv"
+
+
+def write_tsv(folder: Path) -> Path:
+    rows = "".join(f"{name}\t{caption}\n" for name, caption in zip(NAMES, CAPTIONS, strict=True))
+    (folder / "pairs.tsv").write_text("image\tcaption\n" + rows)
+    return folder / "pairs.tsv"
+
+
+def write_headerless(folder: Path) -> Path:
+    rows = "".join(f"{caption}\t{name}\n" for name, caption in zip(NAMES, CAPTIONS, strict=True))
+    (folder / "pairs.tsv").write_text(rows)
+    return folder / "pairs.tsv"
+
+
+def write_jsonl(folder: Path) -> Path:
+    rows = [json.dumps({"image": name, "caption": caption}) for name, caption in zip(NAMES, CAPTIONS, strict=True)]
+    (folder / "pairs.jsonl").write_text("\n".join(rows))
+    return folder / "pairs.jsonl"
+
+
+def write_parquet(folder: Path) -> Path:
+    pq.write_table(pa.table({"image": NAMES, "caption": CAPTIONS}), folder / "pairs.parquet")
+    return folder / "pairs.parquet"
+
+
+def write_parquet_of_pictures(folder: Path) -> Path:
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    pictures = [{"bytes": (folder / name).read_bytes(), "path": None} for name in NAMES]
+    rows = datasets.Dataset.from_dict({"image": pictures, "caption": CAPTIONS}, features=features)
+    rows.to_parquet(str(folder / "pictures.parquet"))
+    return folder / "pictures.parquet"
+
+
+@pytest.mark.parametrize(
+    "write", [write_csv, write_tsv, write_headerless, write_jsonl, write_parquet, write_parquet_of_pictures]
+)
+def test_table_formats(folder: Path, write: Callable[[Path], Path]) -> None:
+    path = write(folder)
+    source = open_source(path)
+    assert len(source) == len(CAPTIONS)
+    for index, raw in enumerate(source[k] for k in range(len(source))):
+        assert raw.key == f"{path.name}:{index}"
+        assert raw.caption == CAPTIONS[index]
+        assert raw.id is None
+        assert raw.image is not None
+        assert open_image(raw.image).size == SIZES[index]
+
+
+def test_image_folder_with_text_files(folder: Path) -> None:
+    for name, caption in zip(NAMES, CAPTIONS, strict=True):
+        (folder / name).with_suffix(".txt").write_text(caption + "\n")
+    source = open_source(folder)
+    order = [0, 1, 3, 2]  # by name: deep/c.png comes last
+    assert [source[k].caption for k in range(4)] == [CAPTIONS[k] for k in order]
+    assert [source[k].uri for k in range(4)] == [NAMES[k] for k in order]
+    assert source[2].key == f"{folder.name}:2"
+
+
+def test_image_folder_with_metadata(folder: Path) -> None:
+    rows = "".join(f'{name},"{k}"\n' for k, name in enumerate(NAMES))
+    (folder / "metadata.csv").write_text("file_name,caption\n" + rows)
+    source = open_source(folder)
+    assert [source[k].caption for k in range(4)] == ["0", "1", "2", "3"]
+    assert open_image(source[3].image).size == SIZES[3]  # type: ignore[arg-type]
+
+
+def test_columns_by_name_and_ids_keep_their_zeros(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("study,view,finding\n007,a.png,a red circle\n")
+    source = open_source(folder / "pairs.csv", Columns(image="view", text="finding", id="study"))
+    assert (source[0].id, source[0].caption) == ("007", "a red circle")
+
+
+def test_null_cells(folder: Path) -> None:
+    (folder / "pairs.jsonl").write_text('{"image": null, "caption": "a star"}\n{"image": "a.png", "caption": null}\n')
+    source = open_source(folder / "pairs.jsonl")
+    assert source[0].image is None
+    assert source[1].caption is None
+
+
+@pytest.mark.parametrize(
+    ("write", "columns", "message"),
+    [
+        (
+            write_csv,
+            Columns(text="captions"),
+            r"pairs.csv has no column 'captions' \(data.text_column\): it has image, "
+            r"caption. Did you mean 'caption'\?",
+        ),
+        (write_csv, Columns(image="picture"), r"data.image_column"),
+        (write_csv, Columns(id="uid"), r"no column 'uid' \(data.id_column\): it has image, caption"),
+        (write_headerless, Columns(text="finding", id="n"), r"data.id_column"),
+    ],
+)
+def test_missing_columns(folder: Path, write: Callable[[Path], Path], columns: Columns, message: str) -> None:
+    path = write(folder)
+    with pytest.raises(M2IBError, match=message):
+        open_source(path, columns)
+
+
+def test_a_header_is_not_mistaken_for_a_row(folder: Path) -> None:
+    (folder / "pairs.tsv").write_text("text\tfile\na red circle\ta.png\n")
+    with pytest.raises(M2IBError, match="it has text, file"):
+        open_source(folder / "pairs.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pairs.csv", b"", "is empty"),
+        ("pairs.xlsx", b"x", "files must end in .csv, .tsv"),
+        ("pairs.parquet", b"not parquet", "could not be read"),
+        ("pairs.jsonl", b"{{{", "could not be read"),
+    ],
+)
+def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(M2IBError, match=message):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", ["no/such/file.csv", "/no/such/folder", "pairs.parquet", "./here/there"])
+def test_a_path_that_is_not_there(path: str) -> None:
+    with pytest.raises(M2IBError, match="does not exist"):
+        open_table(path, "train", ("caption", "image"))
+
+
+def test_a_hub_data_set_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(M2IBError, match=r"as a hub data set it could not be read(.|\n)*download it elsewhere"):
+        open_table("nobody/nothing", "train", ("caption", "image"))
+
+
+def test_an_image_folder_without_captions(folder: Path) -> None:
+    with pytest.raises(M2IBError, match=r"has 4 images and no captions: put metadata\.csv"):
+        open_source(folder)
