@@ -82,9 +82,12 @@ def _is_hub_id(name: str) -> bool:
 
 def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoProcessor
+    from transformers.utils import logging
 
     from m2ib_lightning.families import family_of
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source)
         family_of(_Configured(config))  # before the weights are read
@@ -98,6 +101,9 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
             "and give model.name=FOLDER. It needs config.json, model.safetensors, and the tokenizer's and the "
             "processor's files."
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     return model.eval(), processor
 
 

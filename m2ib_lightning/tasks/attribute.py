@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -53,12 +55,14 @@ def attribute(config: Config) -> int:
     module = M2IBModule(model, settings, seed=config.seed, statistics=statistics)
     run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
     summary = RunSummary(run.summary)
-    trainer = Trainer(
-        **arguments,
-        logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
-        callbacks=_callbacks(config, run, summary),
-    )
-    _quietly_fit(trainer, module, datamodule)
+    print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
+    with _quiet_lightning():
+        trainer = Trainer(
+            **arguments,
+            logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
+            callbacks=_callbacks(config, run, summary),
+        )
+        trainer.fit(module, datamodule=datamodule)
     return _closing_words(run, summary)
 
 
@@ -99,25 +103,27 @@ def _resolved(config: Config, settings: BottleneckSettings, statistics: Statisti
 
 
 def _callbacks(config: Config, run: RunDirectory, summary: RunSummary) -> list[Callback]:
+    bar = [PairProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
     return [
         HeatmapWriter(run.heatmaps),  # first: the others read which file a pair was drawn to
         TableWriter(run.attributions),
         summary,
         CurveLogger(config.output.tensorboard_images),
         ReportWriter(run.report, summary),
-        PairProgressBar(),
+        *bar,
     ]
 
 
-def _quietly_fit(trainer: Trainer, module: M2IBModule, datamodule: PairDataModule) -> None:
-    """Fit, without Lightning's advice on training loops, which this is not."""
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on training loops, which this is not."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         try:
-            trainer.fit(module, datamodule=datamodule)
+            yield
         finally:
             logger.setLevel(level)
 
