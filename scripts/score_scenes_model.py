@@ -91,7 +91,7 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
 
 
 def image_quality(scores: dict[str, float]) -> float:
-    """Pointing and picking first, covering the object (IoU) to break ties."""
+    """Pointing and picking, and covering the object (IoU) with half their weight."""
     return scores["point"] + scores["pick"] + 0.5 * scores["iou"]
 
 

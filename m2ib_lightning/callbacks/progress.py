@@ -24,6 +24,11 @@ class PairProgressBar(TQDMProgressBar):
         self._start = time.monotonic()
 
     @override
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description("Explaining")  # not "Epoch 0": there is one
+
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

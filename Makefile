@@ -1,0 +1,34 @@
+# Each target does all of its own set-up: a virtual environment in .venv, the install, then the work.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-slow lint model picture
+
+demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
+	$(BIN)/python fit.py --config demo
+
+test: $(INSTALLED)  ## the tests, offline
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)  ## the long ones: building a wheel, scoring the bundled model on 500 scenes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+model: $(INSTALLED)  ## train the bundled model again and write its card (about 40 minutes on 2 cores)
+	$(BIN)/python scripts/train_scenes_model.py --out m2ib_lightning/models/scenes
+	$(BIN)/python scripts/score_scenes_model.py --model m2ib_lightning/models/scenes --write
+
+picture: $(INSTALLED)  ## the README's picture
+	$(BIN)/python scripts/draw_readme_picture.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

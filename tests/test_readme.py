@@ -1,0 +1,65 @@
+"""What the README tells a newcomer to type works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from m2ib_lightning.cli import main
+from m2ib_lightning.command_line import parse
+from m2ib_lightning.config import Config
+from tests.folders import save_clip_folder, save_photograph
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+HUB_ID = "openai/clip-vit-base-patch32"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with what the README's reader has: a picture, a table, and a model."""
+    monkeypatch.chdir(tmp_path)
+    save_photograph(tmp_path / "cat.jpg", 64, 48)
+    (tmp_path / "pairs.csv").write_text('image,caption\ncat.jpg,"a red circle"\n')
+    save_clip_folder(tmp_path / "model")
+    return tmp_path
+
+
+def test_the_python_blocks_run(desk: Path) -> None:
+    found = blocks("python")
+    assert len(found) == 2
+    for block in found:
+        exec(compile(block.replace(HUB_ID, "model"), "README.md", "exec"), {})
+    with Image.open(desk / "cat_explained.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_the_commands_run(desk: Path) -> None:
+    lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    commands = [shlex.split(line) for line in lines]
+    targets = re.findall(r"^(\S+): ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    fits = 0
+    for program, *words in commands:
+        if program == "make":
+            assert words[0] in targets
+        else:
+            assert words.pop(0) == "fit.py"
+            fits += 1
+            assert isinstance(parse(words), Config)
+            assert main([word.replace(HUB_ID, "model") for word in words] + ["data.num_workers=0"]) == 0
+    assert fits == 1
+
+
+def test_every_file_that_is_named_exists() -> None:
+    for name in re.findall(r"`((?:m2ib_lightning|configs|datamodules|scripts|tests)/[\w./]*)`", README):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / name).exists(), name
