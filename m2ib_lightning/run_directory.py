@@ -90,7 +90,7 @@ def heatmap_name(identity: str, key: str) -> str:
     """``<slug of id>-<8 hex of sha256(key)>.png``: no path in an id can leave the run directory.
 
     >>> heatmap_name("../../etc/passwd", "pairs.csv:7")
-    'etc-passwd-a7b4fd94.png'
+    'etc-passwd-3ab8adb4.png'
     """
     slug = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:60].strip("-") or "pair"
     return f"{slug}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.png"
