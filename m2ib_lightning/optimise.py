@@ -45,7 +45,7 @@ class Problem:
             noise = self.noise(step, self.whitened.shape[1], self.whitened)
             draws = self.bottleneck(self.whitened, noise)  # (B, K, T, D)
         pairs, count = draws.shape[:2]
-        pooled = self.hidden.pooled.repeat_interleave(count)
+        pooled = None if self.hidden.pooled is None else self.hidden.pooled.repeat_interleave(count)
         embeddings = self.tower.suffix(draws.flatten(0, 1), self.layer, pooled)  # (B * K, E)
         with torch.autocast(device, enabled=False):
             information = self.bottleneck.information(self.whitened)  # (B, T, D)

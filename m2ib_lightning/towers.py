@@ -23,12 +23,12 @@ class Hidden:
     Attributes:
         z: (B, T, D) hidden states.
         valid: (B, T) bool, the tokens that the tower reads.
-        pooled: (B,) the position of the token that pooling reads.
+        pooled: (B,) the position of the token that pooling reads; None where it reads them all.
     """
 
     z: Tensor
     valid: Tensor
-    pooled: Tensor
+    pooled: Tensor | None
 
 
 class Tower:
@@ -70,15 +70,12 @@ class Tower:
         depth = len(self.blocks)
         if layer is None:
             return max(-1, min(round(0.75 * depth), depth - 2))
-        if not -1 <= layer <= depth - 2:
-            reason = (
-                " (the last block's output: pooling reads one token, so no other can matter there)"
-                if layer == depth - 1
-                else ""
-            )
+        deepest = depth - 1 if self.spec.pooled is None else depth - 2
+        if not -1 <= layer <= deepest:
+            last = " (the last block's output: pooling reads one token, so no other can matter there)"
             raise M2IBError(
-                f"bottleneck.{self.modality}.layer={layer} is out of range{reason}: this tower has {depth} blocks, "
-                f"so the layer goes from -1 (the first block's input) to {depth - 2}."
+                f"bottleneck.{self.modality}.layer={layer} is out of range{last if layer == depth - 1 else ''}: this "
+                f"tower has {depth} blocks, so the layer goes from -1 (the first block's input) to {deepest}."
             )
         return layer
 
@@ -95,14 +92,17 @@ class Tower:
         else:
             positions = torch.arange(tokens, device=hidden.device)
             valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
-        return Hidden(hidden, valid, self.spec.pooled(self.model, inputs))
+        pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
+        return Hidden(hidden, valid, pooled)
 
-    def suffix(self, hidden: Tensor, layer: int, pooled: Tensor) -> Tensor:
+    def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
         """Run hidden states (N, T, D) from the cut to the embedding (N, E): the remaining blocks, norm, projection."""
         arguments = self.spec.block_arguments(self.model, hidden)
         for block in self.blocks[layer + 1 :]:
             hidden = block(hidden, **arguments)
-        return self.spec.head(self.model, hidden[torch.arange(len(hidden), device=hidden.device), pooled])
+        if pooled is not None:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
+        return self.spec.head(self.model, hidden)
 
     @torch.no_grad()
     def embed(self, hidden: Hidden, layer: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
-from m2ib_lightning.families.registry import Family, Inputs, TowerSpec, register_family
+from m2ib_lightning.families.registry import Family, Inputs, TowerSpec, patch_grid, register_family
 
 _LEGACY_EOS = 2
 """Configs from before transformers PR 24773 carry this id by mistake: their models pool at ``argmax(input_ids)``."""
@@ -40,12 +40,6 @@ def _class_token(model: Any, inputs: Inputs) -> Tensor:
     return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
 
 
-def _grid(model: Any, inputs: Inputs) -> tuple[int, int]:
-    height, width = inputs["pixel_values"].shape[-2:]
-    patch = model.config.vision_config.patch_size
-    return height // patch, width // patch
-
-
 _IMAGE = TowerSpec(
     embed=_embed_image,
     blocks=lambda model: model.vision_model.encoder.layers,
@@ -53,10 +47,10 @@ _IMAGE = TowerSpec(
     head=lambda model, pooled: model.visual_projection(model.vision_model.post_layernorm(pooled)),
     pooled=_class_token,
     lengths=None,
-    prefix_tokens=1,
     max_tokens=lambda model: model.vision_model.embeddings.num_positions,
     width=lambda model: model.config.vision_config.hidden_size,
-    grid=_grid,
+    prefix_tokens=1,
+    grid=patch_grid,
 )
 
 _TEXT = TowerSpec(
@@ -66,7 +60,6 @@ _TEXT = TowerSpec(
     head=lambda model, pooled: model.text_projection(model.text_model.final_layer_norm(pooled)),
     pooled=_end_of_text,
     lengths=lambda model, inputs: _end_of_text(model, inputs) + 1,
-    prefix_tokens=1,
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
 )

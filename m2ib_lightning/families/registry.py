@@ -23,25 +23,33 @@ class TowerSpec:
         embed: (model, inputs) -> (B, T, D), the first block's input.
         blocks: model -> its list of blocks, each mapping (B, T, D) to (B, T, D).
         block_arguments: (model, hidden) -> what every block takes beside the hidden states: the attention mask.
-        head: (model, (B, D)) -> (B, E): final norm and projection of the pooled token.
-        pooled: (model, inputs) -> (B,), the position of the token that pooling reads.
+        head: final norm, pooling and projection: (model, (B, D)) -> (B, E) of the pooled token, or
+            (model, (B, T, D)) -> (B, E) where pooling reads every token.
+        pooled: (model, inputs) -> (B,), the position of the one token that pooling reads; None where it reads them all.
         lengths: (model, inputs) -> (B,), how many leading tokens the tower reads; None where it reads them all.
-        prefix_tokens: how many leading tokens are no patch or word (the class token).
         max_tokens: model -> T_max, the tower's largest number of tokens.
         width: model -> D.
-        grid: (model, inputs) -> patches (high, wide); None for text.
+        prefix_tokens: images: how many leading tokens are no patch (the class token).
+        grid: images: (model, inputs) -> patches (high, wide).
     """
 
     embed: Callable[[Any, Inputs], Tensor]
     blocks: Callable[[Any], nn.ModuleList]
     block_arguments: Callable[[Any, Tensor], dict[str, Any]]
     head: Callable[[Any, Tensor], Tensor]
-    pooled: Callable[[Any, Inputs], Tensor]
+    pooled: Callable[[Any, Inputs], Tensor] | None
     lengths: Callable[[Any, Inputs], Tensor] | None
-    prefix_tokens: int
     max_tokens: Callable[[Any], int]
     width: Callable[[Any], int]
+    prefix_tokens: int = 0
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
+
+
+def patch_grid(model: Any, inputs: Inputs) -> tuple[int, int]:
+    """A ``grid`` for towers whose configuration has a ``patch_size``: how many patches the image has."""
+    height, width = inputs["pixel_values"].shape[-2:]
+    patch = model.config.vision_config.patch_size
+    return height // patch, width // patch
 
 
 @dataclass(frozen=True)
