@@ -7,25 +7,25 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPModel
 
 from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.towers import Encoder
-from tests.conftest import assert_same_result, make_batch, make_clip, make_pairs, relative_difference
+from tests.conftest import assert_same_result, relative_difference
 from tests.reference import clean_embeddings
+from tests.tiny import DEEP, FAMILIES, TinyPair, make_batch, make_model, make_pairs
 
 LENGTHS = [3, 9, 1, 14, 2, 6, 5]
 SETTINGS = {"steps": 4, "noise_samples": 3, "image": {"layer": 0}, "text": {"layer": -1, "granularity": "token"}}
 
 
-def make_explainer(model: CLIPModel, settings: dict[str, Any] | None = None, seed: int = 0) -> Explainer:
+def make_explainer(model: Any, settings: dict[str, Any] | None = None, seed: int = 0) -> Explainer:
     encoder = Encoder(model)
     return Explainer(encoder, resolve(BottleneckSettings().override(settings or SETTINGS), encoder), seed=seed)
 
 
-def explain_batch(model: CLIPModel, order: list[int], dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
+def explain_batch(model: Any, order: list[int], dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
     pairs = make_pairs(model, LENGTHS)
     explainer = make_explainer(model, seed=seed)
     explainer.bottlenecks.to(dtype)
@@ -34,10 +34,10 @@ def explain_batch(model: CLIPModel, order: list[int], dtype: torch.dtype, seed: 
         return {result.pair.id: result for result in explainer(batch, explainer.optimizer())}
 
 
-@pytest.mark.parametrize("eos_token_id", [2, 5])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("layer", [-1, 0, 1])
-def test_open_gates_leave_both_embeddings_unchanged(eos_token_id: int, layer: int) -> None:
-    model = make_clip(eos_token_id=eos_token_id)
+def test_open_gates_leave_both_embeddings_unchanged(family: str, layer: int) -> None:
+    model = make_model(family)
     pairs = make_pairs(model, LENGTHS)
     settings = {"image": {"layer": layer}, "text": {"layer": layer}, "initial_alpha": 80.0, "noise_samples": 2}
     explainer = make_explainer(model, settings)
@@ -48,16 +48,16 @@ def test_open_gates_leave_both_embeddings_unchanged(eos_token_id: int, layer: in
             noise = problem.noise(0, problem.whitened.shape[1], problem.whitened)
             draws = problem.bottleneck(problem.whitened, noise)
             opened = problem.tower.suffix(draws[:, 1], layer, problem.hidden.pooled)
-            for index, (pixels, ids) in enumerate(pairs):
-                untouched = clean_embeddings(model, pixels[None], torch.tensor([ids]))
+            for index, pair in enumerate(pairs):
+                untouched = clean_embeddings(model, pair.pixels[None], torch.tensor([pair.ids]))
                 assert relative_difference(opened[index], untouched[modality][0]) < 1e-6
-    for index, (pixels, ids) in enumerate(pairs):
-        output = model(pixel_values=pixels[None], input_ids=torch.tensor([ids]))
+    for index, pair in enumerate(pairs):
+        output = model(pixel_values=pair.pixels[None], input_ids=torch.tensor([pair.ids]))
         cosine = torch.nn.functional.cosine_similarity(output.image_embeds, output.text_embeds)
         assert abs(cosine.item() - similarity[index].item()) < 1e-6
 
 
-def snapshot(model: CLIPModel) -> dict[str, Any]:
+def snapshot(model: Any) -> dict[str, Any]:
     return {
         "state": copy.deepcopy(model.state_dict()),
         "flags": [parameter.requires_grad for parameter in model.parameters()],
@@ -68,7 +68,7 @@ def snapshot(model: CLIPModel) -> dict[str, Any]:
     }
 
 
-def assert_unchanged(model: CLIPModel, before: dict[str, Any]) -> None:
+def assert_unchanged(model: Any, before: dict[str, Any]) -> None:
     after = snapshot(model)
     for name in ("flags", "modes", "hooks", "device", "dtype"):
         assert after[name] == before[name], name
@@ -80,7 +80,7 @@ def assert_unchanged(model: CLIPModel, before: dict[str, Any]) -> None:
 @pytest.mark.parametrize("failure", [None, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_model_is_given_back_as_it_was(failure: type[BaseException] | None, dtype: torch.dtype) -> None:
-    model = make_clip().train()
+    model = make_model("clip").train()
     model.text_model.eval()
     model.logit_scale.requires_grad_(False)
     before = snapshot(model)
@@ -108,15 +108,17 @@ def test_the_model_is_given_back_as_it_was(failure: type[BaseException] | None, 
 
 
 def test_casting_a_model_down_is_refused() -> None:
-    model = make_clip().double()
+    model = make_model("clip").double()
     with pytest.raises(ValueError, match="would change its weights"), frozen(model, dtype=torch.float32):
         pass
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=["f64", "f32"])
-@pytest.mark.parametrize("size", [{}, {"blocks": 12, "width": 48, "image": 48, "patch": 16, "eos_token_id": 2}])
-def test_company_and_order_do_not_matter(dtype: torch.dtype, tolerance: float, size: dict[str, Any]) -> None:
-    model = make_clip(**size)
+@pytest.mark.parametrize(("family", "size"), [("clip", {}), ("clip-legacy", DEEP), ("siglip", {})])
+def test_company_and_order_do_not_matter(
+    dtype: torch.dtype, tolerance: float, family: str, size: dict[str, Any]
+) -> None:
+    model = make_model(family, **size)
     together = explain_batch(model, list(range(7)), dtype)
     reverse = explain_batch(model, list(range(6, -1, -1)), dtype)
     for index in range(7):
@@ -126,14 +128,14 @@ def test_company_and_order_do_not_matter(dtype: torch.dtype, tolerance: float, s
 
 
 def test_the_seed_matters_and_repeats() -> None:
-    model = make_clip()
+    model = make_model("clip")
     first, again, other = (explain_batch(model, [0, 1], torch.float64, seed=seed)["0"] for seed in (0, 0, 1))
     assert_same_result(first, again, 1e-12)
     assert relative_difference(first.image.saliency, other.image.saliency) > 1e-4
 
 
 def test_a_batch_does_not_depend_on_the_one_before() -> None:
-    model = make_clip()
+    model = make_model("clip")
     pairs = make_pairs(model, LENGTHS)
     explainer = make_explainer(model)
     explainer.bottlenecks.double()
@@ -145,12 +147,13 @@ def test_a_batch_does_not_depend_on_the_one_before() -> None:
 
 
 def test_a_pair_that_gives_nan_fails_alone() -> None:
-    model = make_clip()
+    model = make_model("clip")
     pairs = make_pairs(model, [3, 4, 5])
     good = make_explainer(model)
     with frozen(model):
         expected = good(make_batch(model, pairs), good.optimizer())
-        pairs[1] = (torch.full_like(pairs[1][0], torch.nan), pairs[1][1])
+        broken = pairs[1]
+        pairs[1] = TinyPair(torch.full_like(broken.pixels, torch.nan), broken.ids, broken.positions)
         results = good(make_batch(model, pairs), good.optimizer())
     assert results[1].error is not None
     assert "not finite" in results[1].error

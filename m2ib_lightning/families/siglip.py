@@ -1,6 +1,6 @@
 """SigLIP, and SigLIP 2 at a fixed resolution (the same class).
 
-No class token: an attention-pooling head reads every patch. The text tower has no mask, reads the padding too, and pools
+No class token: an attention-pooling head reads every patch. The text tower has no mask, reads the padding too and pools
 at the last position, which is often padding: trimming would change the embedding.
 """
 
