@@ -114,10 +114,11 @@ class PairDataModule(LightningDataModule):
 
 def loader_arguments(config: Config) -> dict[str, Any]:
     """What every datamodule takes from a configuration."""
-    data = config.data
+    data, output = config.data, config.output
+    pictures = -1 if output.heatmaps < 0 else max(output.heatmaps, output.tensorboard_images)
     return {
         "batch_size": data.batch_size,
         "num_workers": data.num_workers,
         "limit": data.limit,
-        "pictures": config.output.heatmaps,
+        "pictures": pictures,
     }

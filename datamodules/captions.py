@@ -62,7 +62,7 @@ class CaptionSource:
             key=key,
             image=image,
             uri=uri,
-            caption=None if caption is None else str(caption),
+            caption=str(caption) if isinstance(caption, int | float) else caption,
             id=None if identity is None else str(identity),
         )
 
@@ -74,7 +74,7 @@ class CaptionSource:
         if cell is None or cell == "":
             return None, key
         if isinstance(cell, str):
-            return self.image_root / cell, cell
+            return (cell if "://" in cell else self.image_root / cell), cell
         return cell, key
 
 
@@ -103,7 +103,7 @@ class CaptionsDataModule(PairDataModule):
         super().__init__(preparer, **options)
         self.path = str(path)
         self.columns = columns or Columns()
-        self.image_root = None if image_root is None else Path(image_root)
+        self.image_root = None if image_root is None else Path(image_root).expanduser()
         self.split = split
 
     @override

@@ -81,7 +81,13 @@ def _delimited(file: Path, suffix: str, names: tuple[str, str]) -> dict[str, Any
 
     dialect = _DELIMITED[suffix]
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        first = next(csv.reader(lines, delimiter=dialect["sep"], quoting=dialect["quoting"]), [])
+        reader = csv.reader(lines, delimiter=dialect["sep"], quoting=dialect["quoting"])
+        first, second = next(reader, []), next(reader, [])
+    if len(second) > len(first):  # pandas would take the first column for an index, and shift all others
+        raise M2IBError(
+            f"data.path={str(file)!r}: line 2 has {len(second)} cells, line 1 has {len(first)}. "
+            "A caption with a comma needs quotes around it."
+        )
     options: dict[str, Any] = {**dialect, "keep_default_na": False}
     if suffix == ".tsv" and _is_a_row(first, names):
         first = list(names)
@@ -104,7 +110,11 @@ def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
             if "file_name" in table.columns and names[1] not in table.columns:
                 table = _table(table.name, table.rows.rename_column("file_name", names[1]), folder)
             return table
-    images = sorted(path for path in folder.rglob("*") if path.is_file() and looks_like_an_image(path.name))
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and looks_like_an_image(path.name) and not path.name.startswith(".")
+    )
     if not any(path.with_suffix(".txt").is_file() for path in images):
         raise M2IBError(
             f"data.path={str(folder)!r} has {len(images)} images and no captions: put {', '.join(_METADATA)} with the "
@@ -130,7 +140,7 @@ def _open_hub(name: str, split: str) -> Table:
         f"data.path={name!r} is no file or folder here, and as a hub data set it",
         name,
         split=split,
-        advice="Without a network, download it elsewhere and give the folder or the Parquet file.",
+        advice="Without a network, download it elsewhere and give its Parquet file.",
     )
     return _table(f"{name}/{split}", rows, Path())
 
@@ -147,6 +157,10 @@ def _load(what: str, reader: str, *, advice: str = "", **options: Any) -> Any:
         return datasets.load_dataset(reader, **options)
     except Exception as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]
+        if "decode byte" in reason:
+            advice = "Save it as UTF-8."
+        if "corresponds to no data" in reason:
+            reason = "it has no rows"
         raise M2IBError(f"{what} could not be read: {reason} {advice}".rstrip()) from error
     finally:
         quiet.set_verbosity(verbosity)

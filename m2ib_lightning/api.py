@@ -83,6 +83,10 @@ def explain(
         M2IBError: if the model, a setting, an image or a caption is no good; of several pairs, the failed ones come
             back with ``error`` instead.
     """
+    if batch_size < 1:
+        raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
+    if dtype not in (torch.float32, torch.float64):
+        raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
     loaded = _load(model, processor)
     settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
     given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics

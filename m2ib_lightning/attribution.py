@@ -80,11 +80,12 @@ class Attribution:
 
     def heatmap_at(self, width: int, height: int) -> Floats:
         """``image_heatmap`` for the picture at another size: (height, width)."""
+        saliency = self.image_saliency
         full_width, full_height = self.pair.image_size
         scale = np.array([width / full_width, height / full_height] * 2)
         left, top, right, bottom = np.round(np.array(self.pair.crop) * scale).astype(int)
         right, bottom = max(right, left + 1), max(bottom, top + 1)
-        grid = Image.fromarray(self.image_saliency.astype(np.float32))
+        grid = Image.fromarray(saliency.astype(np.float32))
         inside = np.asarray(grid.resize((right - left, bottom - top), Image.Resampling.BILINEAR))
         heatmap = np.zeros((height, width), np.float32)
         heatmap[top:bottom, left:right] = min_max(inside)[: height - top, : width - left]

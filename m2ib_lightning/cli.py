@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from m2ib_lightning.command_line import parse
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import INTERRUPTED, M2IBError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was no good.
+        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was no good, 130 after
+        Ctrl-C.
     """
     try:
         config = parse(sys.argv[1:] if arguments is None else arguments)
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except M2IBError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted before any pair was explained", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,8 +42,11 @@ def parse(arguments: Sequence[str]) -> Config | str:
     if name is not None:
         config = _merge(config, _load(name), name)
     for pair in pairs:
-        config = _merge(config, OmegaConf.from_dotlist([pair]), f"{pair!r}")
-    resolved = cast(Config, OmegaConf.to_object(config))
+        config = _merge(config, _assignment(pair), f"{pair!r}")
+    try:
+        resolved = cast(Config, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise M2IBError(f"the configuration does not resolve: {_explained(error)}") from None
     check_trainer_arguments(resolved.trainer)
     return resolved
 
@@ -101,6 +105,22 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     return config, pairs
 
 
+def _assignment(pair: str) -> DictConfig:
+    """``key=value``: YAML for numbers and the like, the text as it stands for keys that hold text (paths, names)."""
+    name, _, text = pair.partition("=")
+    if not text:
+        raise M2IBError(f"{pair!r} has no value; give {name}=null for none")
+    if next((key.type for key in keys() if key.name == name), None) == "str" and text != "null":
+        values = OmegaConf.create({})
+        OmegaConf.update(values, name, text.replace("${", r"\${"))
+        return values
+    try:
+        return OmegaConf.from_dotlist([pair])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        first = str(error).split("\n")[0]
+        raise M2IBError(f"{pair!r}: the value is not YAML: {first}") from None
+
+
 def _load(name: str) -> DictConfig:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -146,7 +166,7 @@ def _leaves(values: Any, prefix: str = "") -> list[str]:
     found = []
     for name in values:
         value = values._get_node(name)
-        if isinstance(value, DictConfig) and len(value):
+        if isinstance(value, DictConfig):
             found += _leaves(value, f"{prefix}{name}.")
         else:
             found.append(f"{prefix}{name}")

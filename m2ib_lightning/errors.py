@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it (128 + SIGINT)."""
+
 
 class M2IBError(Exception):
     """Something the user can mend: the message says what was expected, what came, what exists and what to do."""

@@ -67,10 +67,15 @@ class Explainer:
         }
 
     def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
-        tower = self.settings.tower(modality)
+        tower, width = self.settings.tower(modality), self.encoder.towers[modality].width
         prior = statistics.get(modality, self._layer(modality)) if tower.prior == "data" else None
+        if prior is not None and len(prior.mean) != width:
+            raise M2IBError(
+                f"the statistics of {modality} layer {tower.layer} have {len(prior.mean)} channels and this model has "
+                f"{width}: they were made with another model"
+            )
         return InformationBottleneck(
-            self.encoder.towers[modality].width,
+            width,
             tower,
             initial_alpha=self.settings.initial_alpha,
             mean=prior.mean if prior else None,
@@ -92,14 +97,16 @@ class Explainer:
         optimizer: torch.optim.Optimizer,
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
     ) -> list[Attribution]:
-        """Explain a batch on the model's device; failed pairs come back too, last."""
+        """Explain a batch on the model's device; failed pairs come back too, all in source order."""
         failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
         if not batch.pairs:
             return failed
         problems, similarity = self.problems(batch)
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
-        return [*_collect(batch, similarity, traces, self.encoder.towers["image"]), *failed]
+        explained = _collect(batch, similarity, traces, self.encoder.towers["image"])
+        by_key = {result.pair.key: result for result in (*explained, *failed)}
+        return [by_key[key] for key in batch.order]
 
     def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
         """The clean pass: what is to be optimised in each tower, and the clean cosine (B,)."""
@@ -115,7 +122,8 @@ class Explainer:
             m: Problem(self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m])
             for m in MODALITIES
         }
-        similarity = F.cosine_similarity(embeddings["image"].float(), embeddings["text"].float(), dim=-1)
+        dtype = self._get("image").alpha.dtype
+        similarity = F.cosine_similarity(embeddings["image"].to(dtype), embeddings["text"].to(dtype), dim=-1)
         return problems, similarity
 
     def _get(self, modality: Modality) -> InformationBottleneck:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from m2ib_lightning.errors import M2IBError
+
 
 @contextmanager
 def frozen(model: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[None]:
@@ -22,14 +24,17 @@ def frozen(model: nn.Module, device: torch.device | None = None, dtype: torch.dt
         dtype: the type to use it in; None to leave it.
 
     Raises:
-        ValueError: if ``dtype`` is narrower than the model's.
+        M2IBError: if ``dtype`` is narrower than the model's.
     """
     parameters = list(model.parameters())
     trained = [parameter.requires_grad for parameter in parameters]
     modes = [(module, module.training) for module in model.modules()]
     home, own = parameters[0].device, parameters[0].dtype
     if dtype is not None and torch.promote_types(own, dtype) != dtype:
-        raise ValueError(f"casting a model from {own} to {dtype} would change its weights")
+        raise M2IBError(
+            f"the model's weights are {own}: {dtype} would change them. Use dtype=torch.float64, or on the command "
+            "line trainer.precision=64-true."
+        )
     try:
         model.eval()
         for parameter in parameters:

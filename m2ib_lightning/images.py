@@ -19,7 +19,8 @@ ImageLike = str | Path | bytes | Image.Image | NDArray[Any]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
-_IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
+_NOT_PICTURES = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".emf", ".wmf", ".grib", ".bufr"}
+_IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NOT_PICTURES
 
 
 def looks_like_an_image(name: str) -> bool:
@@ -28,34 +29,57 @@ def looks_like_an_image(name: str) -> bool:
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """The picture in RGB, upright (EXIF rotation applied).
+    """The picture in RGB, upright (EXIF rotation applied), transparency laid on white.
+
+    Grey of more than 8 bits (16-bit PNG or TIFF, float TIFF) is scaled linearly from its own darkest and brightest
+    pixel to 0 and 255; for another window, make the 8-bit picture yourself.
 
     Raises:
         PairError: if it can't be read; says what came and what to do.
     """
-    if isinstance(image, Image.Image):
-        opened = image
-    elif isinstance(image, np.ndarray):
-        opened = Image.fromarray(_to_uint8(image))
-    elif isinstance(image, str | Path | bytes):
-        opened = _read(image)
-    else:
-        raise PairError(f"an image must be a path, bytes, a PIL image or an array, got {type(image).__name__}")
-    return ImageOps.exif_transpose(opened).convert("RGB")
-
-
-def _read(image: str | Path | bytes) -> Image.Image:
-    name = "the image's bytes" if isinstance(image, bytes) else f"the image {str(image)!r}"
+    name = f"the image {str(image)!r}" if isinstance(image, str | Path) else "the image"
     try:
-        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-        opened.load()
+        opened = _open(image)
+        if 0 in opened.size:
+            raise PairError(f"{name} has no pixels: its size is {opened.size}")
+        return _to_rgb(ImageOps.exif_transpose(opened))
+    except PairError:
+        raise
     except FileNotFoundError:
-        raise PairError(f"{name} does not exist") from None
+        url = " (images at URLs are not downloaded: fetch them and give paths)" if "://" in str(image)[:12] else ""
+        raise PairError(f"{name} does not exist{url}") from None
     except UnidentifiedImageError:
         raise PairError(f"{name} could not be read as an image of a known format") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PairError(f"{name} could not be read: {error}") from None
+    except Exception as error:  # decoders raise anything: SyntaxError, struct.error, DecompressionBombError, ...
+        raise PairError(f"{name} could not be read: {type(error).__name__}: {error}") from None
+
+
+def _open(image: ImageLike) -> Image.Image:
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(_to_uint8(image))
+    if isinstance(image, Image.Image):
+        opened = image
+    elif isinstance(image, bytes):
+        opened = Image.open(io.BytesIO(image))
+    elif isinstance(image, str | Path):
+        opened = Image.open(Path(image).expanduser())
+    else:
+        raise PairError(f"an image must be a path, bytes, a PIL image or an array, got {type(image).__name__}")
+    opened.load()
     return opened
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        grey = np.asarray(picture, np.float64)
+        if not np.isfinite(grey).all():
+            raise PairError("the image holds pixels that are not finite")
+        span = grey.max() - grey.min()
+        return Image.fromarray(((grey - grey.min()) / (span or 1) * 255).round().astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layered = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    return picture.convert("RGB")
 
 
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:

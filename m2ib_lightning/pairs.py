@@ -88,13 +88,20 @@ class PairBatch:
         failed: pairs with an error, not in the tensors.
         image_inputs: ``pixel_values`` (B, 3, H, W).
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
+        order: the keys of all of them in source order; None for ``pairs``, then ``failed``.
     """
 
     def __init__(
-        self, pairs: list[Pair], failed: list[Pair], image_inputs: dict[str, Tensor], text_inputs: dict[str, Tensor]
+        self,
+        pairs: list[Pair],
+        failed: list[Pair],
+        image_inputs: dict[str, Tensor],
+        text_inputs: dict[str, Tensor],
+        order: list[str] | None = None,
     ) -> None:
         self.pairs = pairs
         self.failed = failed
+        self.order = order if order is not None else [pair.key for pair in (*pairs, *failed)]
         self.inputs: dict[Modality, dict[str, Tensor]] = {"image": image_inputs, "text": text_inputs}
 
     def __len__(self) -> int:
@@ -110,7 +117,7 @@ class PairBatch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
         image, text = ({name: function(t) for name, t in self.inputs[m].items()} for m in MODALITIES)
-        return PairBatch(self.pairs, self.failed, image, text)
+        return PairBatch(self.pairs, self.failed, image, text, self.order)
 
 
 @dataclass(frozen=True)

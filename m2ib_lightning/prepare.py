@@ -37,12 +37,15 @@ class Preparer:
         try:
             picture = open_image(_given(raw.image, "the image is missing (a null cell)"))
             caption = _given(raw.caption, "the caption is missing (a null cell)")
+            if not isinstance(caption, str):
+                raise PairError(f"the caption must be text, got {type(caption).__name__}: give one row per caption")
             if not caption.strip():
                 raise PairError("the caption is empty: there is no word to explain")
             pair, input_ids = self._tokenise(raw.key, identity, raw.uri, caption)
             pixel_values = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
-        except PairError as error:
-            return Pair(key=raw.key, id=identity, image=raw.uri, caption=raw.caption, error=str(error))
+        except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
+            why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
+            return Pair(key=raw.key, id=identity, image=raw.uri, caption=raw.caption, error=why)
         size = picture.size
         if keep_picture:
             picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
@@ -61,6 +64,7 @@ class Preparer:
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_overflowing_tokens=True,
+            split_special_tokens=True,  # "<|endoftext|>" in a caption is text: the tower must not stop there
         )
         encoding = encoded.encodings[0]
         ids: list[int] = list(encoding.ids)
@@ -92,8 +96,9 @@ class Preparer:
         """One batch, captions padded on the right."""
         good = [item for item in items if isinstance(item, PreparedPair)]
         failed = [item for item in items if isinstance(item, Pair)]
+        order = [(item.pair if isinstance(item, PreparedPair) else item).key for item in items]
         if not good:
-            return PairBatch([], failed, {}, {})
+            return PairBatch([], failed, {}, {}, order)
         text = self.tokenizer.pad(
             {"input_ids": [list(item.input_ids) for item in good]},
             padding=self.padding,
@@ -102,7 +107,7 @@ class Preparer:
             return_tensors="pt",
         )
         pixels = torch.stack([item.pixel_values for item in good])
-        return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, dict(text))
+        return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, dict(text), order)
 
 
 def _given(value: Any, complaint: str) -> Any:

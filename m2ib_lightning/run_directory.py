@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +55,10 @@ def create_run_directory(output_dir: str | None) -> RunDirectory:
     Raises:
         M2IBError: if it holds a run already, or can't be made.
     """
-    path = Path(output_dir) if output_dir is not None else _fresh(Path("runs"))
+    try:
+        path = Path(output_dir).expanduser() if output_dir is not None else _fresh(Path("runs"))
+    except OSError as error:
+        raise M2IBError(f"could not make a run directory in 'runs': {error}") from None
     run = RunDirectory(path)
     if run.config.exists() or run.attributions.exists():
         raise M2IBError(
@@ -71,19 +75,24 @@ def create_run_directory(output_dir: str | None) -> RunDirectory:
 
 
 def _fresh(parent: Path) -> Path:
+    """Make ``<date>-<time>``, with a number where another run began in the same second."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, count = parent / stamp, 1
-    while path.exists():
-        count += 1
-        path = parent / f"{stamp}-{count}"
-    return path
+    for count in itertools.count(1):
+        path = parent / (stamp if count == 1 else f"{stamp}-{count}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")
 
 
 def _point_at(link: Path, target: str) -> None:
-    if link.is_symlink():
-        link.unlink()
-    if not link.exists():
-        link.symlink_to(target)
+    """Replace the link in one step; a real file or folder of that name is left alone."""
+    if link.is_symlink() or not link.exists():
+        temporary = link.with_name(f".{link.name}-{target}")
+        temporary.symlink_to(target)
+        temporary.replace(link)
 
 
 def heatmap_name(identity: str, key: str) -> str:

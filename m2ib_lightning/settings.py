@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
@@ -35,6 +36,8 @@ class TowerSettings:
     prior: str = "unit"
 
     def __post_init__(self) -> None:
+        _check(self.layer is None or type(self.layer) is int, f"layer must be a whole number, got {self.layer!r}")
+        _check_numbers(self, "beta", "sigma")
         _check_choice("granularity", self.granularity, GRANULARITIES)
         _check_choice("prior", self.prior, PRIORS)
         _check(self.beta >= 0, f"beta must not be negative, got {self.beta}")
@@ -66,7 +69,8 @@ class BottleneckSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "noise_samples", "calibration_pairs"):
             value = getattr(self, name)
-            _check(value >= 1, f"{name} must be at least 1, got {value}")
+            _check(type(value) is int and value >= 1, f"{name} must be a whole number of at least 1, got {value!r}")
+        _check_numbers(self, "lr", "initial_alpha")
         _check(self.lr > 0, f"lr must be positive, got {self.lr}")
 
     def tower(self, modality: Modality) -> TowerSettings:
@@ -93,10 +97,19 @@ class BottleneckSettings:
 
 def _replace(settings: Any, values: Mapping[str, Any], where: str) -> Any:
     known = [field.name for field in fields(settings)]
+    if not isinstance(values, Mapping):
+        raise M2IBError(f"{where} must be a mapping of {', '.join(known)}, got {values!r}")
     for key in values:
         if key not in known:
             raise M2IBError(f"unknown key {where}.{key}: there is {', '.join(known)}.{nearest(key, known)}")
     return replace(settings, **{key: value for key, value in values.items() if value is not None})
+
+
+def _check_numbers(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        _check(number, f"{name} must be a number, got {value!r}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

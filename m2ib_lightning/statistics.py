@@ -76,7 +76,7 @@ class Statistics:
 
 
 class _Moments:
-    """Sums over tokens, in float64: exact enough for any number of pairs, and independent of the batches."""
+    """Sums over tokens, in float64: the same for all batch sizes up to the last bits."""
 
     def __init__(self, width: int) -> None:
         self.count = 0

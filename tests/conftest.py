@@ -23,6 +23,7 @@ def assert_same_result(a: Attribution, b: Attribution, tolerance: float) -> None
     assert a.error is None
     assert b.error is None
     assert a.pair.key == b.pair.key
+    assert abs(a.similarity - b.similarity) < tolerance
     for tower in ("image", "text"):
         for name in ("saliency", "loss", "information", "similarity"):
             difference = relative_difference(getattr(getattr(a, tower), name), getattr(getattr(b, tower), name))

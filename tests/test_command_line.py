@@ -59,7 +59,7 @@ MISTAKES = [
     (["bottleneck.text.prior=datum"], "prior must be one of unit, data, got 'datum'. Did you mean 'data'?"),
     (["bottleneck.image.beta=-1"], "beta must not be negative"),
     (["bottleneck.image.sigma=0"], "sigma must be positive"),
-    (["bottleneck.steps=0"], "steps must be at least 1"),
+    (["bottleneck.steps=0"], "steps must be a whole number of at least 1, got 0"),
     (["bottleneck.lr=0"], "lr must be positive"),
     (["bottleneck.statistics=none.safetensors"], "none.safetensors could not be read as layer statistics"),
 ]

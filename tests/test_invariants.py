@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
@@ -109,7 +110,7 @@ def test_the_model_is_given_back_as_it_was(failure: type[BaseException] | None, 
 
 def test_casting_a_model_down_is_refused() -> None:
     model = make_model("clip").double()
-    with pytest.raises(ValueError, match="would change its weights"), frozen(model, dtype=torch.float32):
+    with pytest.raises(M2IBError, match="would change them"), frozen(model, dtype=torch.float32):
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -35,4 +36,9 @@ class ResultsCallback(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.finish(trainer)
+        try:
+            self.finish(trainer)
+        except (
+            Exception
+        ) as error:  # it must not hide the exception at hand, nor keep the other callbacks from finishing
+            print(f"{type(self).__name__} could not finish: {type(error).__name__}: {error}", file=sys.stderr)

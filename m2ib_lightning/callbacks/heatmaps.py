@@ -18,15 +18,20 @@ class HeatmapWriter(ResultsCallback):
 
     Args:
         folder: the run's ``heatmaps``.
+        count: how many to draw; -1 for all.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int = -1) -> None:
         self.folder = folder
+        self.count = count
+        self._drawn = 0
 
     @override
     def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
         for index, result in enumerate(results):
-            if result.error is None and result.pair.picture is not None:
+            wanted = self.count < 0 or self._drawn < self.count
+            if wanted and result.error is None and result.pair.picture is not None:
+                self._drawn += 1
                 name = heatmap_name(result.pair.id, result.pair.key)
                 draw_attribution(result).save(self.folder / name)
                 results[index] = result.drawn_as(name)

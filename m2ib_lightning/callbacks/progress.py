@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -13,8 +14,8 @@ from typing_extensions import override
 class PairProgressBar(TQDMProgressBar):
     """Lightning's bar, with the rate in pairs instead of batches."""
 
-    def __init__(self, refresh_rate: int = 1) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 25)  # a log file needs fewer lines
         self._pairs = 0
         self._start = 0.0
 

@@ -47,6 +47,9 @@ class ReportWriter(ResultsCallback):
             f'<li class="error">{escape(result.pair.key)}: {escape(result.error or "")}</li>'
             for result in self.summary.failures
         )
+        unlisted = self.summary.failed - len(self.summary.failures)
+        if unlisted:
+            failures += f"<li>... and {unlisted} more, in the table</li>"
         body = f"<h1>M2IB</h1><table>{facts}</table><ul>{failures}</ul>{''.join(self._pictures)}"
         self.path.write_text(page("M2IB run", body), encoding="utf-8")
 

@@ -22,6 +22,7 @@ class RunSummary(ResultsCallback):
 
     Args:
         path: where to write.
+        total: how many pairs the run is to explain.
 
     Attributes:
         done: pairs explained.
@@ -31,11 +32,12 @@ class RunSummary(ResultsCallback):
         unknown: captions with tokens that the model's vocabulary does not know.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, total: int) -> None:
         self.path = path
+        self.total = total
         self.done = self.failed = self.truncated = self.unknown = 0
         self.failures: list[Attribution] = []
-        self._start = self._end = 0.0
+        self._start = self._end = time.monotonic()
         self._sums = np.zeros(5)
 
     @override
@@ -61,6 +63,11 @@ class RunSummary(ResultsCallback):
         self._end = time.monotonic()
         self.path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
+    @property
+    def skipped(self) -> int:
+        """Pairs that were not reached."""
+        return self.total - self.done - self.failed
+
     def to_dict(self) -> dict[str, Any]:
         """What ``summary.json`` holds; means are null when no pair was explained."""
         seconds = self._end - self._start
@@ -69,7 +76,7 @@ class RunSummary(ResultsCallback):
         return {
             "pairs_done": self.done,
             "pairs_failed": self.failed,
-            "pairs_skipped": 0,
+            "pairs_skipped": self.skipped,
             "seconds": seconds,
             "pairs_per_second": (self.done + self.failed) / seconds if seconds else None,
             "captions_truncated": self.truncated,

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.prepare import Preparer
@@ -36,6 +40,11 @@ class LoadedModel:
     preset: BottleneckSettings = field(default_factory=BottleneckSettings)
     statistics: Statistics = field(default_factory=Statistics)
     name: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.encoder.model.parameters()).dtype
 
     @property
     def preparer(self) -> Preparer:
@@ -69,9 +78,9 @@ def load_model(name: str) -> LoadedModel:
 
 def wrap_model(model: Any, processor: Any) -> LoadedModel:
     """A model and a processor that are loaded already, with what their folder recommends where it is known."""
-    folder = Path(getattr(model, "name_or_path", "") or ".")
-    if folder.is_dir() and (folder / "config.json").exists():
-        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), str(folder))
+    name = getattr(model, "name_or_path", "")
+    if name and (folder := Path(name)).is_dir():
+        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name)
     return LoadedModel(Encoder(model), processor, name=type(model).__name__)
 
 
@@ -93,7 +102,7 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
         family_of(_Configured(config))  # before the weights are read
         model = AutoModel.from_pretrained(source, config=config, dtype="auto")
         processor = AutoProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(
             f"could not load {what}: {first}\n"
@@ -116,10 +125,10 @@ def _preset(folder: Path) -> BottleneckSettings:
     path = folder / PRESET_FILE
     if not path.exists():
         return BottleneckSettings()
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
     try:
+        values: Any = OmegaConf.to_container(OmegaConf.load(path))
         return BottleneckSettings().override(values["bottleneck"])
-    except (M2IBError, KeyError, TypeError) as error:
+    except (M2IBError, KeyError, TypeError, OmegaConfBaseException, yaml.YAMLError) as error:
         raise M2IBError(f"{path}: {error}") from error
 
 

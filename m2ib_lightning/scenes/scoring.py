@@ -50,7 +50,7 @@ def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
     content = np.array(example.caption.owners) != FILLER_WORD
     return {
         "point": float(_dilated(target, POINT_TOLERANCE).ravel()[heatmap.argmax()]),
-        "pick": float(int(np.argmax(means)) < example.mentioned),
+        "pick": float(max(means[: example.mentioned]) > max(means[example.mentioned :], default=-1.0)),
         "mass_ratio": float(inside / target.mean()),
         "iou": float((lit & target).sum() / max((lit | target).sum(), 1)),
         "average_precision": _average_precision(heatmap, target),

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,14 +23,15 @@ from m2ib_lightning.callbacks import (
     TableWriter,
 )
 from m2ib_lightning.command_line import to_yaml
-from m2ib_lightning.config import Config
+from m2ib_lightning.config import BottleneckConfig, Config, TowerConfig
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
+from m2ib_lightning.errors import INTERRUPTED, M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.module import M2IBModule
 from m2ib_lightning.run_directory import RunDirectory, create_run_directory
-from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.statistics import Statistics, calibrate, needed
 from m2ib_lightning.tasks.trainer_arguments import trainer_arguments
 
@@ -43,26 +44,37 @@ def attribute(config: Config) -> int:
     Returns:
         0, or 1 if every pair failed.
     """
-    arguments = trainer_arguments(config.trainer)
+    if config.seed < 0:
+        raise M2IBError(f"seed must not be negative, got {config.seed}")
     datamodule_type = DATAMODULES.get(config.data.name)
+    with _quiet_lightning():
+        arguments = trainer_arguments(config.trainer)
     model = load_model(config.model.name)
     settings = resolve(_settings(config, model), model.encoder)
     datamodule = datamodule_type.from_config(config, model.preparer)
     datamodule.setup("fit")
+    given = config.bottleneck.statistics
+    known = model.statistics if given is None else model.statistics.updated(Statistics.load(given))
 
     run = create_run_directory(config.output_dir)
-    statistics = _statistics(config, model, settings, datamodule, run)
-    module = M2IBModule(model, settings, seed=config.seed, statistics=statistics)
-    run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
-    summary = RunSummary(run.summary)
-    print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
+    summary = RunSummary(run.summary, len(datamodule))
     with _quiet_lightning():
         trainer = Trainer(
             **arguments,
             logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
             callbacks=_callbacks(config, run, summary),
         )
-        trainer.fit(module, datamodule=datamodule)
+        statistics = _calibrated(known, model, settings, datamodule, run, trainer.strategy.root_device)
+        module = M2IBModule(model, settings, seed=config.seed, statistics=statistics)
+        run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
+        print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
+        try:
+            trainer.fit(module, datamodule=datamodule)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            _closing_words(run, summary)
+            return INTERRUPTED
+        except OSError as error:
+            raise M2IBError(f"writing to {run.path} failed: {error}. What was written before is there.") from error
     return _closing_words(run, summary)
 
 
@@ -74,38 +86,44 @@ def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
     return base.override(values)
 
 
-def _statistics(
-    config: Config, model: LoadedModel, settings: BottleneckSettings, datamodule: PairDataModule, run: RunDirectory
+def _calibrated(
+    known: Statistics,
+    model: LoadedModel,
+    settings: BottleneckSettings,
+    datamodule: PairDataModule,
+    run: RunDirectory,
+    device: torch.device,
 ) -> Statistics:
-    """The priors: given, from the model's folder, or measured on the first pairs and kept in the run directory."""
-    path = config.bottleneck.statistics
-    known = model.statistics if path is None else model.statistics.updated(Statistics.load(path))
+    """The priors that are known, and those still needed: measured on the first pairs, kept in the run directory."""
     missing = needed(settings, known)
     if missing:
-        batches = datamodule.calibration_batches(settings.calibration_pairs)
-        with frozen(model.encoder.model, dtype=torch.float32):
-            known = calibrate(model.encoder, batches, missing, known, settings.calibration_pairs)
+        pairs = settings.calibration_pairs
+        print(f"measuring {', '.join(f'{m} layer {k}' for m, k in missing.items())} on up to {pairs} pairs", flush=True)
+        with frozen(model.encoder.model, device, torch.promote_types(model.dtype, torch.float32)):
+            known = calibrate(model.encoder, datamodule.calibration_batches(pairs), missing, known, pairs)
         known.save(run.statistics)
     return known
 
 
 def _resolved(config: Config, settings: BottleneckSettings, statistics: Statistics) -> str:
+    """The configuration with every null of the bottleneck resolved, and the statistics' hash where they are used."""
     values = settings.to_dict()
-    config.bottleneck = type(config.bottleneck)(
+    bottleneck = BottleneckConfig(
         preset=config.bottleneck.preset,
-        image=type(config.bottleneck.image)(**values.pop("image")),
-        text=type(config.bottleneck.text)(**values.pop("text")),
+        image=TowerConfig(**values.pop("image")),
+        text=TowerConfig(**values.pop("text")),
         statistics=config.bottleneck.statistics,
         **values,
     )
-    used = f"# sha256 of the layer statistics: {statistics.sha256}\n" if statistics.priors else ""
-    return used + to_yaml(config)
+    measured = any(settings.tower(modality).prior == "data" for modality in MODALITIES)
+    used = f"# sha256 of the layer statistics: {statistics.sha256}\n" if measured else ""
+    return used + to_yaml(replace(config, bottleneck=bottleneck))
 
 
 def _callbacks(config: Config, run: RunDirectory, summary: RunSummary) -> list[Callback]:
     bar = [PairProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
     return [
-        HeatmapWriter(run.heatmaps),  # first: the others read which file a pair was drawn to
+        HeatmapWriter(run.heatmaps, config.output.heatmaps),  # first: the others read which file a pair was drawn to
         TableWriter(run.attributions),
         summary,
         CurveLogger(config.output.tensorboard_images),
@@ -129,12 +147,15 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def _closing_words(run: RunDirectory, summary: RunSummary) -> int:
+    """Say how it went and where to look; the exit status."""
     facts = summary.to_dict()
-    print(f"\n{summary.done} pairs explained in {facts['seconds']:.1f} s, {summary.failed} failed.")
+    if summary.skipped:
+        print(f"\nstopped: {summary.skipped} of {summary.total} pairs were not reached.", file=sys.stderr)
+    print(f"\n{_count(summary.done, 'pair')} explained in {facts['seconds']:.1f} s, {summary.failed} failed.")
     if summary.truncated:
-        print(f"{summary.truncated} captions were longer than the model reads: only their beginning was explained.")
+        print(f"{_count(summary.truncated, 'caption')} longer than the model reads: only the beginning was explained.")
     if summary.unknown:
-        print(f"{summary.unknown} captions have words that the model's vocabulary does not know.", file=sys.stderr)
+        print(f"{_count(summary.unknown, 'caption')} with words that the model's vocabulary does not know.")
     for result in summary.failures:
         print(f"  {result.pair.key}: {result.error}", file=sys.stderr)
     if summary.failed > len(summary.failures):
@@ -148,3 +169,7 @@ def _closing_words(run: RunDirectory, summary: RunSummary) -> int:
         f"curves       tensorboard --logdir {run.path}"
     )
     return 0 if summary.done else 1
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
