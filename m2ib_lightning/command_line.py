@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +68,14 @@ def config_names() -> list[str]:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML; ``parse(["--config", FILE])`` reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return yaml.safe_dump(_escaped(asdict(config)), sort_keys=False, allow_unicode=True)
+
+
+def _escaped(value: Any) -> Any:
+    """Text with ``${`` is text, also when OmegaConf reads the file again."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def check_trainer_arguments(arguments: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.spans import spans, words
 
 Colour = tuple[int, int, int]
 
@@ -99,7 +100,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @dataclass(frozen=True)
 class Word:
-    """A token where it is drawn: its text, its value in [0, 1], and its left, top and right in pixels."""
+    """A piece of the caption where it is drawn: its text, its value in [0, 1]; left, top and right in pixels."""
 
     text: str
     value: float
@@ -109,46 +110,50 @@ class Word:
 
 
 def lay_out_words(result: Attribution, width: int, line: int) -> list[Word]:
-    """Flow the tokens into lines, with the real width of each, a space only where the caption has one."""
-    font, caption = _font(_FONT), result.pair.caption or ""
+    """Flow the caption into lines: real widths, a space only where the caption has one, breaks only between words."""
+    font = _font(_FONT)
     space = font.getlength(" ")
-    words: list[Word] = []
+    placed: list[Word] = []
     x = y = 0.0
-    end = 0
-    for (start, stop), token, value in zip(result.pair.token_offsets, result.tokens, result.text_heatmap, strict=True):
-        text = caption[start:stop] or token
-        if words and start > end:
-            x += space
-        length = font.getlength(text)
-        if words and x + length > width:
+    for word in words(spans(result)):
+        x += space if placed else 0.0
+        if placed and x + sum(font.getlength(piece.text) for piece in word) > width:
             x, y = 0.0, y + line
-        words.append(Word(text, float(value), x, y, x + length))
-        x, end = x + length, stop
-    return words
+        for piece in word:
+            length = font.getlength(piece.text)
+            if x > 0 and x + length > width:  # a word longer than a line
+                x, y = 0.0, y + line
+            placed.append(Word(piece.text, piece.value, x, y, x + length))
+            x += length
+    return placed
 
 
 def _draw_caption(result: Attribution) -> Image.Image:
     line = round(_FONT * 1.7)
-    words = lay_out_words(result, _CAPTION, line)
-    facts = _facts(result)
-    height = round(words[-1].top) + line + _MARGIN + len(facts) * round(_SMALL * 1.5)
+    placed = lay_out_words(result, _CAPTION, line)
+    facts = facts_of(result)
+    height = round(placed[-1].top) + line + _MARGIN + len(facts) * round(_SMALL * 1.5)
     canvas = Image.new("RGB", (_CAPTION, height), "white")
     draw = ImageDraw.Draw(canvas)
-    for word in words:
+    for word in placed:
         box = (word.left, word.top, word.right, word.top + line - 6)
         draw.rectangle(box, fill=word_colour(word.value))
         draw.text((word.left, word.top + 2), word.text, fill=_INK, font=_font(_FONT))
-    y = words[-1].top + line + _MARGIN
+    y = placed[-1].top + line + _MARGIN
     for fact in facts:
         draw.text((0, y), fact, fill=_FAINT, font=_font(_SMALL))
         y += round(_SMALL * 1.5)
     return canvas
 
 
-def _facts(result: Attribution) -> list[str]:
+def facts_of(result: Attribution) -> list[str]:
+    """The lines under the caption."""
     image, text = result.image_saliency, result.text_saliency
-    return [
+    facts = [
         f"similarity {result.similarity:.3f}",
         f"patches {image.min():.3g} to {image.max():.3g} nats",
         f"tokens {text.min():.3g} to {text.max():.3g} nats",
     ]
+    if result.pair.truncated:
+        facts.append("the caption goes on: the model reads no further")
+    return facts

@@ -6,17 +6,23 @@ import base64
 import io
 from html import escape
 
+from PIL import Image
+
 from m2ib_lightning.attribution import Attribution
-from m2ib_lightning.drawing import overlay, word_colour
+from m2ib_lightning.drawing import facts_of, overlay, word_colour
+from m2ib_lightning.spans import spans
 
 _STYLE = """
 body { font: 16px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #202024; }
-.m2ib { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1rem 0; }
-.m2ib img { max-width: 100%; }
-.m2ib-words span { border-radius: 3px; }
+img { max-width: 100%; }
 table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top; }
 .error { color: #a02020; }
 """
+# Inline, since a notebook has no page of ours around the fragment; the ink is said, since a notebook may be dark.
+_ROW = "display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1rem 0"
+_IMAGE = "max-width: 45%; height: 18rem; object-fit: contain"
+_WORDS = "flex: 1 1 20rem; min-width: 0; line-height: 1.8"
+_WORD = "color: #202024; border-radius: 3px; background: rgb({}, {}, {})"
 
 
 def page(title: str, body: str) -> str:
@@ -28,32 +34,32 @@ def page(title: str, body: str) -> str:
 
 
 def coloured_caption(result: Attribution) -> str:
-    """The caption, each token on its colour, with its nats as a tooltip."""
+    """The caption as given, each piece on its colour, with its nats as a tooltip."""
     caption, end, parts = result.pair.caption or "", 0, []
-    for (start, stop), nats, value in zip(
-        result.pair.token_offsets, result.text_saliency, result.text_heatmap, strict=True
-    ):
-        colour = "rgb({}, {}, {})".format(*word_colour(float(value)))
-        word = f'<span style="background: {colour}" title="{nats:.4g} nats">{escape(caption[start:stop])}</span>'
-        parts += [escape(caption[end:start]), word]
-        end = stop
-    return f'<span class="m2ib-words">{"".join(parts)}{escape(caption[end:])}</span>'
+    for span in spans(result):
+        style = _WORD.format(*word_colour(span.value))
+        word = f'<span style="{style}" title="{span.nats:.4g} nats">{escape(span.text)}</span>'
+        parts += [escape(caption[end : span.start]), word]
+        end = span.end
+    return "".join(parts) + escape(caption[end:])
 
 
 def attribution_fragment(result: Attribution) -> str:
-    """The overlay (inline) and the coloured caption; the error where the pair failed."""
+    """The picture and its overlay (inline), and the coloured caption; the error where the pair failed."""
     if result.error is not None:
         return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
-    picture = ""
-    if result.pair.picture is not None:
-        buffer = io.BytesIO()
-        overlay(result, result.pair.picture).save(buffer, "PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        picture = f'<img alt="overlay" style="min-width: 12rem" src="data:image/png;base64,{data}">'
-    return (
-        f'<div class="m2ib">{picture}<div>{coloured_caption(result)}'
-        f"<br><small>similarity {result.similarity:.3f}</small></div></div>"
-    )
+    picture = result.pair.picture
+    shown = [] if picture is None else [("picture", picture), ("overlay", overlay(result, picture))]
+    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{_inline(image)}">' for name, image in shown)
+    facts = "<br>".join(escape(fact) for fact in facts_of(result))
+    words = f'<div style="{_WORDS}">{coloured_caption(result)}<br><small>{facts}</small></div>'
+    return f'<div class="m2ib" style="{_ROW}">{images}{words}</div>'
+
+
+def _inline(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def attribution_page(result: Attribution) -> str:

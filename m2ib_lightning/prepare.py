@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.images import open_image, seen_box
 from m2ib_lightning.pairs import Pair, PairBatch, PairSource, PreparedPair, RawPair
 
@@ -23,9 +23,17 @@ class Preparer:
         processor: the model's Hugging Face processor.
         max_tokens: the text tower's limit.
         padding: the tokenizer's ``padding`` argument, from the family.
+
+    Raises:
+        M2IBError: if the tokenizer does not know where its tokens stand in the caption.
     """
 
     def __init__(self, processor: Any, max_tokens: int, padding: bool | str = True) -> None:
+        if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
+            raise M2IBError(
+                f"the processor ({type(processor).__name__}) needs a fast tokenizer, one that knows where each token "
+                "stands in the caption (a folder with tokenizer.json)"
+            )
         self.tokenizer = processor.tokenizer
         self.image_processor = processor.image_processor
         self.max_tokens = max_tokens
@@ -39,6 +47,8 @@ class Preparer:
             caption = _given(raw.caption, "the caption is missing (a null cell)")
             if not isinstance(caption, str):
                 raise PairError(f"the caption must be text, got {type(caption).__name__}: give one row per caption")
+            if _has_surrogates(caption):
+                raise PairError("the caption holds half characters (surrogates): it was not decoded from valid text")
             if not caption.strip():
                 raise PairError("the caption is empty: there is no word to explain")
             pair, input_ids = self._tokenise(raw.key, identity, raw.uri, caption)
@@ -108,6 +118,10 @@ class Preparer:
         )
         pixels = torch.stack([item.pixel_values for item in good])
         return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, dict(text), order)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _given(value: Any, complaint: str) -> Any:

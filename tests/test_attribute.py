@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from lightning import Trainer
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.callbacks import TableWriter
 from m2ib_lightning.cli import main
+from m2ib_lightning.pairs import Pair
 from m2ib_lightning.rows import SCHEMA
 from m2ib_lightning.run_directory import heatmap_name
 from tests.folders import save_clip_folder, save_photograph
 
+ROOT = Path(__file__).parent.parent
 FAST = ["bottleneck.steps=3", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false", "data.num_workers=0"]
 
 PAIRS = [
@@ -132,6 +142,8 @@ def test_broken_pairs_become_rows_and_the_others_do_not_change(
     assert run_captions(folder, table, tmp_path / "mixed", "data.batch_size=3") == 0
     printed = capsys.readouterr()
 
+    in_order = [row["key"] for row in read_rows(tmp_path / "mixed")]
+    assert in_order == [f"pairs.csv:{k}" for k in range(7)]
     mixed = {row["key"]: row for row in read_rows(tmp_path / "mixed")}
     assert len(mixed) == 7
     for number, text in ((1, "known format"), (2, "does not exist"), (3, "caption is empty")):
@@ -154,6 +166,61 @@ def test_when_every_pair_fails_the_exit_status_says_so(folder: Path, tmp_path: P
     assert run_captions(folder, tmp_path / "pairs.csv", tmp_path / "run") == 1
     assert [row["error"] is None for row in read_rows(tmp_path / "run")] == [False, False]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["pairs_failed"] == 2
+
+
+def test_the_demo_config_repeats_from_its_resolved_file(tmp_path: Path) -> None:
+    first = [f"output_dir={tmp_path / 'first'}", "data.limit=1", "bottleneck.steps=1"]
+    assert main(["--config", "demo", *first]) == 0
+    again = ["--config", str(tmp_path / "first" / "config.yaml"), f"output_dir={tmp_path / 'second'}"]
+    assert main(again) == 0
+    assert read_rows(tmp_path / "first") == read_rows(tmp_path / "second")
+
+
+def test_the_paper_config_is_the_published_setting_whatever_the_model_recommends(tmp_path: Path) -> None:
+    assert main(["--config", "paper", f"output_dir={tmp_path / 'run'}", "data.limit=1"]) == 0
+    used = OmegaConf.load(tmp_path / "run" / "config.yaml").bottleneck
+    assert (used.image.layer, used.text.layer) == (2, 1)  # 9 of 12, for 4 and for 3 blocks
+    for tower in (used.image, used.text):
+        assert (tower.beta, tower.sigma, tower.granularity, tower.prior) == (0.1, 1.0, "element", "unit")
+    assert (used.steps, used.lr, used.noise_samples, used.initial_alpha) == (10, 1.0, 10, 5.0)
+
+
+def test_every_part_of_the_table_is_kept(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, rows=2)
+    trainer = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
+    pairs = [Attribution(Pair(key=f"t:{k}", id="x", image="", caption=None), error="e") for k in range(7)]
+    for start in (0, 1, 4, 5):
+        writer.on_results(trainer, pairs[start : {0: 1, 1: 4, 4: 5, 5: 7}[start]])
+    writer.finish(trainer)
+    writer.finish(trainer)
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) == 2
+    assert [row["key"] for part in parts for row in pq.read_table(part).to_pylist()] == [p.pair.key for p in pairs]
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_where(tmp_path: Path) -> None:
+    command = [sys.executable, "fit.py", "data.limit=400", "data.batch_size=2", f"output_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and len(list(tmp_path.glob("run/heatmaps/*.png"))) < 4:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    rows = read_rows(tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(rows) == len({row["key"] for row in rows}) == summary["pairs_done"] >= 4
+    assert summary["pairs_skipped"] == 400 - len(rows)
+    assert f"{len(rows)} pairs explained" in printed
+    assert f"{400 - len(rows)} of 400 pairs were not reached" in errors
+    assert "Traceback" not in errors
+
+
+def test_tensorboard_pictures_do_not_depend_on_the_files(folder: Path, table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_captions(folder, table, run, "output.heatmaps=0", "output.tensorboard_images=3") == 0
+    assert not list((run / "heatmaps").iterdir())
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert len(events.Tags()["images"]) == 3
 
 
 def test_only_as_many_pictures_as_asked(folder: Path, table: Path, tmp_path: Path) -> None:
@@ -193,7 +260,7 @@ def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -
     from tests.reference import hidden_states
 
     model = load_model(str(folder))
-    datamodule = CaptionsDataModule(model.preparer, table, batch_size=3, num_workers=0)
+    datamodule = CaptionsDataModule(model.preparer, table, batch_size=2, num_workers=0)  # 3 is in mid-batch
     with frozen(model.encoder.model):
         found = calibrate(model.encoder, datamodule.calibration_batches(3), {"image": -1, "text": 1}, Statistics(), 3)
     tokens: dict[str, list[torch.Tensor]] = {"image.-1": [], "text.1": []}

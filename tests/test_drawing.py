@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from PIL import Image
 from m2ib_lightning.attribution import Attribution, TowerAttribution, min_max
 from m2ib_lightning.drawing import draw_attribution, heat_colours, lay_out_words, overlay, word_colour
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.html import attribution_fragment, attribution_page
+from m2ib_lightning.html import attribution_fragment, attribution_page, coloured_caption
 from m2ib_lightning.pairs import Pair
+from m2ib_lightning.spans import spans
 
 CAPTION = "a <b>red</b> circle,  and another word & more to come after the line is full"
 
@@ -104,6 +106,34 @@ def test_pieces_of_a_word_stand_together() -> None:
     assert words[2].left > words[1].right
 
 
+def test_tokens_that_share_a_letter_are_written_once() -> None:
+    result = make_result("ab cd")
+    pair = Pair(
+        **{
+            **result.pair.__dict__,
+            "caption": "a ßé!",
+            "tokens": ["a", "?", "?", "?", "?", "!"],
+            "token_offsets": [(0, 1), (2, 3), (2, 3), (3, 4), (3, 4), (4, 5)],
+        }
+    )
+    curve = np.arange(6, dtype=np.float32)
+    shared = Attribution(pair, 0.0, result.image, TowerAttribution(curve, curve, curve, curve))
+    assert [(span.text, span.nats) for span in spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
+    assert [word.text for word in lay_out_words(shared, 500, 30)] == ["a", "ß", "é", "!"]
+    assert re.sub(r"<[^>]*>", "", coloured_caption(shared)) == "a ßé!"
+
+
+def test_lines_break_between_words_only() -> None:
+    result = make_result("ab cd ef gh ij kl mn op")
+    offsets = [(k, k + 1) for k, letter in enumerate(result.pair.caption or "") if letter != " "]
+    pair = Pair(**{**result.pair.__dict__, "tokens": ["x"] * len(offsets), "token_offsets": offsets})
+    values = np.zeros(len(offsets), np.float32)
+    words = lay_out_words(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        assert first.top == second.top
+    assert words[-1].top > 0
+
+
 @pytest.mark.parametrize("size", [(120, 80), (80, 120), (1, 300), (2000, 20)])
 def test_any_shape_can_be_drawn(size: tuple[int, int]) -> None:
     result = make_result(size=size)
@@ -131,7 +161,7 @@ def test_save_writes_what_the_ending_says(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG"
     assert "<!doctype html>" in (tmp_path / "a.html").read_text()
-    assert result._repr_html_().startswith('<div class="m2ib">')
+    assert result._repr_html_().startswith('<div class="m2ib"')
     with pytest.raises(M2IBError, match=r"must end in \.png or \.html, got '\.gif'"):
         result.save(tmp_path / "a.gif")
 

@@ -74,6 +74,36 @@ def test_grey_and_palette_become_rgb() -> None:
     assert open_image(np.zeros((4, 4), np.uint8)).mode == "RGB"
 
 
+@pytest.mark.parametrize("top", [4095, 65535])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path, top: int, suffix: str) -> None:
+    ramp = np.linspace(0, top, 64 * 64).reshape(64, 64).round()
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / f"x.{suffix}")
+    Image.fromarray((ramp / top).astype(np.float32)).save(tmp_path / "float.tiff")
+    for name in (f"x.{suffix}", "float.tiff"):
+        opened = np.asarray(open_image(tmp_path / name))
+        np.testing.assert_allclose(opened[..., 0], ramp / top * 255, atol=0.6)
+
+
+def test_transparent_pixels_are_white() -> None:
+    picture = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert open_image(picture).getpixel((0, 0)) == (255, 255, 255)
+    picture.putpixel((0, 0), (10, 20, 30, 255))
+    assert open_image(picture).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_a_malformed_exif_block_is_an_error_of_that_image(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "a.png", 20, 10)
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.png", exif=b"garbage!garbage")
+    with pytest.raises(PairError, match="could not be read"):
+        open_image(tmp_path / "b.png")
+
+
+def test_a_url_is_not_fetched() -> None:
+    with pytest.raises(PairError, match="images at URLs are not downloaded"):
+        open_image("https://example.com/x.jpg")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -104,6 +134,7 @@ def test_images_that_cannot_be_read(tmp_path: Path, content: bytes | str | None,
         (np.full((2, 2), 7.0), r"floats in \[0, 1\]"),
         (np.full((2, 2), np.nan), r"floats in \[0, 1\]"),
         (np.zeros((2, 2), np.int64), "got int64"),
+        (np.zeros((0, 5, 3), np.uint8), "could not be read|no pixels"),
         (3, "must be a path, bytes, a PIL image or an array, got int"),
     ],
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs import Pair, PreparedPair, RawPair
+from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from tests.folders import save_clip_folder
 
@@ -70,15 +73,41 @@ def test_captions_are_padded_on_the_right(model: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("caption", "message"), [("", "empty"), (" \n\t", "empty"), (None, "missing"), ("\x00", "no word|finds")]
+    ("caption", "message"),
+    [
+        ("", "empty"),
+        (" \n\t", "empty"),
+        (None, "missing"),
+        ("a \ud800 star", "half characters"),
+        (["a cat", "a dog"], "must be text, got list: give one row per caption"),
+    ],
 )
-def test_captions_that_cannot_be_explained(model: LoadedModel, caption: str | None, message: str) -> None:
+def test_captions_that_cannot_be_explained(model: LoadedModel, caption: Any, message: str) -> None:
     failed = prepare(model, caption)
-    if isinstance(failed, PreparedPair):  # a tokenizer may make a token of a control character
-        assert failed.pair.tokens
-        return
+    assert isinstance(failed, Pair)
     assert failed.error is not None
-    assert message.split("|")[0] in failed.error
+    assert message in failed.error
+
+
+def test_a_special_token_in_a_caption_is_text(model: LoadedModel) -> None:
+    prepared = good(model, "red<|endoftext|>")
+    assert list(prepared.input_ids).count(EOS_ID) == 1
+    assert prepared.input_ids[-1] == EOS_ID
+
+
+def test_a_processor_without_offsets_is_refused() -> None:
+    with pytest.raises(M2IBError, match="needs a fast tokenizer"):
+        Preparer(object(), 10)
+
+
+def test_whatever_a_decoder_raises_becomes_an_error_of_that_pair(model: LoadedModel) -> None:
+    class Odd(Image.Image):
+        def load(self) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("odd")
+
+    failed = model.preparer.prepare(RawPair("t:0", Odd(), "u", "a ring"), keep_picture=False)
+    assert isinstance(failed, Pair)
+    assert "ZeroDivisionError: odd" in str(failed.error)
 
 
 def test_a_picture_is_kept_small_only_when_asked(model: LoadedModel, tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def test_a_map_of_another_object_scores_nothing() -> None:
         assert scores[name] == pytest.approx(0), name
 
 
+def test_a_blank_map_picks_nothing() -> None:
+    example = SceneSource(0).example(0)
+    scores = score_scene(result_for(example, np.ones((8, 8), np.float32), content(example)), example)
+    assert scores["pick"] == 0
+
+
 def test_two_pixels_beside_the_object_still_count_as_a_hit_but_four_do_not() -> None:
     example = SceneSource(0).example(0)
     target = example.scene.masks[0] > 0.5

@@ -159,6 +159,24 @@ def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: s
         open_source(tmp_path / name)
 
 
+@pytest.mark.parametrize("comma", ["a.png,a cat, and a dog\nb.jpg,x\n", "b.jpg,x\na.png,a cat, and a dog\n"])
+def test_a_comma_without_quotes_is_an_error_and_shifts_nothing(folder: Path, comma: str) -> None:
+    (folder / "pairs.csv").write_text("image,caption\n" + comma)
+    with pytest.raises(M2IBError, match=r"line 2 has 3 cells|Expected 2 fields in line 3, saw 3"):
+        open_source(folder / "pairs.csv")
+
+
+def test_a_table_that_is_not_utf8_says_so(folder: Path) -> None:
+    (folder / "pairs.csv").write_bytes("image,caption\na.png,Größe\n".encode("latin-1"))
+    with pytest.raises(M2IBError, match="Save it as UTF-8"):
+        open_source(folder / "pairs.csv")
+
+
+def test_urls_are_kept_as_they_are(folder: Path) -> None:
+    (folder / "cc.tsv").write_text("a red circle\thttps://example.com/x.jpg\n")
+    assert open_source(folder / "cc.tsv")[0].image == "https://example.com/x.jpg"
+
+
 @pytest.mark.parametrize("path", ["no/such/file.csv", "/no/such/folder", "pairs.parquet", "./here/there"])
 def test_a_path_that_is_not_there(path: str) -> None:
     with pytest.raises(M2IBError, match="does not exist"):

@@ -38,7 +38,5 @@ class ResultsCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
             self.finish(trainer)
-        except (
-            Exception
-        ) as error:  # it must not hide the exception at hand, nor keep the other callbacks from finishing
+        except Exception as error:  # it must not hide the first one, nor stop the other callbacks
             print(f"{type(self).__name__} could not finish: {type(error).__name__}: {error}", file=sys.stderr)

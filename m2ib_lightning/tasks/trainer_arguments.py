@@ -56,7 +56,7 @@ def trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
             raise M2IBError(f"trainer.{name}={given[name]!r} is refused: {_ONE_DEVICE}")
     if given.get("strategy", "auto") != "auto":
         raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_ONE_DEVICE}")
-    arguments = {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
+    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
     try:
         Trainer(**arguments, logger=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
