@@ -68,7 +68,7 @@ def config_names() -> list[str]:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML; ``parse(["--config", FILE])`` reads it back."""
-    return yaml.safe_dump(_escaped(asdict(config)), sort_keys=False, allow_unicode=True)
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
 
 
 def _escaped(value: Any) -> Any:
