@@ -38,6 +38,10 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is {', '.join(_HOMES)}")

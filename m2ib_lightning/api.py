@@ -103,6 +103,9 @@ def explain(
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:
+    named = isinstance(model, LoadedModel | str | Path)
+    if named and processor is not None:
+        raise M2IBError("processor= goes with a loaded Hugging Face model; a folder and a LoadedModel have their own")
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, str | Path):
@@ -125,7 +128,7 @@ def _pairs(images: Any, texts: Any) -> list[RawPair]:
 
 def _pair(index: int, image: Any, text: Any) -> RawPair:
     if not isinstance(text, str):
-        raise M2IBError(f"a caption must be a string, got {type(text).__name__}")
+        raise M2IBError(f"caption {index} must be a string, got {type(text).__name__}")
     uri = str(image) if isinstance(image, str | Path) else f"image {index}"
     return RawPair(key=f"explain:{index}", image=image, uri=uri, caption=text)
 

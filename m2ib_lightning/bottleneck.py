@@ -38,6 +38,8 @@ class InformationBottleneck(nn.Module):
 
     Attributes:
         alpha: the trainable parameter; empty until ``reset``.
+        mean: m, in alpha's type and on its device.
+        std: s, likewise.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class InformationBottleneck(nn.Module):
         self.gates = 1 if settings.granularity == "token" else width
         self.initial_alpha = initial_alpha
         self.alpha = nn.Parameter(torch.empty(0, 0, self.gates))
-        self._prior = torch.zeros(width) if mean is None else mean, torch.ones(width) if std is None else std
+        self._prior = (torch.zeros(width) if mean is None else mean, torch.ones(width) if std is None else std)
+        self.reset(pairs=0, tokens=0)
 
     def reset(self, pairs: int, tokens: int) -> None:
         """Fresh gates for a new batch; the parameter object stays the same, so an optimiser may keep it."""

@@ -17,7 +17,7 @@ from m2ib_lightning.api import explain
 from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
-from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
+from m2ib_lightning.models.load import BUNDLED, PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
 from m2ib_lightning.scenes.card import write_card, write_preset
 from m2ib_lightning.scenes.scoring import score_scenes
 from m2ib_lightning.settings import BottleneckSettings
@@ -56,7 +56,7 @@ def main() -> None:
 
     model = load_model(arguments.model)
     if arguments.write:
-        folder = Path(arguments.model)
+        folder = BUNDLED.get(arguments.model, Path(arguments.model))
         training = json.loads((folder / "training.json").read_text())
         model = replace(model, statistics=measure_statistics(model))
         preset, trials = choose(model, arguments.choose_scenes)

@@ -2,7 +2,7 @@
 
     python scripts/train_scenes_model.py --out m2ib_lightning/models/scenes
 
-About 25 minutes on 2 cores. ``scripts/score_scenes_model.py`` then chooses the preset and writes the model card.
+About 30 minutes on 2 cores. ``scripts/score_scenes_model.py`` then chooses the preset and writes the model card.
 """
 
 import argparse
