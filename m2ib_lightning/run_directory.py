@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,12 @@ class RunDirectory:
     def report(self) -> Path:
         """A page to look at."""
         return self.path / "report.html"
+
+    def discard(self) -> None:
+        """Take the directory away again while there is nothing in it: a run that did not begin burns no name."""
+        for folder in (self.attributions, self.heatmaps, self.path):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def create_run_directory(output_dir: str | None) -> RunDirectory:

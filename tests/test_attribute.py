@@ -252,6 +252,23 @@ def test_a_prior_from_the_data_is_measured_kept_and_used_again(folder: Path, tab
     np.testing.assert_allclose(result.image_saliency.ravel(), first[0]["image_saliency"], rtol=1e-3)
 
 
+def test_a_calibration_without_a_readable_pair_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pairs.csv").write_text("image,caption\nno.png,a star\n")
+    assert run_captions(folder, tmp_path / "pairs.csv", tmp_path / "run", "bottleneck.image.prior=data") == 2
+    assert "no pair could be read to take them from" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_worker_processes_give_the_same_rows(folder: Path, table: Path, tmp_path: Path) -> None:
+    assert run_captions(folder, table, tmp_path / "none") == 0
+    assert run_captions(folder, table, tmp_path / "two", "data.num_workers=2", "data.batch_size=1") == 0
+    for one, two in zip(read_rows(tmp_path / "none"), read_rows(tmp_path / "two"), strict=True):
+        assert (one["key"], one["tokens"], one["crop"]) == (two["key"], two["tokens"], two["crop"])
+        np.testing.assert_allclose(one["image_saliency"], two["image_saliency"], rtol=1e-4)
+
+
 def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -> None:
     import torch
 

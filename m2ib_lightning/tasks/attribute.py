@@ -64,7 +64,11 @@ def attribute(config: Config) -> int:
             logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
             callbacks=_callbacks(config, run, summary),
         )
-        statistics = _calibrated(known, model, settings, datamodule, run, trainer.strategy.root_device)
+        try:
+            statistics = _calibrated(known, model, settings, datamodule, run, trainer.strategy.root_device)
+        except BaseException:
+            run.discard()
+            raise
         module = M2IBModule(model, settings, seed=config.seed, statistics=statistics)
         run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
         print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
