@@ -110,7 +110,7 @@ class Attribution:
         if path.suffix.lower() == ".png":
             draw_attribution(self).save(path)
         elif path.suffix.lower() in (".html", ".htm"):
-            path.write_text(attribution_page(self), encoding="utf-8")
+            path.write_text(attribution_page(self), encoding="utf-8", errors="replace")
         else:
             raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
 

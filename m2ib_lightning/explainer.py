@@ -59,7 +59,6 @@ class Explainer:
             )
         self.encoder = encoder
         self.settings = settings
-        self.seed = seed
         self.bottlenecks = nn.ModuleDict({m: self._bottleneck(m, statistics) for m in MODALITIES})
         self._noise = {
             m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -110,14 +110,10 @@ def optimise(
             losses.append(terms.loss.sum())
             history[modality].append(Terms(*(term.detach() for term in terms)))
         optimizer.zero_grad(set_to_none=True)
-        backward(_total(losses))
+        backward(torch.stack(losses).sum())
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {modality: Trace(saliency[modality], *_stacked(history[modality])) for modality in problems}
-
-
-def _total(losses: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(losses)).sum()
 
 
 def _stacked(history: list[Terms]) -> tuple[Tensor, Tensor, Tensor]:

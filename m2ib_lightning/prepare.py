@@ -55,7 +55,8 @@ class Preparer:
             pixel_values = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
         except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
-            return Pair(key=raw.key, id=identity, image=raw.uri, caption=raw.caption, error=why)
+            caption = raw.caption if isinstance(raw.caption, str) else None  # a list is no caption of a row
+            return Pair(key=raw.key, id=identity, image=raw.uri, caption=caption, error=why)
         size = picture.size
         if keep_picture:
             picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)

@@ -42,10 +42,15 @@ SCHEMA = pa.schema(
 
 def write_part(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows to a Parquet file, whole or not at all: a temporary file, synced, then renamed."""
-    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
+    columns = {name: [_storable(row.get(name)) for row in rows] for name in SCHEMA.names}
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         pq.write_table(pa.table(columns, schema=SCHEMA), file)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def _storable(value: Any) -> Any:
+    """Text that UTF-8 has no bytes for (half characters, undecodable file names) with ``?`` in their place."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

@@ -23,7 +23,7 @@ from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks import TableWriter
 from m2ib_lightning.cli import main
 from m2ib_lightning.pairs import Pair
-from m2ib_lightning.rows import SCHEMA
+from m2ib_lightning.rows import SCHEMA, write_part
 from m2ib_lightning.run_directory import heatmap_name
 from tests.folders import save_clip_folder, save_photograph
 
@@ -159,6 +159,24 @@ def test_broken_pairs_become_rows_and_the_others_do_not_change(
         for name in ("image_saliency", "text_saliency", "image_loss", "text_loss"):
             difference = np.abs(np.subtract(row[name], before[name])).max() / np.abs(before[name]).max()
             assert difference < 1e-5, (name, difference)
+
+
+def test_captions_that_are_no_text_become_rows_too(folder: Path, table: Path, tmp_path: Path) -> None:
+    captions: list[Any] = [["a red circle", "a star"], ["a ring"], None]
+    lines = [json.dumps({"image": "one.png", "caption": caption}) for caption in captions]
+    (tmp_path / "lists.jsonl").write_text("\n".join(lines))
+    assert run_captions(folder, tmp_path / "lists.jsonl", tmp_path / "run") == 1
+    rows = read_rows(tmp_path / "run")
+    assert [row["caption"] for row in rows] == [None] * 3
+    assert ["got list: give one row per caption" in row["error"] for row in rows] == [True, True, False]
+
+
+def test_text_without_utf8_can_be_written(tmp_path: Path) -> None:
+    pair = Pair(key="t:0", id="\udcff", image="\udcff.png", caption="a \ud800 star")
+    write_part([Attribution(pair, error="\udcff.png is broken").to_row()], tmp_path / "part.parquet")
+    (row,) = pq.read_table(tmp_path / "part.parquet").to_pylist()
+    assert (row["id"], row["image"], row["caption"]) == ("?", "?.png", "a ? star")
+    assert row["error"] == "?.png is broken"
 
 
 def test_when_every_pair_fails_the_exit_status_says_so(folder: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class ReportWriter(ResultsCallback):
         if unlisted:
             failures += f"<li>... and {unlisted} more, in the table</li>"
         body = f"<h1>M2IB</h1><table>{facts}</table><ul>{failures}</ul>{''.join(self._pictures)}"
-        self.path.write_text(page("M2IB run", body), encoding="utf-8")
+        self.path.write_text(page("M2IB run", body), encoding="utf-8", errors="replace")
 
 
 def _shown(value: float | None) -> str:
