@@ -1,4 +1,4 @@
-"""A result as HTML: the picture, its overlay, and the caption as selectable text. What comes from the data is escaped."""
+"""A result as HTML: picture, overlay, and the caption as selectable text. What comes from the data is escaped."""
 
 from __future__ import annotations
 
