@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
 from m2ib_lightning.datamodules.tables import Table, open_table
-from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.errors import M2IBError, PairError, nearest
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.pairs import PairSource, RawPair
 from m2ib_lightning.prepare import Preparer
@@ -27,7 +28,7 @@ class Columns:
 
 
 class CaptionSource:
-    """The rows of a table as pairs.
+    """The rows of a table as pairs; a row with a list of captions is a pair each, with keys ``<file>:<row>.<item>``.
 
     Args:
         table: the opened table.
@@ -48,16 +49,27 @@ class CaptionSource:
         self.table = table
         self.columns = columns
         self.image_root = image_root if image_root is not None else table.folder
+        lengths = table.lengths(columns.text)
+        self._ends = None if lengths is None else np.cumsum(lengths)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.table) if self._ends is None else int(self._ends[-1])
 
     def __getitem__(self, index: int) -> RawPair:
-        row = self.table[index]
-        key = f"{self.table.name}:{index}"
-        image, uri = self._image(row[self.columns.image], key)
-        caption = row[self.columns.text]
-        identity = None if self.columns.id is None else row[self.columns.id]
+        row, item = self._place(index)
+        key = f"{self.table.name}:{row}"
+        try:
+            cells = self.table[row]
+            image, uri = self._image(cells.get(self.columns.image), key)
+        except Exception as error:  # a row that can't be read, in whatever way, costs itself alone
+            why = str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
+            return RawPair(key=key, image=None, uri=key, caption=None, error=why)
+        caption = cells.get(self.columns.text)
+        if isinstance(caption, PairError):
+            return RawPair(key=key, image=image, uri=uri, caption=None, error=str(caption))
+        if isinstance(caption, list | np.ndarray):
+            key, caption = (key, None) if len(caption) == 0 else (f"{key}.{item}", caption[item])
+        identity = None if self.columns.id is None else cells.get(self.columns.id)
         return RawPair(
             key=key,
             image=image,
@@ -65,6 +77,13 @@ class CaptionSource:
             caption=str(caption) if isinstance(caption, int | float) else caption,
             id=None if identity is None else str(identity),
         )
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The row of a pair, and which item of its list of captions it is."""
+        if self._ends is None:
+            return index, 0
+        row = int(np.searchsorted(self._ends, index, side="right"))
+        return row, index - (int(self._ends[row - 1]) if row else 0)
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
         """What to open, and how the row names it: the table's own path, or the key for a picture inside the table."""

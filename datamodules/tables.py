@@ -1,34 +1,46 @@
-"""Opens tables through the ``datasets`` library, with pictures left undecoded: decoding may fail, row by row."""
+"""Opens tables: text files line by line, all others through ``datasets``, with pictures left undecoded."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from m2ib_lightning.datamodules.folders import FolderTable
+from m2ib_lightning.datamodules.lines import LINE_SUFFIXES, open_lines
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.images import looks_like_an_image
 
-_DELIMITED: dict[str, dict[str, Any]] = {
-    ".csv": {"sep": ",", "quoting": csv.QUOTE_MINIMAL},
-    ".tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # quotes are text in a TSV
-}
-_TYPED = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-_SUFFIXES = (*_DELIMITED, *_TYPED)
+_TYPED = {".json": "json", ".parquet": "parquet"}
+_SUFFIXES = (*LINE_SUFFIXES, *_TYPED)
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Protocol):
     """Rows by position.
 
     Attributes:
         name: the file's or data set's name, for keys and messages.
         columns: their names.
-        rows: the ``datasets.Dataset``.
         folder: where relative image paths start.
     """
+
+    name: str
+    columns: list[str]
+    folder: Path
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        """The cells of a row, a ``PairError`` for one that can't be read; raises if none of them can."""
+
+    def lengths(self, column: str) -> list[int] | None:
+        """How many items (at least 1) each row has in a column that holds lists; None where none does."""
+
+
+@dataclass
+class DatasetTable:
+    """A ``datasets.Dataset`` as a table."""
 
     name: str
     columns: list[str]
@@ -41,6 +53,18 @@ class Table:
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self.rows[index]
         return row
+
+    def lengths(self, column: str) -> list[int] | None:
+        """How many items (at least 1) each row has in a column that holds lists; None where it does not."""
+        import pyarrow.compute as pc
+        import pyarrow.types as types
+
+        kind = self.rows.features.arrow_schema.field(column).type
+        if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+            return None
+        cells = self.rows.with_format("arrow")[column]
+        cells = cells[:] if not hasattr(cells, "combine_chunks") else cells
+        return [max(1, length or 0) for length in pc.list_value_length(cells).to_pylist()]
 
 
 def open_table(path: str, split: str, names: tuple[str, str]) -> Table:
@@ -70,36 +94,9 @@ def _open_file(file: Path, names: tuple[str, str]) -> Table:
         raise M2IBError(f"data.path={str(file)!r}: files must end in {', '.join(_SUFFIXES)}, got {suffix!r}")
     if file.stat().st_size == 0:
         raise M2IBError(f"data.path={str(file)!r} is empty")
-    reader, options = (_TYPED[suffix], {}) if suffix in _TYPED else ("csv", _delimited(file, suffix, names))
-    rows = _load(f"data.path={str(file)!r}", reader, data_files=str(file), split="train", **options)
-    return _table(file.name, rows, file.parent)
-
-
-def _delimited(file: Path, suffix: str, names: tuple[str, str]) -> dict[str, Any]:
-    """A CSV has no types: every cell stays text, so that a caption "NA" is not null and an id "007" keeps its zeros."""
-    from datasets import Features, Value
-
-    dialect = _DELIMITED[suffix]
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(lines, delimiter=dialect["sep"], quoting=dialect["quoting"])
-        first, second = next(reader, []), next(reader, [])
-    if len(second) > len(first):  # pandas would take the first column for an index, and shift all others
-        raise M2IBError(
-            f"data.path={str(file)!r}: line 2 has {len(second)} cells, line 1 has {len(first)}. "
-            "A caption with a comma needs quotes around it."
-        )
-    options: dict[str, Any] = {**dialect, "keep_default_na": False}
-    if suffix == ".tsv" and _is_a_row(first, names):
-        first = list(names)
-        options |= {"names": first, "header": None}
-    return {**options, "features": Features({name: Value("string") for name in first})}
-
-
-def _is_a_row(cells: list[str], names: tuple[str, str]) -> bool:
-    """Conceptual Captions ships ``caption<TAB>image`` without a header: its first line ends in an image already."""
-    if len(cells) != 2 or any(name in cells for name in names):
-        return False
-    return "://" in cells[1] or looks_like_an_image(cells[1])
+    if suffix in LINE_SUFFIXES:
+        return open_lines(file, names)
+    return _table(file.name, _load(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file)), file.parent)
 
 
 def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
@@ -108,31 +105,27 @@ def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
         if (folder / name).is_file():
             table = _open_file(folder / name, names)
             if "file_name" in table.columns and names[1] not in table.columns:
-                table = _table(table.name, table.rows.rename_column("file_name", names[1]), folder)
+                table = _Renamed(table, "file_name", names[1])
             return table
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and looks_like_an_image(path.name) and not path.name.startswith(".")
-    )
-    if not any(path.with_suffix(".txt").is_file() for path in images):
-        raise M2IBError(
-            f"data.path={str(folder)!r} has {len(images)} images and no captions: put {', '.join(_METADATA)} with the "
-            "columns file_name and caption in it, or a text file beside each image (cat.txt beside cat.jpg)"
-        )
-    from datasets import Dataset
-
-    rows = Dataset.from_dict(
-        {
-            names[1]: [path.relative_to(folder).as_posix() for path in images],
-            names[0]: [_beside(path.with_suffix(".txt")) for path in images],
-        }
-    )
-    return _table(folder.resolve().name, rows, folder)
+    return FolderTable(folder, names, _METADATA)
 
 
-def _beside(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else None
+class _Renamed:
+    """A table one of whose columns goes by another name."""
+
+    def __init__(self, table: Table, column: str, name: str) -> None:
+        self.table, self.column, self.new = table, column, name
+        self.name, self.folder = table.name, table.folder
+        self.columns = [name if other == column else other for other in table.columns]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {self.new if name == self.column else name: cell for name, cell in self.table[index].items()}
+
+    def lengths(self, column: str) -> list[int] | None:
+        return self.table.lengths(self.column if column == self.new else column)
 
 
 def _open_hub(name: str, split: str) -> Table:
@@ -145,7 +138,7 @@ def _open_hub(name: str, split: str) -> Table:
     return _table(f"{name}/{split}", rows, Path())
 
 
-def _load(what: str, reader: str, *, advice: str = "", **options: Any) -> Any:
+def _load(what: str, reader: str, *, split: str = "train", advice: str = "", **options: Any) -> Any:
     import datasets
 
     quiet = datasets.utils.logging
@@ -154,11 +147,9 @@ def _load(what: str, reader: str, *, advice: str = "", **options: Any) -> Any:
     verbosity = quiet.get_verbosity()
     quiet.set_verbosity(quiet.CRITICAL)
     try:
-        return datasets.load_dataset(reader, **options)
+        return datasets.load_dataset(reader, split=split, **options)
     except Exception as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]
-        if "decode byte" in reason:
-            advice = "Save it as UTF-8."
         if "corresponds to no data" in reason:
             reason = "it has no rows"
         raise M2IBError(f"{what} could not be read: {reason} {advice}".rstrip()) from error
@@ -168,10 +159,10 @@ def _load(what: str, reader: str, *, advice: str = "", **options: Any) -> Any:
             datasets.enable_progress_bars()
 
 
-def _table(name: str, rows: Any, folder: Path) -> Table:
+def _table(name: str, rows: Any, folder: Path) -> DatasetTable:
     import datasets
 
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
-    return Table(name, list(rows.column_names), rows, folder)
+    return DatasetTable(name, list(rows.column_names), rows, folder)

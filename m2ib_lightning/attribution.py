@@ -70,7 +70,10 @@ class Attribution:
 
     @property
     def image_heatmap(self) -> Floats:
-        """(H, W) in [0, 1], at the image's own size, for eyes: bilinear, min-max, 0 outside what the model saw."""
+        """(H, W) in [0, 1], at the image's own size, for eyes: bilinear, min-max, 0 outside what the model saw.
+
+        Of what the model saw, only the part that is picture counts: with ``fit="pad"`` the margin is left out.
+        """
         return self.heatmap_at(*self.pair.image_size)
 
     @property
@@ -80,15 +83,17 @@ class Attribution:
 
     def heatmap_at(self, width: int, height: int) -> Floats:
         """``image_heatmap`` for the picture at another size: (height, width)."""
-        saliency = self.image_saliency
-        full_width, full_height = self.pair.image_size
-        scale = np.array([width / full_width, height / full_height] * 2)
-        left, top, right, bottom = np.round(np.array(self.pair.crop) * scale).astype(int)
-        right, bottom = max(right, left + 1), max(bottom, top + 1)
-        grid = Image.fromarray(saliency.astype(np.float32))
-        inside = np.asarray(grid.resize((right - left, bottom - top), Image.Resampling.BILINEAR))
+        grid = Image.fromarray(self.image_saliency.astype(np.float32))
+        left, top, right, bottom = self.pair.crop
+        columns, across = _laid((left, right), self.pair.image_size[0], width, grid.width)
+        rows, down = _laid((top, bottom), self.pair.image_size[1], height, grid.height)
+        inside = grid.resize(
+            (columns.stop - columns.start, rows.stop - rows.start),
+            Image.Resampling.BILINEAR,
+            box=(across[0], down[0], across[1], down[1]),
+        )
         heatmap = np.zeros((height, width), np.float32)
-        heatmap[top:bottom, left:right] = min_max(inside)[: height - top, : width - left]
+        heatmap[rows, columns] = min_max(np.asarray(inside))
         return heatmap
 
     def show(self) -> None:
@@ -155,6 +160,15 @@ class Attribution:
             "text_loss": self.text.loss,
             "heatmap": self.heatmap,
         }
+
+
+def _laid(seen: tuple[int, int], full: int, drawn: int, cells: int) -> tuple[slice, tuple[float, float]]:
+    """Along one axis: the pixels (of ``drawn``) that show what was seen, and where in the grid they lie."""
+    first = min(round(max(seen[0], 0) * drawn / full), drawn - 1)
+    last = max(round(min(seen[1], full) * drawn / full), first + 1)
+    ends = ((edge * full / drawn - seen[0]) / (seen[1] - seen[0]) * cells for edge in (first, last))
+    start, end = (min(max(end, 0.0), float(cells)) for end in ends)
+    return slice(first, last), (start, end)
 
 
 def min_max(values: NDArray[Any]) -> Floats:

@@ -57,6 +57,10 @@ class DataConfig:
     text_column: str = _key("caption", "captions: the column of captions")
     id_column: str | None = _key(None, "captions: a column of ids of your own; null: none")
     image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
+    fit: str | None = _key(
+        None, "how pictures fit the model's input: 'crop' (CLIP's), 'pad', 'stretch' (SigLIP's); null: the model's own"
+    )
+    image_timeout: float = _key(60.0, "seconds after which an image that is still being read counts as broken")
     objects: int = _key(3, "scenes: how many objects a scene has (1 to 4)")
     mentioned: int = _key(1, "scenes: how many of them the caption names")
     limit: int | None = _key(None, "explain only the first so many pairs; null: all (of the scenes, 500)")

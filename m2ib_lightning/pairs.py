@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from m2ib_lightning.images import Box, ImageLike
+from m2ib_lightning.framing import Box
+from m2ib_lightning.images import ImageLike
 from m2ib_lightning.settings import MODALITIES, Modality
 
 
@@ -24,6 +25,7 @@ class RawPair:
         uri: how rows name the image.
         caption: None for a null cell.
         id: the user's; None to use the key.
+        error: why the source could not read it, or None.
     """
 
     key: str
@@ -31,10 +33,11 @@ class RawPair:
     uri: str
     caption: str | None
     id: str | None = None
+    error: str | None = None
 
 
 class PairSource(Protocol):
-    """Pairs by position, in a fixed order. An item may raise ``PairError`` only through ``open_image``."""
+    """Pairs by position, in a fixed order. An item that can't be read is a ``RawPair`` with ``error``."""
 
     def __len__(self) -> int:
         """How many pairs there are."""
@@ -56,9 +59,11 @@ class Pair:
         token_offsets: (start, end) of each token, in characters of the caption.
         token_positions: where each token stands in the sequence that the tower reads.
         image_size: (width, height) after EXIF rotation, in pixels.
-        crop: what the model saw of it.
+        crop: what the model saw of it: the patches lie over this box, which with ``fit="pad"`` is larger than the
+            picture.
         truncated: whether the caption was longer than the model reads.
         unknown: how many tokens the model's vocabulary does not know.
+        animated: whether the image has more frames than the first, which was read.
         picture: a copy to draw on, at most 512 px wide and high; None when it is not going to be drawn.
         error: why it can't be explained, or None.
     """
@@ -74,6 +79,7 @@ class Pair:
     crop: Box = (0, 0, 0, 0)
     truncated: bool = False
     unknown: int = 0
+    animated: bool = False
     picture: Image.Image | None = None
     error: str | None = None
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.images import open_image, seen_box
+from m2ib_lightning.errors import PairError
+from m2ib_lightning.framing import Framing
+from m2ib_lightning.images import TIMEOUT, read_image
 from m2ib_lightning.pairs import Pair, PairBatch, PairSource, PreparedPair, RawPair
+from m2ib_lightning.tokens import CaptionTokenizer
 
 _PICTURE_SIZE = 512  # pixels, of the copy that is drawn on
 
@@ -23,112 +26,107 @@ class Preparer:
         processor: the model's Hugging Face processor.
         max_tokens: the text tower's limit.
         padding: the tokenizer's ``padding`` argument, from the family.
+        fit: how pictures are fitted into the model's input (``Framing``); None for the processor's own way.
+        image_timeout: seconds after which an image that is still being read counts as broken.
 
     Raises:
-        M2IBError: if the tokenizer does not know where its tokens stand in the caption.
+        M2IBError: if the processor has no tokenizer, or fits pictures in a way that is not known.
     """
 
-    def __init__(self, processor: Any, max_tokens: int, padding: bool | str = True) -> None:
-        if not getattr(getattr(processor, "tokenizer", None), "is_fast", False):
-            raise M2IBError(
-                f"the processor ({type(processor).__name__}) needs a fast tokenizer, one that knows where each token "
-                "stands in the caption (a folder with tokenizer.json)"
-            )
-        self.tokenizer = processor.tokenizer
-        self.image_processor = processor.image_processor
-        self.max_tokens = max_tokens
+    def __init__(
+        self,
+        processor: Any,
+        max_tokens: int,
+        padding: bool | str = True,
+        *,
+        fit: str | None = None,
+        image_timeout: float = TIMEOUT,
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = CaptionTokenizer(getattr(processor, "tokenizer", None), max_tokens)
+        self.framing = Framing(processor.image_processor, fit)
         self.padding = padding
+        self.image_timeout = image_timeout
 
-    def prepare(self, raw: RawPair, *, keep_picture: bool) -> PreparedPair | Pair:
-        """The pair and its tensors, or a ``Pair`` with ``error``."""
-        identity = raw.id if raw.id is not None else raw.key
-        try:
-            picture = open_image(_given(raw.image, "the image is missing (a null cell)"))
-            caption = _given(raw.caption, "the caption is missing (a null cell)")
-            if not isinstance(caption, str):
-                raise PairError(f"the caption must be text, got {type(caption).__name__}: give one row per caption")
-            if _has_surrogates(caption):
-                raise PairError("the caption holds half characters (surrogates): it was not decoded from valid text")
-            if not caption.strip():
-                raise PairError("the caption is empty: there is no word to explain")
-            pair, input_ids = self._tokenise(raw.key, identity, raw.uri, caption)
-            pixel_values = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
-        except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
-            why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
-            caption = raw.caption if isinstance(raw.caption, str) else None  # a list is no caption of a row
-            return Pair(key=raw.key, id=identity, image=raw.uri, caption=caption, error=why)
-        size = picture.size
-        if keep_picture:
-            picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
-        values = pair.__dict__ | {
-            "image_size": size,
-            "crop": seen_box(self.image_processor, *size),
-            "picture": picture if keep_picture else None,
+    def with_options(self, *, fit: str | None, image_timeout: float = TIMEOUT) -> Preparer:
+        """The same with another ``fit`` and another time limit."""
+        limit = self.tokenizer.max_tokens
+        return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout)
+
+    def prepare(self, raw: RawPair, *, keep_picture: bool, image_only: bool = False) -> PreparedPair | Pair:
+        """The pair and its tensors, or a ``Pair`` with ``error``. ``image_only`` leaves the caption as it is."""
+        values: dict[str, Any] = {
+            "key": raw.key,
+            "id": raw.id if raw.id is not None else raw.key,
+            "image": raw.uri,
+            "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list is no caption of a row
         }
-        return PreparedPair(Pair(**values), pixel_values, input_ids)
+        try:
+            if raw.error is not None:
+                raise PairError(raw.error)
+            pixels, seen = self._picture(raw.image, keep_picture)
+            ids, read = ([], {}) if image_only else self._caption(raw.caption)
+        except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
+            return Pair(**values, error=str(error) if isinstance(error, PairError) else f"{_named(error)}")
+        return PreparedPair(Pair(**values, **seen, **read), pixels, ids)
 
-    def _tokenise(self, key: str, identity: str, uri: str, caption: str) -> tuple[Pair, list[int]]:
-        encoded = self.tokenizer(
-            caption,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_overflowing_tokens=True,
-            split_special_tokens=True,  # "<|endoftext|>" in a caption is text: the tower must not stop there
-        )
-        encoding = encoded.encodings[0]
-        ids: list[int] = list(encoding.ids)
-        positions = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
-        if not positions:
-            raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
-        offsets = [(int(start), int(end)) for start, end in (encoding.offsets[index] for index in positions)]
-        unknown_id = self.tokenizer.unk_token_id
-        unknown = sum(ids[index] == unknown_id for index in positions)
-        pair = Pair(
-            key=key,
-            id=identity,
-            image=uri,
-            caption=caption,
-            tokens=[self._decode(ids[p], caption[s:e]) for p, (s, e) in zip(positions, offsets, strict=True)],
-            token_offsets=offsets,
-            token_positions=positions,
-            truncated=bool(encoding.overflowing),
-            unknown=0 if self.tokenizer.unk_token == self.tokenizer.eos_token else unknown,
-        )
-        return pair, ids
+    def _picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
+        """The image tower's input, and what a ``Pair`` says of the image."""
+        if image is None:
+            raise PairError("the image is missing (a null cell)")
+        picture, animated = read_image(image, self.image_timeout)
+        pixels, crop = self.framing(picture)
+        seen: dict[str, Any] = {"image_size": picture.size, "crop": crop, "animated": animated}
+        if keep:
+            picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
+            seen["picture"] = picture
+        return pixels, seen
 
-    def _decode(self, token: int, written: str) -> str:
-        """The token as text; what the caption says where the token alone is no text (unknown, or part of a letter)."""
-        text: str = self.tokenizer.decode([token]).strip()
-        return written if "\N{REPLACEMENT CHARACTER}" in text or token == self.tokenizer.unk_token_id else text
+    def _caption(self, caption: Any) -> tuple[list[int], dict[str, Any]]:
+        """The text tower's input, and what a ``Pair`` says of the caption."""
+        if caption is None:
+            raise PairError("the caption is missing (a null cell)")
+        if not isinstance(caption, str):
+            raise PairError(f"the caption must be text, got {type(caption).__name__}")
+        if any("\ud800" <= character <= "\udfff" for character in caption):
+            raise PairError("the caption holds half characters (surrogates): it was not decoded from valid text")
+        if not caption.strip():
+            raise PairError("the caption is empty: there is no word to explain")
+        found = self.tokenizer(caption)
+        return found.ids, {
+            "tokens": found.tokens,
+            "token_offsets": found.offsets,
+            "token_positions": found.positions,
+            "truncated": found.truncated,
+            "unknown": found.unknown,
+        }
 
     def collate(self, items: Sequence[PreparedPair | Pair]) -> PairBatch:
-        """One batch, captions padded on the right."""
+        """One batch, captions padded on the right; without captions, images only."""
         good = [item for item in items if isinstance(item, PreparedPair)]
         failed = [item for item in items if isinstance(item, Pair)]
         order = [(item.pair if isinstance(item, PreparedPair) else item).key for item in items]
         if not good:
             return PairBatch([], failed, {}, {}, order)
-        text = self.tokenizer.pad(
-            {"input_ids": [list(item.input_ids) for item in good]},
+        pixels = torch.stack([item.pixel_values for item in good])
+        captions = [list(item.input_ids) for item in good]
+        text = self.pad(captions) if all(captions) else {}
+        return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, text, order)
+
+    def pad(self, captions: list[list[int]]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` (B, T) of tokenised captions."""
+        padded = self.tokenizer.tokenizer.pad(
+            {"input_ids": captions},
             padding=self.padding,
-            max_length=self.max_tokens if self.padding == "max_length" else None,
+            max_length=self.tokenizer.max_tokens if self.padding == "max_length" else None,
             padding_side="right",
             return_tensors="pt",
         )
-        pixels = torch.stack([item.pixel_values for item in good])
-        return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, dict(text), order)
+        return dict(padded)
 
 
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _given(value: Any, complaint: str) -> Any:
-    if value is None:
-        raise PairError(complaint)
-    return value
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class PairDataset(Dataset[PreparedPair | Pair]):

@@ -161,14 +161,17 @@ def test_broken_pairs_become_rows_and_the_others_do_not_change(
             assert difference < 1e-5, (name, difference)
 
 
-def test_captions_that_are_no_text_become_rows_too(folder: Path, table: Path, tmp_path: Path) -> None:
-    captions: list[Any] = [["a red circle", "a star"], ["a ring"], None]
+def test_lists_of_captions_are_a_row_each(folder: Path, table: Path, tmp_path: Path) -> None:
+    captions: list[Any] = [["a red circle", "a star"], [["a ring"]], None, "a ring"]
     lines = [json.dumps({"image": "one.png", "caption": caption}) for caption in captions]
     (tmp_path / "lists.jsonl").write_text("\n".join(lines))
-    assert run_captions(folder, tmp_path / "lists.jsonl", tmp_path / "run") == 1
+    assert run_captions(folder, tmp_path / "lists.jsonl", tmp_path / "run") == 0
     rows = read_rows(tmp_path / "run")
-    assert [row["caption"] for row in rows] == [None] * 3
-    assert ["got list: give one row per caption" in row["error"] for row in rows] == [True, True, False]
+    assert [row["key"] for row in rows] == [f"lists.jsonl:{k}" for k in ("0.0", "0.1", "1.0", "2", "3")]
+    assert [row["caption"] for row in rows] == ["a red circle", "a star", None, None, "a ring"]
+    assert "must be text, got list" in rows[2]["error"]
+    assert "null cell" in rows[3]["error"]
+    assert len({row["heatmap"] for row in rows if row["heatmap"]}) == 3
 
 
 def test_text_without_utf8_can_be_written(tmp_path: Path) -> None:

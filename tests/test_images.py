@@ -7,51 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPImageProcessorPil
 
 from m2ib_lightning.errors import PairError
-from m2ib_lightning.images import open_image, seen_box
+from m2ib_lightning.images import open_image
 from tests.folders import save_photograph
-
-
-def processor(size: int = 32, crop: int = 32) -> CLIPImageProcessorPil:
-    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": crop, "width": crop})
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "size", "crop", "box"),
-    [
-        (64, 64, 32, 32, (0, 0, 64, 64)),
-        (100, 50, 32, 32, (25, 0, 75, 50)),
-        (50, 100, 32, 32, (0, 25, 50, 75)),
-        (100, 100, 40, 20, (25, 25, 75, 75)),
-        (1, 300, 32, 32, (0, 150, 1, 151)),
-    ],
-)
-def test_the_box_that_clip_sees(width: int, height: int, size: int, crop: int, box: tuple[int, int, int, int]) -> None:
-    left, top, right, bottom = seen_box(processor(size, crop), width, height)
-    assert np.abs(np.subtract((left, top, right, bottom), box)).max() <= 1
-    assert 0 <= left < right <= width
-    assert 0 <= top < bottom <= height
-
-
-@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (131, 40)])
-def test_what_is_outside_the_box_does_not_reach_the_model(width: int, height: int) -> None:
-    picture = np.zeros((height, width, 3), np.uint8)
-    left, top, right, bottom = seen_box(processor(), width, height)
-    changed = picture.copy()
-    margin = 8  # bicubic resizing reads a few pixels around
-    outside = np.ones((height, width), bool)
-    outside[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = False
-    assert outside.any()
-    changed[outside] = 255
-    pixels = [processor()(images=[Image.fromarray(p)], return_tensors="np")["pixel_values"] for p in (picture, changed)]
-    np.testing.assert_array_equal(pixels[0], pixels[1])
-
-
-def test_without_a_crop_the_model_sees_everything() -> None:
-    stretched = CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
-    assert seen_box(stretched, 77, 31) == (0, 0, 77, 31)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -111,7 +70,7 @@ def test_a_url_is_not_fetched() -> None:
         (b"", "could not be read as an image"),
         (b"hello", "could not be read as an image"),
         ("truncated", "could not be read"),
-        ("directory", "could not be read"),
+        ("directory", "is a directory; give the file"),
     ],
 )
 def test_images_that_cannot_be_read(tmp_path: Path, content: bytes | str | None, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,16 @@ def test_image_folder_with_text_files(folder: Path) -> None:
     assert source[2].key == f"{folder.name}:2"
 
 
+def test_a_text_file_that_is_missing_or_no_text_costs_its_own_pair(folder: Path) -> None:
+    (folder / "a.txt").write_bytes("Größe".encode("latin-1"))
+    (folder / "b.txt").write_text("a star")
+    source = open_source(folder)
+    assert source[0].error == "a.txt is not UTF-8: save it as UTF-8"
+    assert source[1].error is None
+    assert source[2].error == "there is no d.txt with a caption beside it"
+    assert [source[k].uri for k in range(3)] == ["a.png", "b.jpg", "d.png"]
+
+
 def test_image_folder_with_metadata(folder: Path) -> None:
     rows = "".join(f'{name},"{k}"\n' for k, name in enumerate(NAMES))
     (folder / "metadata.csv").write_text("file_name,caption\n" + rows)
@@ -159,17 +170,109 @@ def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: s
         open_source(tmp_path / name)
 
 
-@pytest.mark.parametrize("comma", ["a.png,a cat, and a dog\nb.jpg,x\n", "b.jpg,x\na.png,a cat, and a dog\n"])
-def test_a_comma_without_quotes_is_an_error_and_shifts_nothing(folder: Path, comma: str) -> None:
-    (folder / "pairs.csv").write_text("image,caption\n" + comma)
-    with pytest.raises(M2IBError, match=r"line 2 has 3 cells|Expected 2 fields in line 3, saw 3"):
+@pytest.mark.parametrize(
+    ("name", "content", "errors"),
+    [
+        (
+            "ragged.csv",
+            b"image,caption\na.png,a cat, and a dog\nb.jpg,x\n",
+            ["line 2 of ragged.csv has 3 cells and the header has 2: a cell with a comma needs quotes around it", None],
+        ),
+        ("short.csv", b"image,caption\nb.jpg,x\na.png\n", [None, "line 3 of short.csv has 1 cells"]),
+        ("tab.tsv", b"image\tcaption\na.png\tx\ty\nb.jpg\tx\n", ["a cell can't hold a tab", None]),
+        (
+            "latin.csv",
+            "image,caption\na.png,Größe\nb.jpg,x\n".encode("latin-1"),
+            ["line 2 of latin.csv is not UTF-8 (byte 0xf6): save the table as UTF-8", None],
+        ),
+        (
+            "open.csv",
+            b'image,caption\na.png,"x\nb.jpg,y\na.png,"z"\n',
+            ["line 2 of open.csv could not be read: ", None, None],
+        ),
+        ("end.csv", b'image,caption\nb.jpg,x\na.png,"x\nb.jpg,y\n', [None, "line 3 of end.csv", None]),
+        ("inner.csv", b'image,caption\na.png,"a "small" cat"\nb.jpg,x\n', ["one within quotes not doubled", None]),
+        ("long.csv", b'image,caption\na.png,"' + b"x\n" * 70000 + b'"\n', ["line 2 of long.csv could not be read"]),
+        (
+            "bad.jsonl",
+            b'{"image": "a.png", "caption": "x"}\n{oops\n\n[1]\n',
+            [None, "line 2 of bad.jsonl is not JSON", "li"],
+        ),
+        (
+            "deep.jsonl",
+            b'{"image": "a.png", "caption": "x"}\n' + b"[" * 100000,
+            [None, "line 2 of deep.jsonl is not JSON"],
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_read_costs_its_own_row(
+    folder: Path, name: str, content: bytes, errors: list[str | None]
+) -> None:
+    (folder / name).write_bytes(content)
+    source = open_source(folder / name)
+    assert len(source) >= len(errors)
+    for index, error in enumerate(errors):
+        raw = source[index]
+        assert raw.key == f"{name}:{index}"
+        if error is None:
+            assert raw.error is None
+            assert open_image(raw.image).size in SIZES  # type: ignore[arg-type]
+        else:
+            assert raw.error is not None
+            assert error in raw.error
+
+
+def test_a_quoted_caption_may_have_lines_quotes_and_commas(folder: Path) -> None:
+    caption = 'first "line",\r\nsecond\n\nfourth'
+    (folder / "pairs.csv").write_bytes(b"\xef\xbb\xbf" + b'"image","caption"\r\n\r\n')
+    with (folder / "pairs.csv").open("a", newline="") as file:
+        csv.writer(file).writerows([["a.png", caption], ["b.jpg", "x"]])
+    source = open_source(folder / "pairs.csv")
+    assert [source[k].caption for k in range(len(source))] == [caption, "x"]
+
+
+LISTS = [["a red circle", "a star"], [], None, ["a ring"]]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_list_of_captions_is_a_pair_each(folder: Path, suffix: str) -> None:
+    rows = [{"image": "a.png", "caption": captions, "uid": f"id{k}"} for k, captions in enumerate(LISTS)]
+    path = folder / f"pairs.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        datasets.Dataset.from_list(rows).to_parquet(str(path))
+    source = open_source(path, Columns(id="uid"))
+    pairs = [source[k] for k in range(len(source))]
+    name = path.name
+    assert [pair.key for pair in pairs] == [f"{name}:0.0", f"{name}:0.1", f"{name}:1", f"{name}:2", f"{name}:3.0"]
+    assert [pair.caption for pair in pairs] == ["a red circle", "a star", None, None, "a ring"]
+    assert [pair.id for pair in pairs] == ["id0", "id0", "id1", "id2", "id3"]
+
+
+def test_captions_and_lists_of_them_in_one_file(folder: Path) -> None:
+    lines = [
+        {"image": "a.png", "caption": "[a star]"},
+        {"image": "a.png", "caption": ["a ring", 3]},
+        {"image": "a.png"},
+    ]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    source = open_source(folder / "pairs.jsonl")
+    assert [source[k].caption for k in range(len(source))] == ["[a star]", "a ring", "3", None]
+
+
+def test_two_columns_of_one_name(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("image,caption,caption\na.png,x,y\n")
+    with pytest.raises(M2IBError, match="more than one column named caption"):
         open_source(folder / "pairs.csv")
 
 
-def test_a_table_that_is_not_utf8_says_so(folder: Path) -> None:
-    (folder / "pairs.csv").write_bytes("image,caption\na.png,Größe\n".encode("latin-1"))
-    with pytest.raises(M2IBError, match="Save it as UTF-8"):
-        open_source(folder / "pairs.csv")
+def test_a_row_that_parquet_cannot_give_is_its_own_error(folder: Path) -> None:
+    captions = pa.array([b"a star", b"\xff\xfe", b"a ring"], pa.binary()).view(pa.string())  # no valid UTF-8
+    pq.write_table(pa.table({"image": ["a.png"] * 3, "caption": captions}), folder / "pairs.parquet")
+    source = open_source(folder / "pairs.parquet")
+    assert [source[k].error is None for k in range(3)] == [True, False, True]
+    assert "pairs.parquet:1: UnicodeDecodeError" in str(source[1].error)
 
 
 def test_urls_are_kept_as_they_are(folder: Path) -> None:

@@ -51,7 +51,8 @@ def attribute(config: Config) -> int:
         arguments = trainer_arguments(config.trainer)
     model = load_model(config.model.name)
     settings = resolve(_settings(config, model), model.encoder)
-    datamodule = datamodule_type.from_config(config, model.preparer)
+    preparer = model.preparer.with_options(fit=config.data.fit, image_timeout=config.data.image_timeout)
+    datamodule = datamodule_type.from_config(config, preparer)
     datamodule.setup("fit")
     given = config.bottleneck.statistics
     known = model.statistics if given is None else model.statistics.updated(Statistics.load(given))
