@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, TypedDict, overload
 
 import torch
+from typing_extensions import Unpack
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError
@@ -14,47 +15,52 @@ from m2ib_lightning.frozen import frozen
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.models.load import wrap_model
-from m2ib_lightning.pairs import RawPair
-from m2ib_lightning.prepare import PairDataset
+from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.request import Request, ask
 from m2ib_lightning.statistics import Statistics
 
 
+class _Options(TypedDict, total=False):
+    model: Any
+    processor: Any
+    bottleneck: dict[str, Any] | None
+    statistics: Statistics | str | Path | None
+    fit: str | None
+    seed: int
+    batch_size: int
+    device: str | torch.device | None
+    dtype: torch.dtype
+
+
+# The last signature takes what the others leave; that it would also take theirs is what the two comments are for.
 @overload
-def explain(
-    image: ImageLike,
-    text: str,
-    *,
-    model: str | Path | LoadedModel | Any = ...,
-    processor: Any = ...,
-    bottleneck: dict[str, Any] | None = ...,
-    statistics: Statistics | str | Path | None = ...,
-    seed: int = ...,
-    batch_size: int = ...,
-    device: str | torch.device | None = ...,
-    dtype: torch.dtype = ...,
+def explain(image: ImageLike, text: str, **options: Unpack[_Options]) -> Attribution: ...  # type: ignore[overload-overlap]
+@overload
+def explain(  # type: ignore[overload-overlap]
+    image: ImageLike, text: list[str], *, ensemble: Literal[True], **options: Unpack[_Options]
 ) -> Attribution: ...
 @overload
+def explain(image: ImageLike, text: None = ..., *, target: Any, **options: Unpack[_Options]) -> Attribution: ...
+@overload
 def explain(
-    image: list[Any],
-    text: list[str],
+    image: ImageLike | list[Any],
+    text: str | list[str] | None = ...,
     *,
-    model: str | Path | LoadedModel | Any = ...,
-    processor: Any = ...,
-    bottleneck: dict[str, Any] | None = ...,
-    statistics: Statistics | str | Path | None = ...,
-    seed: int = ...,
-    batch_size: int = ...,
-    device: str | torch.device | None = ...,
-    dtype: torch.dtype = ...,
+    target: Any = ...,
+    ensemble: bool = ...,
+    **options: Unpack[_Options],
 ) -> list[Attribution]: ...
 def explain(
     image: ImageLike | list[Any],
-    text: str | list[str],
+    text: str | list[str] | None = None,
     *,
+    target: Any = None,
+    ensemble: bool = False,
     model: str | Path | LoadedModel | Any = "scenes",
     processor: Any = None,
     bottleneck: dict[str, Any] | None = None,
     statistics: Statistics | str | Path | None = None,
+    fit: str | None = None,
     seed: int = 0,
     batch_size: int = 8,
     device: str | torch.device | None = None,
@@ -64,13 +70,18 @@ def explain(
 
     Args:
         image: a path, bytes, a PIL image or an array; or a list of them.
-        text: a caption; or a list, one per image.
+        text: a caption; or a list: one per image, or several for one image, each with a result of its own.
+        target: in place of a caption, an embedding (E,) that the image is explained against, or one per image (N, E).
+            There is no text result then.
+        ensemble: explain the image against all captions at once: the target is the mean of their normalised
+            embeddings (a prompt ensemble), and there is one image result and no text result.
         model: ``scenes``, a Hugging Face folder, a hub id, a ``LoadedModel``, or a loaded Hugging Face model with its
             ``processor``. It is never changed.
         processor: with a loaded model.
         bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. What is not said
             is the model folder's recommendation, else the published value.
         statistics: for ``prior="data"`` where the model's folder has none: a file that a run has written.
+        fit: how pictures fit the model's input: ``crop``, ``pad`` or ``stretch``; None for the model's own way.
         seed: keys the noise.
         batch_size: pairs at a time; does not change a result.
         device: where to work; None for where the model is.
@@ -88,18 +99,28 @@ def explain(
     if dtype not in (torch.float32, torch.float64):
         raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
     loaded = _load(model, processor)
+    request = ask(image, text, target=target, ensemble=ensemble)
     settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
     given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
     known = loaded.statistics if given is None else loaded.statistics.updated(given)
     explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=known)
-    many = not isinstance(text, str) or isinstance(image, list | tuple)
-    pairs = _pairs(image, text) if many else [_pair(0, image, text)]
-    results = _explain(explainer, loaded, pairs, batch_size, device, dtype)
-    if many:
+    explainer.bottlenecks.to(device=_device(loaded, device), dtype=dtype)
+    results = _explain(explainer, loaded.preparer.with_options(fit=fit), request, batch_size)
+    if request.many:
         return results
     if results[0].error is not None:
         raise M2IBError(results[0].error)
     return results[0]
+
+
+def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return next(loaded.encoder.model.parameters()).device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise M2IBError(f"device={str(device)!r} can't be used: {str(error).splitlines()[0]}") from None
+    return torch.device(device)
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:
@@ -115,42 +136,14 @@ def _load(model: Any, processor: Any) -> LoadedModel:
     return wrap_model(model, processor)
 
 
-def _pairs(images: Any, texts: Any) -> list[RawPair]:
-    if not isinstance(images, list | tuple) or not isinstance(texts, list | tuple):
-        raise M2IBError(
-            "give one image and one caption, or a list of images and a list of captions of the same length, "
-            f"got {type(images).__name__} and {type(texts).__name__}"
-        )
-    if len(images) != len(texts):
-        raise M2IBError(f"there must be one caption per image, got {len(images)} images and {len(texts)} captions")
-    return [_pair(index, image, text) for index, (image, text) in enumerate(zip(images, texts, strict=True))]
-
-
-def _pair(index: int, image: Any, text: Any) -> RawPair:
-    if not isinstance(text, str):
-        raise M2IBError(f"caption {index} must be a string, got {type(text).__name__}")
-    uri = str(image) if isinstance(image, str | Path) else f"image {index}"
-    return RawPair(key=f"explain:{index}", image=image, uri=uri, caption=text)
-
-
-def _explain(
-    explainer: Explainer,
-    loaded: LoadedModel,
-    pairs: list[RawPair],
-    batch_size: int,
-    device: str | torch.device | None,
-    dtype: torch.dtype,
-) -> list[Attribution]:
-    preparer = loaded.preparer
-    dataset = PairDataset(pairs, preparer, pictures=-1)
-    home = next(loaded.encoder.model.parameters()).device
-    device = home if device is None else torch.device(device)
-    explainer.bottlenecks.to(device=device, dtype=dtype)
+def _explain(explainer: Explainer, preparer: Preparer, request: Request, batch_size: int) -> list[Attribution]:
+    alpha = next(explainer.bottlenecks.parameters())
     optimizer = explainer.optimizer()
     results: dict[str, Attribution] = {}
-    with frozen(loaded.encoder.model, device, dtype):
-        for start in range(0, len(pairs), batch_size):
-            items = [dataset[index] for index in range(start, min(start + batch_size, len(pairs)))]
-            for result in explainer(preparer.collate(items).to(device), optimizer):
+    with frozen(explainer.encoder.model, alpha.device, alpha.dtype):
+        targets = request.targets(explainer.encoder, preparer, alpha)
+        for start in range(0, len(request.pairs), batch_size):
+            batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)
+            for result in explainer(batch.to(alpha.device), optimizer):
                 results[result.pair.key] = result
-    return [results[pair.key] for pair in pairs]
+    return [results[pair.key] for pair in request.pairs]

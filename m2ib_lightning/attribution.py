@@ -15,6 +15,8 @@ from m2ib_lightning.pairs import Pair
 
 Floats = NDArray[np.float32]
 
+_NO_CAPTION = "the image was explained against an embedding, not a caption"
+
 
 @dataclass(frozen=True)
 class TowerAttribution:
@@ -41,7 +43,7 @@ class Attribution:
         pair: the pair it explains.
         similarity: cosine of the clean embeddings.
         image: the image tower's part; None when the pair failed.
-        text: the text tower's part; None when the pair failed.
+        text: the text tower's part; None when the pair failed, or when the image was explained against an embedding.
         heatmap: the file it was drawn to, relative to the run's ``heatmaps``; None if it was not.
         error: why it failed, or None.
     """
@@ -127,7 +129,7 @@ class Attribution:
     def _part(self, name: str) -> TowerAttribution:
         part: TowerAttribution | None = getattr(self, name)
         if part is None:
-            raise M2IBError(f"the pair {self.pair.id!r} has no result: {self.error}")
+            raise M2IBError(f"the pair {self.pair.id!r} has no {name} result: {self.error or _NO_CAPTION}")
         return part
 
     def drawn_as(self, file: str) -> Attribution:
@@ -138,13 +140,12 @@ class Attribution:
         """The table row, as ``m2ib_lightning.rows.SCHEMA`` has it."""
         pair = self.pair
         row: dict[str, Any] = {"key": pair.key, "id": pair.id, "image": pair.image, "caption": pair.caption}
-        if self.image is None or self.text is None:
+        if self.image is None:
             return row | {"error": self.error}
         height, width = self.image.saliency.shape
         return row | {
             "tokens": pair.tokens,
             "token_offsets": [list(offset) for offset in pair.token_offsets],
-            "text_saliency": self.text.saliency,
             "image_saliency": self.image.saliency.ravel(),
             "grid_height": height,
             "grid_width": width,
@@ -153,12 +154,20 @@ class Attribution:
             "crop": list(pair.crop),
             "similarity": self.similarity,
             "image_similarity": self.image.similarity[-1],
-            "text_similarity": self.text.similarity[-1],
             "image_information": self.image.information[-1],
-            "text_information": self.text.information[-1],
             "image_loss": self.image.loss,
-            "text_loss": self.text.loss,
             "heatmap": self.heatmap,
+            **self._text_row(),
+        }
+
+    def _text_row(self) -> dict[str, Any]:
+        if self.text is None:
+            return {}
+        return {
+            "text_saliency": self.text.saliency,
+            "text_similarity": self.text.similarity[-1],
+            "text_information": self.text.information[-1],
+            "text_loss": self.text.loss,
         }
 
 

@@ -132,14 +132,15 @@ def _draw_caption(result: Attribution) -> Image.Image:
     line = round(_FONT * 1.7)
     placed = lay_out_words(result, _CAPTION, line)
     facts = facts_of(result)
-    height = round(placed[-1].top) + line + _MARGIN + len(facts) * round(_SMALL * 1.5)
+    end = round(placed[-1].top) + line + _MARGIN if placed else 0
+    height = end + len(facts) * round(_SMALL * 1.5)
     canvas = Image.new("RGB", (_CAPTION, height), "white")
     draw = ImageDraw.Draw(canvas)
     for word in placed:
         box = (word.left, word.top, word.right, word.top + line - 6)
         draw.rectangle(box, fill=word_colour(word.value))
         draw.text((word.left, word.top + 2), word.text, fill=_INK, font=_font(_FONT))
-    y = placed[-1].top + line + _MARGIN
+    y = end
     for fact in facts:
         draw.text((0, y), fact, fill=_FAINT, font=_font(_SMALL))
         y += round(_SMALL * 1.5)
@@ -148,12 +149,18 @@ def _draw_caption(result: Attribution) -> Image.Image:
 
 def facts_of(result: Attribution) -> list[str]:
     """The lines under the caption."""
-    image, text = result.image_saliency, result.text_saliency
-    facts = [
-        f"similarity {result.similarity:.3f}",
-        f"patches {image.min():.3g} to {image.max():.3g} nats",
-        f"tokens {text.min():.3g} to {text.max():.3g} nats",
-    ]
-    if result.pair.truncated:
+    facts = [f"similarity {result.similarity:.3f}"]
+    for what, part in (("patches", result.image), ("tokens", result.text)):
+        if part is not None:
+            facts.append(f"{what} {part.saliency.min():.3g} to {part.saliency.max():.3g} nats")
+    pair = result.pair
+    if result.text is None:
+        facts.append("the picture alone was explained, against an embedding")
+    if pair.truncated:
         facts.append("the caption goes on: the model reads no further")
+    if pair.unknown:
+        which = "every word" if pair.unknown == len(pair.tokens) else f"{pair.unknown} of {len(pair.tokens)} tokens"
+        facts.append(f"unknown to the vocabulary: {which}")
+    if pair.animated:
+        facts.append("the first frame of several")
     return facts

@@ -19,6 +19,11 @@ from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
 from m2ib_lightning.towers import Encoder, Hidden, Tower
 
+_NOT_FINITE = (
+    "the loss or the information is not finite: the model gives NaN or infinity for this pair (look for NaN in its "
+    "weights, or use a wider trainer.precision)"
+)
+
 
 def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSettings:
     """The settings with a layer for each tower.
@@ -111,19 +116,21 @@ class Explainer:
         """The clean pass: what is to be optimised in each tower, and the clean cosine (B,)."""
         hidden: dict[Modality, Hidden] = {}
         embeddings: dict[Modality, Tensor] = {}
-        for modality, tower in self.encoder.towers.items():
-            layer = self._layer(modality)
+        modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
+        for modality in modalities:
+            layer, tower = self._layer(modality), self.encoder.towers[modality]
             hidden[modality] = tower.prefix(batch.inputs[modality], layer)
             embeddings[modality] = tower.embed(hidden[modality], layer)
             self._get(modality).reset(*hidden[modality].z.shape[:2])
-        targets: dict[Modality, Tensor] = {"image": embeddings["text"], "text": embeddings["image"]}
+        image = embeddings["image"]
+        text = embeddings["text"] if batch.targets is None else batch.targets
+        targets: dict[Modality, Tensor] = {"image": text, "text": image}
         problems = {
             m: Problem(self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m])
-            for m in MODALITIES
+            for m in modalities
         }
         dtype = self._get("image").alpha.dtype
-        similarity = F.cosine_similarity(embeddings["image"].to(dtype), embeddings["text"].to(dtype), dim=-1)
-        return problems, similarity
+        return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _get(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]
@@ -135,23 +142,15 @@ def _collect(
     batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], image_tower: Tower
 ) -> Iterator[Attribution]:
     clean = similarity.tolist()
-    image, text = traces["image"].cpu(), traces["text"].cpu()
+    image, text = traces["image"].cpu(), traces["text"].cpu() if "text" in traces else None
     spec = image_tower.spec
     assert spec.grid is not None
     grid = spec.grid(image_tower.model, batch.inputs["image"])
     for index, pair in enumerate(batch.pairs):
         patches = image.saliency[index, spec.prefix_tokens :].reshape(grid)
-        words = text.saliency[index, pair.token_positions]
-        result = Attribution(pair, clean[index], _part(patches, image, index), _part(words, text, index))
-        yield (
-            result
-            if _finite(result)
-            else Attribution(
-                pair,
-                error="the loss or the information is not finite: the model gives NaN or infinity for this pair "
-                "(look for NaN in its weights, or use a wider trainer.precision)",
-            )
-        )
+        words = None if text is None else _part(text.saliency[index, pair.token_positions], text, index)
+        result = Attribution(pair, clean[index], _part(patches, image, index), words)
+        yield result if _finite(result) else Attribution(pair, error=_NOT_FINITE)
 
 
 def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
@@ -160,5 +159,5 @@ def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
 
 
 def _finite(result: Attribution) -> bool:
-    parts = (result.image, result.text)
-    return all(part is not None and np.isfinite(part.saliency).all() and np.isfinite(part.loss).all() for part in parts)
+    parts = [part for part in (result.image, result.text) if part is not None]
+    return all(np.isfinite(part.saliency).all() and np.isfinite(part.loss).all() for part in parts)

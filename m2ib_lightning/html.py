@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from html import escape
 
 from PIL import Image
@@ -38,7 +39,8 @@ def coloured_caption(result: Attribution) -> str:
     caption, end, parts = result.pair.caption or "", 0, []
     for span in spans(result):
         style = _WORD.format(*word_colour(span.value))
-        word = f'<span style="{style}" title="{span.nats:.4g} nats">{escape(span.text)}</span>'
+        title = "" if math.isnan(span.nats) else f' title="{span.nats:.4g} nats"'
+        word = f'<span style="{style}"{title}>{escape(span.text)}</span>'
         parts += [escape(caption[end : span.start]), word]
         end = span.end
     return "".join(parts) + escape(caption[end:])

@@ -95,6 +95,7 @@ class PairBatch:
         image_inputs: ``pixel_values`` (B, 3, H, W).
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
         order: the keys of all of them in source order; None for ``pairs``, then ``failed``.
+        targets: (B, E), what the images are explained against, in place of their captions; None for the captions.
     """
 
     def __init__(
@@ -104,10 +105,12 @@ class PairBatch:
         image_inputs: dict[str, Tensor],
         text_inputs: dict[str, Tensor],
         order: list[str] | None = None,
+        targets: Tensor | None = None,
     ) -> None:
         self.pairs = pairs
         self.failed = failed
         self.order = order if order is not None else [pair.key for pair in (*pairs, *failed)]
+        self.targets = targets
         self.inputs: dict[Modality, dict[str, Tensor]] = {"image": image_inputs, "text": text_inputs}
 
     def __len__(self) -> int:
@@ -123,7 +126,8 @@ class PairBatch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
         image, text = ({name: function(t) for name, t in self.inputs[m].items()} for m in MODALITIES)
-        return PairBatch(self.pairs, self.failed, image, text, self.order)
+        targets = None if self.targets is None else function(self.targets)
+        return PairBatch(self.pairs, self.failed, image, text, self.order, targets)
 
 
 @dataclass(frozen=True)

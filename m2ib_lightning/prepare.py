@@ -65,7 +65,7 @@ class Preparer:
             if raw.error is not None:
                 raise PairError(raw.error)
             pixels, seen = self._picture(raw.image, keep_picture)
-            ids, read = ([], {}) if image_only else self._caption(raw.caption)
+            ids, read = ([], {}) if image_only else self.read_caption(raw.caption)
         except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
             return Pair(**values, error=str(error) if isinstance(error, PairError) else f"{_named(error)}")
         return PreparedPair(Pair(**values, **seen, **read), pixels, ids)
@@ -82,8 +82,12 @@ class Preparer:
             seen["picture"] = picture
         return pixels, seen
 
-    def _caption(self, caption: Any) -> tuple[list[int], dict[str, Any]]:
-        """The text tower's input, and what a ``Pair`` says of the caption."""
+    def read_caption(self, caption: Any) -> tuple[list[int], dict[str, Any]]:
+        """The text tower's input, and what a ``Pair`` says of the caption.
+
+        Raises:
+            PairError: if it holds no word.
+        """
         if caption is None:
             raise PairError("the caption is missing (a null cell)")
         if not isinstance(caption, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ class Span:
         start: its first character in the caption.
         end: one after its last.
         text: as the caption has it.
-        nats: the sum over its tokens.
+        nats: the sum over its tokens; NaN where the caption itself was not explained.
         value: the largest of its tokens on the scale of ``text_heatmap``.
     """
 
@@ -30,6 +31,9 @@ class Span:
 def spans(result: Attribution) -> list[Span]:
     """The tokens in order. Byte-level tokens of one letter (an accent, an emoji) have one place: they are merged."""
     caption = result.pair.caption or ""
+    if result.text is None:
+        found_words = re.finditer(r"\S+", caption)
+        return [Span(word.start(), word.end(), word.group(), float("nan"), 0.0) for word in found_words]
     found: list[Span] = []
     for (start, end), nats, value in zip(
         result.pair.token_offsets, result.text_saliency.tolist(), result.text_heatmap.tolist(), strict=True

@@ -97,6 +97,12 @@ class _Moments:
         return Prior(mean, variance.sqrt().clamp(min=SMALLEST_STD))
 
 
+def _finite(z: Tensor, valid: Tensor) -> Tensor:
+    """The tokens (N, D) that the tower reads, without the pairs that give NaN or infinity: those fail alone."""
+    good = (z.isfinite().all(-1) | ~valid).all(-1)
+    return z[good][valid[good]]
+
+
 def needed(settings: BottleneckSettings, known: Statistics) -> dict[Modality, int]:
     """The towers whose prior is asked for and not known, with their (resolved) layers."""
     missing: dict[Modality, int] = {}
@@ -131,12 +137,14 @@ def calibrate(
         for modality, layer in layers.items():
             if take:
                 hidden = encoder.towers[modality].prefix(batch.inputs[modality], layer)
-                moments[modality].add(hidden.z[:take][hidden.valid[:take]])
+                moments[modality].add(_finite(hidden.z[:take], hidden.valid[:take]))
         seen += take
         if seen == limit:
             break
-    if seen == 0:
-        raise M2IBError("prior=data needs statistics of the layer, and no pair could be read to take them from")
+    if seen == 0 or any(moment.count == 0 for moment in moments.values()):
+        raise M2IBError(
+            "prior=data needs statistics of the layer, and no pair gives any: none could be read, or all give NaN"
+        )
     for modality, layer in layers.items():
         known = known.with_prior(modality, layer, moments[modality].prior())
     return known

@@ -56,6 +56,11 @@ class Tower:
         return self.spec.width(self.model)
 
     @property
+    def embedding_size(self) -> int:
+        """E."""
+        return self.spec.embedding_size(self.model)
+
+    @property
     def max_tokens(self) -> int:
         """T_max: the noise is drawn for this many tokens."""
         return self.spec.max_tokens(self.model)
@@ -83,15 +88,17 @@ class Tower:
     def prefix(self, inputs: Inputs, layer: int) -> Hidden:
         """Run a batch up to the cut: embeddings and blocks 0..layer."""
         hidden = self.spec.embed(self.model, inputs)  # (B, T, D)
-        arguments = self.spec.block_arguments(self.model, hidden)
-        for block in self.blocks[: layer + 1]:
-            hidden = block(hidden, **arguments)
         pairs, tokens = hidden.shape[:2]
         if self.spec.lengths is None:
             valid = torch.ones(pairs, tokens, dtype=torch.bool, device=hidden.device)
         else:
             positions = torch.arange(tokens, device=hidden.device)
             valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
+            # Padding is never read, but a NaN in its embedding would be: attention weighs it with 0, and 0 NaN = NaN.
+            hidden = hidden.masked_fill(~valid[..., None], 0)
+        arguments = self.spec.block_arguments(self.model, hidden)
+        for block in self.blocks[: layer + 1]:
+            hidden = block(hidden, **arguments)
         pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
         return Hidden(hidden, valid, pooled)
 

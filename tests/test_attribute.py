@@ -278,7 +278,7 @@ def test_a_calibration_without_a_readable_pair_leaves_nothing(
 ) -> None:
     (tmp_path / "pairs.csv").write_text("image,caption\nno.png,a star\n")
     assert run_captions(folder, tmp_path / "pairs.csv", tmp_path / "run", "bottleneck.image.prior=data") == 2
-    assert "no pair could be read to take them from" in capsys.readouterr().err
+    assert "no pair gives any: none could be read" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -30,12 +30,14 @@ class RunSummary(ResultsCallback):
         failures: the first few of those, with their errors.
         truncated: captions that were longer than the model reads.
         unknown: captions with tokens that the model's vocabulary does not know.
+        wholly_unknown: those of them that have no other tokens.
+        animated: images with more frames than the first, which was read.
     """
 
     def __init__(self, path: Path, total: int) -> None:
         self.path = path
         self.total = total
-        self.done = self.failed = self.truncated = self.unknown = 0
+        self.done = self.failed = self.truncated = self.unknown = self.wholly_unknown = self.animated = 0
         self.failures: list[Attribution] = []
         self._start = self._end = time.monotonic()
         self._sums = np.zeros(5)
@@ -54,6 +56,8 @@ class RunSummary(ResultsCallback):
             self.done += 1
             self.truncated += result.pair.truncated
             self.unknown += result.pair.unknown > 0
+            self.wholly_unknown += result.pair.unknown == len(result.pair.tokens)
+            self.animated += result.pair.animated
             towers = (result.image, result.text)
             ends = [part.similarity[-1] for part in towers] + [part.information[-1] for part in towers]
             self._sums += [result.similarity, *ends]
@@ -81,5 +85,7 @@ class RunSummary(ResultsCallback):
             "pairs_per_second": (self.done + self.failed) / seconds if seconds else None,
             "captions_truncated": self.truncated,
             "captions_with_unknown_tokens": self.unknown,
+            "captions_wholly_unknown": self.wholly_unknown,
+            "images_animated": self.animated,
             **{f"mean_{name}": value for name, value in zip(names, means, strict=True)},
         }

@@ -49,6 +49,7 @@ _IMAGE = TowerSpec(
     lengths=None,
     max_tokens=lambda model: model.vision_model.embeddings.num_positions,
     width=lambda model: model.config.vision_config.hidden_size,
+    embedding_size=lambda model: model.config.projection_dim,
     prefix_tokens=1,
     grid=patch_grid,
 )
@@ -62,6 +63,7 @@ _TEXT = TowerSpec(
     lengths=lambda model, inputs: _end_of_text(model, inputs) + 1,
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
+    embedding_size=lambda model: model.config.projection_dim,
 )
 
 register_family("clip", Family(image=_IMAGE, text=_TEXT))

@@ -29,6 +29,7 @@ class TowerSpec:
         lengths: (model, inputs) -> (B,), how many leading tokens the tower reads; None where it reads them all.
         max_tokens: model -> T_max, the tower's largest number of tokens.
         width: model -> D.
+        embedding_size: model -> E.
         prefix_tokens: images: how many leading tokens are no patch (the class token).
         grid: images: (model, inputs) -> patches (high, wide).
     """
@@ -41,6 +42,7 @@ class TowerSpec:
     lengths: Callable[[Any, Inputs], Tensor] | None
     max_tokens: Callable[[Any], int]
     width: Callable[[Any], int]
+    embedding_size: Callable[[Any], int]
     prefix_tokens: int = 0
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
 

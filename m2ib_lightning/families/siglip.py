@@ -28,6 +28,7 @@ _IMAGE = TowerSpec(
     lengths=None,
     max_tokens=lambda model: model.vision_model.embeddings.num_positions,
     width=lambda model: model.config.vision_config.hidden_size,
+    embedding_size=lambda model: model.config.vision_config.hidden_size,
     grid=patch_grid,
 )
 
@@ -40,6 +41,7 @@ _TEXT = TowerSpec(
     lengths=None,
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
+    embedding_size=lambda model: model.config.text_config.projection_size,
 )
 
 register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length"))

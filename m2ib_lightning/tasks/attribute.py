@@ -160,7 +160,12 @@ def _closing_words(run: RunDirectory, summary: RunSummary) -> int:
     if summary.truncated:
         print(f"{_count(summary.truncated, 'caption')} longer than the model reads: only the beginning was explained.")
     if summary.unknown:
-        print(f"{_count(summary.unknown, 'caption')} with words that the model's vocabulary does not know.")
+        print(
+            f"{_count(summary.unknown, 'caption')} with words that the model's vocabulary does not know, "
+            f"{summary.wholly_unknown} with no other words."
+        )
+    if summary.animated:
+        print(f"{_count(summary.animated, 'image')} with more than one frame: the first was explained.")
     for result in summary.failures:
         print(f"  {result.pair.key}: {result.error}", file=sys.stderr)
     if summary.failed > len(summary.failures):
