@@ -1,0 +1,216 @@
+"""Throw broken images and tables at the readers; anything but a pair or an error of that pair is a finding.
+
+Each input is a small valid file with a few changes (flipped, cut, doubled, spliced bytes), read as a run would read it.
+The work is done in a child process, so that a crash of a decoder is seen too: the file it died of is kept in the folder
+of findings.
+
+    python scripts/fuzz_readers.py --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from m2ib_lightning.datamodules.captions import CaptionSource, Columns
+from m2ib_lightning.datamodules.tables import open_table
+from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.images import read_image
+
+FORMATS = (
+    "png",
+    "jpeg",
+    "gif",
+    "tiff",
+    "webp",
+    "bmp",
+    "ico",
+    "ppm",
+    "tga",
+    "pcx",
+    "jpeg2000",
+    "sgi",
+    "im",
+    "dds",
+    "icns",
+)
+MODES = ("RGB", "L", "P", "RGBA", "1", "CMYK", "I;16", "F", "LA")
+PARQUET_SHARE = 0.02  # of the rounds with tables: `datasets` takes its time
+SLOW = 20.0  # seconds after which a reader that does not come back is a finding
+
+
+def image_seeds() -> list[tuple[str, bytes]]:
+    """Small pictures in every format and mode that Pillow writes."""
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (23, 31, 3), dtype=np.uint8))
+    seeds = []
+    for kind in FORMATS:
+        for mode in MODES:
+            for more in ({}, {"save_all": True, "append_images": [colours.rotate(90)]}):
+                buffer = io.BytesIO()
+                try:
+                    picture = colours.convert("L").convert(mode) if mode in ("F", "I;16") else colours.convert(mode)
+                    picture.resize((32, 32) if kind == "icns" else picture.size).save(buffer, kind, **more)
+                except (OSError, ValueError, KeyError, AttributeError, TypeError):
+                    continue
+                seeds.append((f"{kind}-{mode}", buffer.getvalue()))
+    return seeds
+
+
+def table_seeds(folder: Path) -> list[tuple[str, bytes]]:
+    """The same rows in every format."""
+    import datasets
+
+    captions = ["a red circle", 'a "quoted", word', "Größe\nmore", "", "日本語 😀"]
+    rows = [{"image": f"{k}.png", "caption": caption, "uid": f"00{k}"} for k, caption in enumerate(captions)]
+    quoted = [",".join('"' + row[name].replace('"', '""') + '"' for name in row) for row in rows]
+    lists = [row | {"caption": [row["caption"], "a star"]} for row in rows]
+    datasets.Dataset.from_list(rows).to_parquet(str(folder / "seed.parquet"))
+    return [
+        (".csv", ("image,caption,uid\r\n" + "\r\n".join(quoted) + "\r\n").encode()),
+        (".tsv", "\n".join("\t".join(row.values()).replace("\nmore", "") for row in rows).encode()),
+        (".tsv", b"a red circle\thttps://example.com/x.jpg\na star\tb.png\n"),
+        (".jsonl", "\n".join(json.dumps(row) for row in rows).encode()),
+        (".jsonl", "\n".join(json.dumps(row) for row in lists).encode()),
+        (".json", json.dumps(rows).encode()),
+        (".parquet", (folder / "seed.parquet").read_bytes()),
+    ]
+
+
+def mutated(rng: np.random.Generator, seed: bytes, other: bytes) -> bytes:
+    """The seed with one to eight changes."""
+    data = bytearray(seed)
+    for _ in range(rng.integers(1, 9)):
+        size = max(1, len(data))
+        at = int(rng.integers(size) if rng.random() < 0.6 else rng.integers(min(64, size)))  # headers matter most
+        length = int(rng.integers(1, 17))
+        match int(rng.integers(7)):
+            case 0:
+                data[at : at + 1] = bytes([rng.integers(256)])
+            case 1:
+                data[at : at + length] = rng.bytes(length)
+            case 2:
+                del data[at : at + length]
+            case 3:
+                data[at:at] = data[at : at + 8 * length]
+            case 4:
+                del data[at if rng.random() < 0.3 else size - length :]
+            case 5:
+                data[at : at + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\1\0\0"])
+            case 6:
+                start = int(rng.integers(max(1, len(other))))
+                data[at : at + length] = other[start : start + 4 * length]
+    return bytes(data)
+
+
+def try_image(data: bytes) -> str:
+    """Read it as a run does."""
+    try:
+        picture = read_image(data, timeout=SLOW).picture
+    except PairError as error:
+        if "was still being read" in str(error):
+            raise RuntimeError("the decoder hangs") from error
+        return "error"
+    assert picture.mode == "RGB"
+    assert min(picture.size) > 0
+    return "read"
+
+
+def try_table(path: Path) -> str:
+    """Open it and read every row as a run does."""
+    try:
+        table = open_table(str(path), "train", ("caption", "image"))
+        source = CaptionSource(table, Columns(), None)
+    except M2IBError:
+        return "error"
+    found = [source[k] for k in range(len(source))]
+    assert len({raw.key for raw in found}) == len(found)
+    return "rows with errors" if any(raw.error for raw in found) else "read"
+
+
+def fuzz(seed: int, until: float, folder: Path, counts: Counter[str]) -> None:
+    """Fuzz until that time; the input in hand is always in ``folder/input*``."""
+    rng = np.random.default_rng(seed)
+    images, tables = image_seeds(), table_seeds(folder)
+    texts = [item for item in tables if item[0] != ".parquet" and item[0] != ".json"]
+    while time.time() < until:
+        if rng.random() < 0.6:
+            (name, first), (_, other) = (images[int(rng.integers(len(images)))] for _ in range(2))
+            path = folder / "input.bin"
+        else:
+            pool = tables if rng.random() < PARQUET_SHARE else texts
+            (name, first), (_, other) = (pool[int(rng.integers(len(pool)))] for _ in range(2))
+            path = folder / f"input{name}"
+        data = mutated(rng, first, other)
+        for old in folder.glob("input*"):
+            old.unlink()
+        path.write_bytes(data)
+        outcome = try_image(data) if path.suffix == ".bin" else try_table(path)
+        counts[f"{name.split('-')[0].strip('.')}: {outcome}"] += 1
+
+
+def child(seed: int, until: float, folder: Path, queue: multiprocessing.Queue[object]) -> None:
+    """Fuzz until the time is over or something is found."""
+    warnings.simplefilter("ignore")
+    counts: Counter[str] = Counter()
+    try:
+        fuzz(seed, until, folder, counts)
+        queue.put((counts, None))
+    except BaseException:
+        queue.put((counts, traceback.format_exc()))
+
+
+def main() -> int:
+    """Run rounds of child processes until the time is over.
+
+    Returns:
+        1 if anything was found.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--findings", type=Path, default=Path("findings"))
+    arguments = parser.parse_args()
+    until, seed, found = time.time() + arguments.seconds, arguments.seed, 0
+    total: Counter[str] = Counter()
+    context = multiprocessing.get_context("spawn")
+    while time.time() < until:
+        with tempfile.TemporaryDirectory() as name:
+            queue: multiprocessing.Queue[object] = context.Queue()
+            round_end = min(until, time.time() + 60)  # counts are lost when a child dies: short rounds
+            process = context.Process(target=child, args=(seed, round_end, Path(name), queue))
+            process.start()
+            process.join(round_end - time.time() + 3 * SLOW)
+            problem = f"the process died or hung (exit code {process.exitcode})"
+            if not queue.empty():
+                counts, problem = queue.get()  # type: ignore[misc]
+                total += counts
+            if process.is_alive():
+                process.kill()
+            if problem:
+                found += 1
+                arguments.findings.mkdir(exist_ok=True)
+                for path in Path(name).glob("input*"):
+                    (arguments.findings / f"{seed}-{path.name}").write_bytes(path.read_bytes())
+                print(f"finding {found} (seed {seed}):\n{problem}", file=sys.stderr, flush=True)
+        seed += 1
+    for name, count in sorted(total.items()):
+        print(f"{count:8d}  {name}")
+    print(f"{sum(total.values())} inputs in {arguments.seconds:.0f} s, {found} findings")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
