@@ -96,6 +96,8 @@ class Preparer:
             raise PairError("the caption holds half characters (surrogates): it was not decoded from valid text")
         if not caption.strip():
             raise PairError("the caption is empty: there is no word to explain")
+        if not any(character.isprintable() and not character.isspace() for character in caption):
+            raise PairError("the caption holds only control characters: there is no word to explain")
         found = self.tokenizer(caption)
         return found.ids, {
             "tokens": found.tokens,
