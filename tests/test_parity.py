@@ -18,19 +18,30 @@ from tests.conftest import relative_difference
 from tests.reference import explain_reference
 from tests.tiny import DEEP, FAMILIES, SMALL, TinyPair, make_batch, make_model, make_pairs
 
-LENGTHS = [3, 9, 1]
+LENGTHS = [3, 14, 1]
+"""Words: 14 and the two special tokens are all that the text tower reads."""
 
+DRAWS = [(1, 1), (3, 2), (6, 4)]
+"""Steps and draws: another of these for each case, so that all meet all layers, priors and gates."""
+
+CASES = [
+    {"granularity": granularity, "prior": prior, "sigma": sigma, "layer": layer}
+    for granularity in ("element", "token")
+    for prior in ("unit", "data")
+    for sigma in (0.5, 1.0, 2.0)
+    for layer in (-1, 0, 1)  # the first block's input, the middle, and the deepest that pooling one token allows
+]
 VARIANTS = [
-    pytest.param(SMALL, {"layer": 0}, id="small"),
-    pytest.param(SMALL, {"layer": -1}, id="first-input"),
-    pytest.param(SMALL, {"layer": 1}, id="deepest"),
-    pytest.param(SMALL, {"layer": -1, "granularity": "token"}, id="token"),
-    pytest.param(SMALL, {"layer": 0, "prior": "data"}, id="data-prior"),
-    pytest.param(SMALL, {"layer": 0, "prior": "data", "granularity": "token", "sigma": 0.5}, id="token-data-sigma"),
-    pytest.param(SMALL, {"layer": 0, "sigma": 2.0, "beta": 1.0}, id="sigma-beta"),
-    pytest.param(DEEP, {"layer": 9}, id="9-of-12"),
-    pytest.param(DEEP, {"layer": 9, "granularity": "token", "prior": "data"}, id="9-of-12-token-data"),
-    pytest.param(DEEP, {"layer": -1}, id="12-first-input"),
+    pytest.param(SMALL, case, *DRAWS[(index // 3 + index) % 3], id="-".join(str(value) for value in case.values()))
+    for index, case in enumerate(CASES)
+]
+VARIANTS += [
+    pytest.param(SMALL, {"layer": 0, "beta": 0.0}, 4, 3, id="beta-0"),
+    pytest.param(SMALL, {"layer": 0, "beta": 2.0}, 4, 3, id="beta-2"),
+    pytest.param(DEEP, {"layer": 9}, 6, 4, id="9-of-12"),
+    pytest.param(DEEP, {"layer": 9, "granularity": "token", "prior": "data"}, 6, 4, id="9-of-12-token-data"),
+    pytest.param(DEEP, {"layer": 10}, 6, 4, id="10-of-12"),
+    pytest.param(DEEP, {"layer": -1}, 6, 4, id="12-first-input"),
 ]
 
 
@@ -64,14 +75,20 @@ def assert_equals_reference(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("size", "tower"), VARIANTS)
+@pytest.mark.parametrize(("size", "tower", "steps", "draws"), VARIANTS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=["f64", "f32"])
 def test_equals_the_reference(
-    family: str, size: dict[str, Any], tower: dict[str, Any], dtype: torch.dtype, tolerance: float
+    family: str,
+    size: dict[str, Any],
+    tower: dict[str, Any],
+    steps: int,
+    draws: int,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
     model = make_model(family, **size)
     pairs = make_pairs(model, LENGTHS)
-    shared = {"steps": 6, "noise_samples": 4, "initial_alpha": 4.0}
+    shared = {"steps": steps, "noise_samples": draws, "initial_alpha": 4.0}
     config = model.config
     priors: dict[Modality, Prior] = {
         "image": made_up_prior(config.vision_config.hidden_size),
