@@ -79,12 +79,13 @@ class CaptionTokenizer:
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
         if encoding is not None:
-            offsets = [trimmed(caption, *encoding.offsets[index]) for index in positions]
+            offsets = [encoding.offsets[index] for index in positions]
             truncated = bool(encoding.overflowing)
         else:
             pieces = self.tokenizer.tokenize(caption, split_special_tokens=True)
             offsets = align(pieces, caption)[: len(positions)]
             truncated = len(pieces) > len(positions)
+        offsets = [whole_letters(caption, start, end) for start, end in offsets]
         kept = [ids[index] for index in positions]
         return Tokenised(
             ids=ids,
@@ -108,15 +109,21 @@ class CaptionTokenizer:
         return written if "\N{REPLACEMENT CHARACTER}" in text or token == self.tokenizer.unk_token_id else text
 
 
-def trimmed(caption: str, start: int, end: int) -> Offset:
-    """Without the spaces that some tokenizers count to a word.
+def whole_letters(caption: str, start: int, end: int) -> Offset:
+    r"""Without the spaces that some tokenizers count to a word, with the accents that stand behind its last letter.
 
-    >>> trimmed("a  red star", 1, 6)
+    >>> whole_letters("a  red star", 1, 6)
     (3, 6)
+    >>> whole_letters("nai\u0308ve", 2, 3)
+    (2, 4)
     """
     written = caption[start:end]
-    left = len(written) - len(written.lstrip())
-    return (start + left, start + len(written.rstrip())) if left < len(written) else (start, start)
+    if not written.strip():
+        return (start, start)
+    start, end = start + len(written) - len(written.lstrip()), start + len(written.rstrip())
+    while end < len(caption) and unicodedata.combining(caption[end]):
+        end += 1
+    return (start, end)
 
 
 def align(pieces: Sequence[str], caption: str) -> list[Offset]:

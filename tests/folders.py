@@ -1,16 +1,32 @@
-"""A Hugging Face folder of a small CLIP with random weights, and files of images: what users point the command at."""
+"""Hugging Face folders of small models with random weights, and files of images: what users point the command at."""
 
 from __future__ import annotations
 
+import io
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
+from sentencepiece import SentencePieceTrainer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
+    SiglipTokenizer,
+)
 
-from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+from m2ib_lightning.scenes.tokenizer import BOS, BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
+from m2ib_lightning.scenes.vocabulary import WORDS
 
 
 def save_clip_folder(
@@ -24,9 +40,13 @@ def save_clip_folder(
     heads: int = 4,
     projection: int = 16,
     max_tokens: int = 77,
+    legacy: bool = False,
 ) -> Path:
-    """Save model, tokenizer and image processor as ``save_pretrained`` does."""
-    tokenizer = build_tokenizer()
+    """Save model, tokenizer and image processor as ``save_pretrained`` does.
+
+    ``legacy`` is as old folders are: the end of text has the largest id, the config says 2, and it is the padding too.
+    """
+    tokenizer = _word_tokenizer(["<unk>", BOS], EOS, f"{BOS} $A {EOS}", max_tokens) if legacy else build_tokenizer()
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": text_width,
@@ -35,7 +55,7 @@ def save_clip_folder(
         "num_attention_heads": heads,
         "max_position_embeddings": max_tokens,
         "bos_token_id": BOS_ID,
-        "eos_token_id": EOS_ID,
+        "eos_token_id": 2 if legacy else EOS_ID,
         "pad_token_id": PAD_ID,
     }
     vision: dict[str, Any] = {
@@ -51,6 +71,57 @@ def save_clip_folder(
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": image}, crop_size={"height": image, "width": image})
     CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
     return folder
+
+
+def save_siglip_folder(folder: Path, *, sentencepiece: bool = False, max_tokens: int = 12) -> Path:
+    """End of text and padding are one token, as in SigLIP; with its own SentencePiece tokenizer or a fast one."""
+    if sentencepiece:
+        tokenizer: Any = sentencepiece_tokenizer(folder, max_tokens)
+    else:
+        tokenizer = _word_tokenizer(["<unk>"], "</s>", "$A </s>", max_tokens)
+    shared = {"intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    text = {"hidden_size": 32, "vocab_size": len(tokenizer), "max_position_embeddings": max_tokens}
+    vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    config = SiglipConfig(text_config=text | shared | {"projection_size": 48}, vision_config=vision | shared)
+    SiglipModel(config).save_pretrained(folder)
+    image_processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    SiglipProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _word_tokenizer(first: list[str], last: str, template: str, max_tokens: int) -> PreTrainedTokenizerFast:
+    """A fast tokenizer with a token for each word; ``last`` ends the text, pads it, and has the largest id."""
+    vocabulary = {word: index for index, word in enumerate([*first, *WORDS, last])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    specials = [(name, vocabulary[name]) for name in template.split() if name != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token=last, pad_token=last, model_max_length=max_tokens
+    )
+
+
+def sentencepiece_tokenizer(folder: Path, max_tokens: int) -> SiglipTokenizer:
+    """SigLIP's own class: it lower-cases, and drops punctuation."""
+    rng = random.Random(0)
+    words = [*WORDS, "naïve", "日本語", "😀"]
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(" ".join(rng.choices(words, k=8)) for _ in range(2000)),
+        model_writer=model,
+        vocab_size=80,
+        hard_vocab_limit=False,
+        pad_id=-1,
+        bos_id=-1,
+        eos_id=1,
+        unk_id=2,
+        minloglevel=2,
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    return SiglipTokenizer(str(folder / "spiece.model"), model_max_length=max_tokens)
 
 
 def save_photograph(path: Path, width: int, height: int, seed: int = 0) -> Path:

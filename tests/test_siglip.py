@@ -7,38 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipProcessor
 
 from m2ib_lightning import explain, load_model
 from m2ib_lightning.images import open_image
-from m2ib_lightning.scenes.vocabulary import WORDS
 from tests.conftest import relative_difference
-from tests.folders import save_photograph
+from tests.folders import save_photograph, save_siglip_folder
 from tests.reference import explain_reference
 
 LIMIT = 12
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """End of text and padding are one token, as in SigLIP."""
-    path = tmp_path_factory.mktemp("siglip")
-    vocabulary = {word: index for index, word in enumerate(["<unk>", "</s>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>", pad_token="</s>", model_max_length=LIMIT
-    )
-    shared = {"intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-    text = {"hidden_size": 32, "vocab_size": len(vocabulary), "max_position_embeddings": LIMIT, "projection_size": 48}
-    vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    SiglipModel(SiglipConfig(text_config=text | shared, vision_config=vision | shared)).save_pretrained(path)
-    image_processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
-    SiglipProcessor(image_processor=image_processor, tokenizer=fast).save_pretrained(path)
-    return path
+@pytest.fixture(scope="module", params=[False, True], ids=["fast", "sentencepiece"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    return save_siglip_folder(tmp_path_factory.mktemp("siglip"), sentencepiece=request.param, max_tokens=LIMIT)
 
 
 def test_the_results_are_the_references(folder: Path, tmp_path: Path) -> None:
