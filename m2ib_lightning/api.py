@@ -117,7 +117,7 @@ def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.dev
     if device is None:
         return next(loaded.encoder.model.parameters()).device
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise M2IBError(f"device={str(device)!r} can't be used: {str(error).splitlines()[0]}") from None
     return torch.device(device)

@@ -155,7 +155,7 @@ def facts_of(result: Attribution) -> list[str]:
             facts.append(f"{what} {part.saliency.min():.3g} to {part.saliency.max():.3g} nats")
     pair = result.pair
     if result.text is None:
-        facts.append("the picture alone was explained, against an embedding")
+        facts.append("explained against an embedding: no words")
     if pair.truncated:
         facts.append("the caption goes on: the model reads no further")
     if pair.unknown:

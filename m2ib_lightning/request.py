@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
@@ -109,7 +110,7 @@ def _pair(index: int, image: Any, caption: str | None) -> RawPair:
 
 def _tensor(target: Any) -> Tensor:
     try:
-        return torch.as_tensor(target).detach().to(torch.float64 if not torch.is_tensor(target) else target.dtype)
+        return target.detach() if torch.is_tensor(target) else torch.from_numpy(np.asarray(target, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError) as error:
         raise M2IBError(f"target must be an embedding (a tensor or an array of numbers): {error}") from None
 

@@ -73,6 +73,7 @@ def table_seeds(folder: Path) -> list[tuple[str, bytes]]:
     """The same rows in every format."""
     import datasets
 
+    datasets.disable_progress_bars()
     captions = ["a red circle", 'a "quoted", word', "Größe\nmore", "", "日本語 😀"]
     rows = [{"image": f"{k}.png", "caption": caption, "uid": f"00{k}"} for k, caption in enumerate(captions)]
     quoted = [",".join('"' + row[name].replace('"', '""') + '"' for name in row) for row in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -327,3 +329,14 @@ def test_what_is_odd_but_readable_is_read_and_said(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["images_animated"] == summary["captions_truncated"] == summary["captions_wholly_unknown"] == 1
     assert [rows[4]["caption"][start:end] for start, end in rows[4]["token_offsets"]] == ["a", "\x00", "star", "\x07"]
+
+
+def test_the_fuzzer_finds_nothing_in_a_few_seconds(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "scripts" / "fuzz_readers.py"
+    findings = tmp_path / "findings"
+    command = [sys.executable, str(script), "--seconds", "8", "--seed", "7", "--findings", str(findings)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "0 findings" in done.stdout
+    assert "png: read" in done.stdout
+    assert "jsonl: rows with errors" in done.stdout

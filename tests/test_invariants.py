@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import Explainer, resolve
@@ -160,3 +163,67 @@ def test_a_pair_that_gives_nan_fails_alone() -> None:
     assert "not finite" in results[1].error
     for index in (0, 2):
         assert_same_result(results[index], expected[index], 1e-5)
+
+
+def test_a_weight_that_is_nan_costs_only_the_pairs_that_read_it() -> None:
+    model = make_model("clip")
+    pairs = make_pairs(model, [3, 14, 5])
+    expected = [explain_alone(model, pair) for pair in pairs]
+    with torch.no_grad():  # only the longest caption reads this position; in the others it is padding
+        model.text_model.embeddings.position_embedding.weight[12] = torch.nan
+    explainer = make_explainer(model)
+    with frozen(model):
+        results = explainer(make_batch(model, pairs), explainer.optimizer())
+    assert [result.error is None for result in results] == [True, False, True]
+    for index in (0, 2):
+        for name in ("saliency", "loss"):
+            for tower in ("image", "text"):
+                found, whole = (getattr(getattr(r, tower), name) for r in (results[index], expected[index]))
+                assert relative_difference(found, whole) < 1e-5
+
+
+def explain_alone(model: Any, pair: TinyPair) -> Any:
+    explainer = make_explainer(model)
+    with frozen(model):
+        (result,) = explainer(make_batch(model, [pair]), explainer.optimizer())
+    return result
+
+
+@given(
+    family=st.sampled_from(FAMILIES),
+    layers=st.tuples(st.integers(-1, 1), st.integers(-1, 1)),
+    granularity=st.sampled_from(["element", "token"]),
+    stop=st.none() | st.tuples(st.sampled_from([RuntimeError, KeyboardInterrupt]), st.integers(1, 3)),
+    training=st.booleans(),
+    double=st.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_whatever_happens_the_model_is_given_back(
+    family: str,
+    layers: tuple[int, int],
+    granularity: str,
+    stop: tuple[type[BaseException], int] | None,
+    training: bool,
+    double: bool,
+) -> None:
+    model = make_model(family).train(training)
+    before = snapshot(model)
+    towers = {m: {"layer": layer, "granularity": granularity} for m, layer in zip(MODALITIES, layers, strict=True)}
+    explainer = make_explainer(model, {"steps": 3, "noise_samples": 2, **towers})
+    dtype = torch.float64 if double else torch.float32
+    explainer.bottlenecks.to(dtype)
+    calls = 0
+
+    def backward(loss: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        loss.backward()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        if stop is not None and calls == stop[1]:
+            raise stop[0]
+
+    expected: Any = pytest.raises(stop[0]) if stop is not None else nullcontext()
+    with expected, frozen(model, dtype=dtype):
+        explainer(make_batch(model, make_pairs(model, [3, 5])), explainer.optimizer(), backward)
+    assert calls == (3 if stop is None else stop[1])
+    assert_unchanged(model, before)
