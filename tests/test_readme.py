@@ -35,7 +35,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_python_blocks_run(desk: Path) -> None:
     found = blocks("python")
-    assert len(found) == 2
+    assert len(found) == 3
     for block in found:
         exec(compile(block.replace(HUB_ID, "model"), "README.md", "exec"), {})
     with Image.open(desk / "cat_explained.png") as picture:
