@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +45,15 @@ def test_the_whole_picture_is_seen(folder: Path) -> None:
     assert result.pair.crop == (0, 0, 90, 20)
     assert result.image_heatmap.shape == (20, 90)
     assert result.image_saliency.shape == (4, 4)
+
+
+def test_without_sentencepiece_the_error_says_what_to_install(tmp_path: Path) -> None:
+    save_siglip_folder(tmp_path / "model", sentencepiece=True)
+    hide = (
+        "import importlib.util, sys; find = importlib.util.find_spec; sys.modules['sentencepiece'] = None; "
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'sentencepiece' else find(name, *rest); "
+    )
+    code = f"{hide} from m2ib_lightning.cli import main; sys.exit(main(['model.name={tmp_path / 'model'}']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]'" in done.stderr

@@ -104,6 +104,10 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
         processor = AutoProcessor.from_pretrained(source, backend="pil")
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
+        if "sentencepiece" in first.lower():
+            raise M2IBError(
+                f"{what} has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]' (or sentencepiece)"
+            ) from error
         raise M2IBError(
             f"could not load {what}: {first}\n"
             "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here "
