@@ -62,29 +62,9 @@ class CaptionTokenizer:
         Raises:
             PairError: if there are none.
         """
-        # "<|endoftext|>" in a caption is text: the tower must not stop there, so special tokens are split.
-        encoded = self.tokenizer(
-            caption,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_special_tokens_mask=True,
-            split_special_tokens=True,
-            **({"return_offsets_mapping": True, "return_overflowing_tokens": True} if self.tokenizer.is_fast else {}),
-        )
-        fast = self.tokenizer.is_fast
-        encoding = encoded.encodings[0] if fast else None
-        ids: list[int] = list(encoding.ids if encoding is not None else encoded["input_ids"])
-        mask = encoding.special_tokens_mask if encoding is not None else encoded["special_tokens_mask"]
-        positions = [index for index, special in enumerate(mask) if not special]
+        ids, positions, offsets, truncated = (self._fast if self.tokenizer.is_fast else self._slow)(caption)
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
-        if encoding is not None:
-            offsets = [encoding.offsets[index] for index in positions]
-            truncated = bool(encoding.overflowing)
-        else:
-            pieces = self.tokenizer.tokenize(caption, split_special_tokens=True)
-            offsets = align(pieces, caption)[: len(positions)]
-            truncated = len(pieces) > len(positions)
         offsets = [whole_letters(caption, start, end) for start, end in offsets]
         kept = [ids[index] for index in positions]
         return Tokenised(
@@ -94,6 +74,31 @@ class CaptionTokenizer:
             offsets=offsets,
             truncated=truncated,
             unknown=sum(token == self._unknown for token in kept),
+        )
+
+    def _fast(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
+        """Ids, positions, offsets and whether the caption was cut, from a tokenizer that knows."""
+        encoding = self._encoded(caption, return_offsets_mapping=True, return_overflowing_tokens=True).encodings[0]
+        positions = _words(encoding.special_tokens_mask)
+        offsets = [encoding.offsets[index] for index in positions]
+        return list(encoding.ids), positions, offsets, bool(encoding.overflowing)
+
+    def _slow(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
+        """The same from one that does not."""
+        encoded = self._encoded(caption)
+        positions = _words(encoded["special_tokens_mask"])
+        pieces = self.tokenizer.tokenize(caption, split_special_tokens=True)
+        offsets = align(pieces, caption)[: len(positions)]
+        return list(encoded["input_ids"]), positions, offsets, len(pieces) > len(positions)
+
+    def _encoded(self, caption: str, **options: bool) -> Any:
+        return self.tokenizer(
+            caption,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_special_tokens_mask=True,
+            split_special_tokens=True,  # "<|endoftext|>" in a caption is text: the tower must not stop there
+            **options,
         )
 
     @property
@@ -107,6 +112,10 @@ class CaptionTokenizer:
         """The token as text; what the caption says where the token alone is no text (unknown, or part of a letter)."""
         text: str = self.tokenizer.decode([token]).strip()
         return written if "\N{REPLACEMENT CHARACTER}" in text or token == self.tokenizer.unk_token_id else text
+
+
+def _words(special: Sequence[int]) -> list[int]:
+    return [index for index, flag in enumerate(special) if not flag]
 
 
 def whole_letters(caption: str, start: int, end: int) -> Offset:
