@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from m2ib_lightning.datamodules.delimited import DIALECTS, open_delimited
 from m2ib_lightning.datamodules.folders import FolderTable
-from m2ib_lightning.datamodules.lines import LINE_SUFFIXES, open_lines
+from m2ib_lightning.datamodules.jsonl import open_jsonl
 from m2ib_lightning.errors import M2IBError
 
 _TYPED = {".json": "json", ".parquet": "parquet"}
-_SUFFIXES = (*LINE_SUFFIXES, *_TYPED)
+_SUFFIXES = (*DIALECTS, ".jsonl", *_TYPED)
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -94,8 +95,10 @@ def _open_file(file: Path, names: tuple[str, str]) -> Table:
         raise M2IBError(f"data.path={str(file)!r}: files must end in {', '.join(_SUFFIXES)}, got {suffix!r}")
     if file.stat().st_size == 0:
         raise M2IBError(f"data.path={str(file)!r} is empty")
-    if suffix in LINE_SUFFIXES:
-        return open_lines(file, names)
+    if suffix in DIALECTS:
+        return open_delimited(file, names)
+    if suffix == ".jsonl":
+        return open_jsonl(file)
     return _table(file.name, _load(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file)), file.parent)
 
 
