@@ -68,6 +68,9 @@ class CaptionSource:
         if isinstance(caption, PairError):
             return RawPair(key=key, image=image, uri=uri, caption=None, error=str(caption))
         if isinstance(caption, list | np.ndarray):
+            if self._ends is None and len(caption) > 1:  # never leave a caption out unsaid
+                why = f"the caption is a list of {len(caption)} where the others are text: give a row each"
+                return RawPair(key=key, image=image, uri=uri, caption=None, error=why)
             key, caption = (key, None) if len(caption) == 0 else (f"{key}.{item}", caption[item])
         identity = None if self.columns.id is None else cells.get(self.columns.id)
         return RawPair(

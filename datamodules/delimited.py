@@ -45,7 +45,7 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
     if records.starts:
         with file.open("rb") as opened:
             try:
-                header = _cells(opened.read(records.ends[0]), dialect)
+                header = _cells(records.read(opened, 0), dialect)
             except PairError as error:
                 raise M2IBError(f"data.path={str(file)!r} could not be read: its header {error}") from None
     if file.suffix.lower() == ".tsv" and _is_a_row(header, names):
@@ -61,12 +61,17 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
     return LineTable(file, records, list(dict.fromkeys(header)), partial(_record, header, dialect), lists=False)
 
 
+_LONGEST = 500
+"""Lines of one record: an open quote would make each line read all that follow, and the table take for ever."""
+
+
 class _Lines:
     """The lines of a file for ``csv.reader``, and how far it has read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.position, self.number = 0, 0
+        self.start = 0  # the line before the record in hand
 
     def __iter__(self) -> _Lines:
         return self
@@ -78,6 +83,8 @@ class _Lines:
         text = line.removeprefix(BOM) if self.position == 0 else line
         self.position += len(line)
         self.number += 1
+        if self.number - self.start > _LONGEST:
+            raise csv.Error(f"more than {_LONGEST} lines in one record")
         return text.decode("latin-1")  # any byte is a letter: here only quotes, commas and line ends matter
 
     def back_to(self, position: int, number: int) -> None:
@@ -98,6 +105,7 @@ def _scan(file: Path, dialect: Dialect) -> Records:
         reader = _reader(lines, dialect)
         while True:
             start, number = lines.position, lines.number
+            lines.start = number
             try:
                 cells = next(reader)
             except StopIteration:
@@ -117,6 +125,8 @@ def _record(header: list[str], dialect: Dialect, written: bytes) -> dict[str, An
     cells = _cells(written, dialect)
     if len(cells) != len(header):
         hint = "a cell with a comma needs quotes around it" if dialect.delimiter == "," else "a cell can't hold a tab"
+        if len(cells) < len(header):
+            hint = "an empty cell needs its separator too"
         raise PairError(f"has {len(cells)} cells and the header has {len(header)}: {hint}, and a quote must be closed")
     return dict(zip(header, cells, strict=True))
 
@@ -126,9 +136,10 @@ def _cells(written: bytes, dialect: Dialect) -> list[str]:
     try:
         return next(_reader(io.StringIO(text, newline="\n"), dialect), [])
     except csv.Error as error:
-        raise PairError(
-            f"could not be read: {error} (is a quote not closed, or one within quotes not doubled?)"
-        ) from None
+        hint = "is a quote not closed, or one within quotes not doubled?"
+        if "new-line character" in str(error):
+            hint = "do its lines end in \\r alone? save it with \\n"
+        raise PairError(f"could not be read: {error} ({hint})") from None
 
 
 def _is_a_row(cells: list[str], names: tuple[str, str]) -> bool:

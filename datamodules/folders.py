@@ -28,7 +28,7 @@ class FolderTable:
         self._images = sorted(
             path
             for path in folder.rglob("*")
-            if path.is_file() and looks_like_an_image(path.name) and not path.name.startswith(".")
+            if path.is_file() and looks_like_an_image(path.name) and not _is_hidden(path.relative_to(folder))
         )
         if not any(path.with_suffix(".txt").is_file() for path in self._images):
             raise M2IBError(
@@ -49,9 +49,13 @@ class FolderTable:
         """No file holds a list."""
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _caption(file: Path) -> str | PairError:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         return PairError(f"there is no {file.name} with a caption beside it")
     except UnicodeDecodeError:

@@ -39,6 +39,10 @@ def open_jsonl(file: Path) -> LineTable:
 def _json_record(written: bytes) -> dict[str, Any]:
     try:
         record = json.loads(decoded(written))
+    except json.JSONDecodeError as error:
+        raise PairError(
+            f"is not JSON: {error.msg} (character {error.pos + 1}); give an object a line, or name the file .json"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise PairError(f"is not JSON: {error}") from None
     if not isinstance(record, dict):

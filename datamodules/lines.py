@@ -32,7 +32,7 @@ class LineTable:
         *,
         lists: bool,
     ) -> None:
-        self.file = file
+        self.file = file.resolve()  # the working directory may change
         self.name = file.name
         self.folder = file.parent
         self.columns = columns

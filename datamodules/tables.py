@@ -60,6 +60,9 @@ class DatasetTable:
         import pyarrow.compute as pc
         import pyarrow.types as types
 
+        if type(self.rows.features[column]).__name__ == "Json":  # cells of several types
+            found = [len(cell) if isinstance(cell, list) else None for cell in self.rows[column]]
+            return [max(1, length or 0) for length in found] if any(n is not None for n in found) else None
         kind = self.rows.features.arrow_schema.field(column).type
         if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
             return None
@@ -114,18 +117,19 @@ def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
 
 
 class _Renamed:
-    """A table one of whose columns goes by another name."""
+    """A table one of whose columns goes by another name too."""
 
     def __init__(self, table: Table, column: str, name: str) -> None:
         self.table, self.column, self.new = table, column, name
         self.name, self.folder = table.name, table.folder
-        self.columns = [name if other == column else other for other in table.columns]
+        self.columns = [*table.columns, name]
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {self.new if name == self.column else name: cell for name, cell in self.table[index].items()}
+        cells = self.table[index]
+        return cells | {self.new: cells.get(self.column)}
 
     def lengths(self, column: str) -> list[int] | None:
         return self.table.lengths(self.column if column == self.new else column)
@@ -153,7 +157,7 @@ def _load(what: str, reader: str, *, split: str = "train", advice: str = "", **o
         return datasets.load_dataset(reader, split=split, **options)
     except Exception as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]
-        if "corresponds to no data" in reason:
+        if "corresponds to no data" in reason or "BatchSize must be greater than 0" in reason:
             reason = "it has no rows"
         raise M2IBError(f"{what} could not be read: {reason} {advice}".rstrip()) from error
     finally:

@@ -98,14 +98,16 @@ def explain(
         raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
     if dtype not in (torch.float32, torch.float64):
         raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-    loaded = _load(model, processor)
-    request = ask(image, text, target=target, ensemble=ensemble)
-    settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
-    given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
-    known = loaded.statistics if given is None else loaded.statistics.updated(given)
-    explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=known)
-    explainer.bottlenecks.to(device=_device(loaded, device), dtype=dtype)
-    results = _explain(explainer, loaded.preparer.with_options(fit=fit), request, batch_size)
+    # Gradients are needed, also where the caller has switched them off.
+    with torch.inference_mode(False), torch.enable_grad():
+        loaded = _load(model, processor)
+        request = ask(image, text, target=target, ensemble=ensemble)
+        settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
+        given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
+        known = loaded.statistics if given is None else loaded.statistics.updated(given)
+        explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=known)
+        explainer.bottlenecks.to(device=_device(loaded, device), dtype=dtype)
+        results = _explain(explainer, loaded.preparer.with_options(fit=fit), request, batch_size)
     if request.many:
         return results
     if results[0].error is not None:

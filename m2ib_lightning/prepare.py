@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.framing import Framing
 from m2ib_lightning.images import TIMEOUT, read_image
 from m2ib_lightning.pairs import Pair, PairBatch, PairSource, PreparedPair, RawPair
@@ -42,6 +42,8 @@ class Preparer:
         fit: str | None = None,
         image_timeout: float = TIMEOUT,
     ) -> None:
+        if not image_timeout > 0:
+            raise M2IBError(f"data.image_timeout must be a number of seconds above 0, got {image_timeout}")
         self.processor = processor
         self.tokenizer = CaptionTokenizer(getattr(processor, "tokenizer", None), max_tokens)
         self.framing = Framing(processor.image_processor, fit)

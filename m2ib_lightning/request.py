@@ -51,6 +51,10 @@ class Request:
             )
         if not given.isfinite().all() or (given == 0).all(-1).any():
             raise M2IBError("target must be finite and not zero: its direction is what counts")
+        given = given.double()
+        given = F.normalize(
+            given / given.abs().amax(-1, keepdim=True), dim=-1
+        )  # a tiny or a huge one keeps its direction
         return given.to(like).expand(len(self.pairs), size)
 
     def batch(self, preparer: Preparer, indices: Iterable[int], targets: Tensor | None) -> PairBatch:
@@ -110,7 +114,9 @@ def _pair(index: int, image: Any, caption: str | None) -> RawPair:
 
 def _tensor(target: Any) -> Tensor:
     try:
-        return target.detach() if torch.is_tensor(target) else torch.from_numpy(np.asarray(target, dtype=np.float64))
+        if torch.is_tensor(target) and not target.is_complex():
+            return target.detach().cpu()
+        return torch.from_numpy(np.asarray(target, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError) as error:
         raise M2IBError(f"target must be an embedding (a tensor or an array of numbers): {error}") from None
 

@@ -29,7 +29,7 @@ def within(seconds: float, function: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(min(seconds, threading.TIMEOUT_MAX))
     if failure:
         raise failure[0]
     if not outcome:

@@ -55,7 +55,7 @@ def test_the_captions_own_embedding_as_target_gives_the_captions_map(model: Load
     target = text_embedding(model, CAPTIONS[0]).double() * 7  # its length does not count
     result = explain(pictures[0], target=target, model=model, dtype=torch.float64)
     assert_same_image(result, expected, 1e-6)  # the target was computed in float32
-    for given in (target.numpy(), target.tolist(), target[None]):
+    for given in (target.numpy(), target.tolist(), target[None], target * 1e-30, target * 1e30):
         assert_same_image(explain(pictures[0], target=given, model=model, dtype=torch.float64), result)
     assert result.text is None
     assert result.tokens == []
@@ -114,6 +114,15 @@ def test_a_result_without_a_text_part_can_be_drawn(model: LoadedModel, pictures:
     page = (tmp_path / "ensemble.html").read_text()
     assert "&lt;b&gt;a" in page
     assert "nan" not in page
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_has_switched_off(
+    model: LoadedModel, pictures: list[Path], switched_off: Any
+) -> None:
+    expected = explain(pictures[0], "ring", model=model)
+    with switched_off():
+        assert_same_image(explain(pictures[0], "ring", model=model), expected, 1e-6)
 
 
 def test_fit_is_taken(model: LoadedModel, pictures: list[Path]) -> None:

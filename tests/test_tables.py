@@ -261,6 +261,53 @@ def test_captions_and_lists_of_them_in_one_file(folder: Path) -> None:
     assert [source[k].caption for k in range(len(source))] == ["[a star]", "a ring", "3", None]
 
 
+def test_a_json_array_of_captions_and_lists_loses_none(folder: Path) -> None:
+    rows = [{"image": "a.png", "caption": ["one", "two"]}, {"image": "a.png", "caption": "x"}] * 2
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    source = open_source(folder / "pairs.json")
+    assert [source[k].caption for k in range(len(source))] == ["one", "two", "x"] * 2
+
+
+@pytest.mark.parametrize("start", [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf\n"])
+def test_a_table_may_begin_with_empty_lines(folder: Path, start: bytes) -> None:
+    (folder / "pairs.csv").write_bytes(start + b"image,caption\na.png,a star\n")
+    assert open_source(folder / "pairs.csv")[0].caption == "a star"
+
+
+def test_lines_that_end_in_a_carriage_return_alone(folder: Path) -> None:
+    (folder / "pairs.csv").write_bytes(b"image,caption\ra.png,a star\r")
+    with pytest.raises(M2IBError, match=r"do its lines end in .r alone"):
+        open_source(folder / "pairs.csv")
+
+
+def test_many_open_quotes_do_not_take_for_ever(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("image,caption\n" + 'a.png,5 x 7","b\n' * 20_000)
+    assert "is a quote not closed" in str(open_source(folder / "pairs.csv")[3].error)
+
+
+def test_hidden_folders_and_byte_order_marks(folder: Path) -> None:
+    (folder / ".hidden").mkdir()
+    save_photograph(folder / ".hidden" / "a.png", 9, 9)
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbfa star")
+    source = open_source(folder)
+    assert len(source) == 4
+    assert source[0].caption == "a star"
+
+
+def test_the_file_name_of_metadata_may_be_the_id(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,caption\na.png,a star\n")
+    source = open_source(folder, Columns(id="file_name"))
+    assert (source[0].id, source[0].uri) == ("a.png", "a.png")
+
+
+def test_a_parquet_file_without_rows(folder: Path) -> None:
+    pq.write_table(
+        pa.table({"image": pa.array([], pa.string()), "caption": pa.array([], pa.string())}), folder / "x.parquet"
+    )
+    with pytest.raises(M2IBError, match="it has no rows"):
+        open_source(folder / "x.parquet")
+
+
 def test_two_columns_of_one_name(folder: Path) -> None:
     (folder / "pairs.csv").write_text("image,caption,caption\na.png,x,y\n")
     with pytest.raises(M2IBError, match="more than one column named caption"):
