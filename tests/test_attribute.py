@@ -221,7 +221,16 @@ def test_every_part_of_the_table_is_kept(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_done_and_says_where(tmp_path: Path) -> None:
     command = [sys.executable, "fit.py", "data.limit=400", "data.batch_size=2", f"output_dir={tmp_path / 'run'}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # tests in the background would pass on SIG_IGN
+    )
     while process.poll() is None and len(list(tmp_path.glob("run/heatmaps/*.png"))) < 4:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
