@@ -23,6 +23,9 @@ class Dialect:
     quoting: Literal[0, 3]
 
 
+_LONGEST = 500
+"""Lines of one record: an open quote would make each line read all that follow, and the table take for ever."""
+
 DIALECTS = {
     ".csv": Dialect(",", csv.QUOTE_MINIMAL),
     ".tsv": Dialect("\t", csv.QUOTE_NONE),  # quotes are text in a TSV
@@ -59,10 +62,6 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
     if twice & set(names):
         raise M2IBError(f"data.path={str(file)!r} has more than one column named {', '.join(sorted(twice))}")
     return LineTable(file, records, list(dict.fromkeys(header)), partial(_record, header, dialect), lists=False)
-
-
-_LONGEST = 500
-"""Lines of one record: an open quote would make each line read all that follow, and the table take for ever."""
 
 
 class _Lines:

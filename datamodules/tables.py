@@ -60,15 +60,15 @@ class DatasetTable:
         import pyarrow.compute as pc
         import pyarrow.types as types
 
+        cells = self.rows.select_columns(column)
         if type(self.rows.features[column]).__name__ == "Json":  # cells of several types
-            found = [len(cell) if isinstance(cell, list) else None for cell in self.rows[column]]
-            return [max(1, length or 0) for length in found] if any(n is not None for n in found) else None
-        kind = self.rows.features.arrow_schema.field(column).type
-        if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-            return None
-        cells = self.rows.with_format("arrow")[column]
-        cells = cells[:] if not hasattr(cells, "combine_chunks") else cells
-        return [max(1, length or 0) for length in pc.list_value_length(cells).to_pylist()]
+            found = [len(cell) if isinstance(cell, list) else None for cell in cells[column]]
+        else:
+            kind = self.rows.features.arrow_schema.field(column).type
+            if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+                return None
+            found = pc.list_value_length(cells.with_format("arrow")[:][column]).to_pylist()
+        return [max(1, length or 0) for length in found] if any(n is not None for n in found) else None
 
 
 def open_table(path: str, split: str, names: tuple[str, str]) -> Table:

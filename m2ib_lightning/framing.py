@@ -65,7 +65,7 @@ class Framing:
         if self.fit is None:
             strip = self._strip(*picture.size)
             left, top, right, bottom = strip
-            shown, seen = picture.crop(strip), self.own_box(right - left, bottom - top)
+            shown, seen = picture.crop(strip), self._own_box(right - left, bottom - top)
             return self._process(shown), (seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)
         shown, box = picture, (0, 0, *picture.size)
         if self.fit == "crop":
@@ -89,7 +89,7 @@ class Framing:
         end = start + _LONGEST * short
         return (0, start, width, end) if height > width else (start, 0, end, height)
 
-    def own_box(self, width: int, height: int) -> Box:
+    def _own_box(self, width: int, height: int) -> Box:
         """What the processor's own way shows of a picture of that size."""
         if not self.cuts:
             return (0, 0, width, height)

@@ -69,7 +69,8 @@ class Preparer:
             pixels, seen = self._picture(raw.image, keep_picture)
             ids, read = ([], {}) if image_only else self.read_caption(raw.caption)
         except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
-            return Pair(**values, error=str(error) if isinstance(error, PairError) else f"{_named(error)}")
+            why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
+            return Pair(**values, error=why)
         return PreparedPair(Pair(**values, **seen, **read), pixels, ids)
 
     def _picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
@@ -131,10 +132,6 @@ class Preparer:
             return_tensors="pt",
         )
         return dict(padded)
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 class PairDataset(Dataset[PreparedPair | Pair]):
