@@ -40,11 +40,6 @@ class Reading(NamedTuple):
     animated: bool
 
 
-def open_image(image: ImageLike) -> Image.Image:
-    """``read_image(image).picture``."""
-    return read_image(image).picture
-
-
 def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
     """Read an image, in any mode that Pillow knows.
 

@@ -25,6 +25,7 @@ from transformers import (
     SiglipTokenizer,
 )
 
+from m2ib_lightning.images import ImageLike, read_image
 from m2ib_lightning.scenes.tokenizer import BOS, BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
 from m2ib_lightning.scenes.vocabulary import WORDS
 
@@ -122,6 +123,11 @@ def sentencepiece_tokenizer(folder: Path, max_tokens: int) -> SiglipTokenizer:
     folder.mkdir(exist_ok=True)
     (folder / "spiece.model").write_bytes(model.getvalue())
     return SiglipTokenizer(str(folder / "spiece.model"), model_max_length=max_tokens)
+
+
+def open_image(image: ImageLike) -> Image.Image:
+    """The picture that a run sees."""
+    return read_image(image).picture
 
 
 def save_photograph(path: Path, width: int, height: int, seed: int = 0) -> Path:

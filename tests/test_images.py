@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from m2ib_lightning.errors import PairError
-from m2ib_lightning.images import open_image
-from tests.folders import save_photograph
+from tests.folders import open_image, save_photograph
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from m2ib_lightning import explain, load_model
-from m2ib_lightning.images import open_image
 from tests.conftest import relative_difference
-from tests.folders import save_photograph, save_siglip_folder
+from tests.folders import open_image, save_photograph, save_siglip_folder
 from tests.reference import explain_reference
 
 LIMIT = 12

@@ -15,8 +15,7 @@ import pytest
 from m2ib_lightning.datamodules.captions import CaptionSource, Columns
 from m2ib_lightning.datamodules.tables import open_table
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.images import open_image
-from tests.folders import save_photograph
+from tests.folders import open_image, save_photograph
 
 CAPTIONS = ["a red circle", "a blue, small star", 'the "white" ring', "NA"]
 SIZES = [(40, 30), (30, 40), (64, 64), (100, 20)]
