@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from m2ib_lightning.callbacks import (
     CurveLogger,
@@ -139,12 +140,13 @@ def _callbacks(config: Config, run: RunDirectory, summary: RunSummary) -> list[C
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on training loops, which this is not."""
+    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # what is too large is an error row
         try:
             yield
         finally:
