@@ -11,7 +11,6 @@ from typing_extensions import Unpack
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.frozen import frozen
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.models.load import wrap_model
@@ -142,7 +141,7 @@ def _explain(explainer: Explainer, preparer: Preparer, request: Request, batch_s
     alpha = next(explainer.bottlenecks.parameters())
     optimizer = explainer.optimizer()
     results: dict[str, Attribution] = {}
-    with frozen(explainer.encoder.model, alpha.device, alpha.dtype):
+    with explainer.at_work():
         targets = request.targets(explainer.encoder, preparer, alpha)
         for start in range(0, len(request.pairs), batch_size):
             batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)

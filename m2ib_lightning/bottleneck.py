@@ -85,16 +85,29 @@ class InformationBottleneck(nn.Module):
         signal = self.lambda_ * whitened
         return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())
 
-    def forward(self, whitened: Tensor, noise: Tensor) -> Tensor:
+    def part(self, pairs: slice, tokens: int) -> Tensor:
+        """Some pairs' alphas, to be differentiated alone: a leaf whose gradient is added to that part of alpha's.
+
+        ``alpha.grad`` must be there already; a slice taken by autograd would fill a gradient of alpha's whole size.
+        """
+        part = self.alpha.detach()[pairs, :tokens].requires_grad_()
+        if self.alpha.grad is not None:
+            part.grad = self.alpha.grad[pairs, :tokens]
+        return part
+
+    def forward(self, whitened: Tensor, noise: Tensor, alpha: Tensor | None = None) -> Tensor:
         """The draws t_k.
 
         Args:
             whitened: (B, T, D), from ``whiten``.
             noise: (K, T, D), shared by all pairs.
+            alpha: the gates of these pairs, from ``part``; None for those of the whole batch.
 
         Returns:
             (B, K, T, D).
         """
-        lambda_ = self.lambda_.unsqueeze(1)  # (B, 1, T, D or 1)
-        mixed = lambda_ * whitened.unsqueeze(1) + torch.sigmoid(-self.alpha).unsqueeze(1) * noise
-        return self.mean + self.sigma * self.std * mixed
+        alpha = self.alpha if alpha is None else alpha
+        scale = self.sigma * self.std
+        signal = self.mean + scale * torch.sigmoid(alpha) * whitened  # (B, T, D)
+        spread = scale * torch.sigmoid(-alpha)
+        return torch.addcmul(signal.unsqueeze(1), spread.unsqueeze(1), noise)

@@ -1,8 +1,12 @@
-"""M2IB for a batch of pairs: cut, optimise, collect. What the Lightning module and ``explain`` have in common."""
+"""M2IB for a batch of pairs: cut, optimise, collect. What the Lightning module and ``explain`` have in common.
+
+Legend: B pairs, T tokens, D width, E embedding size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,13 +15,20 @@ from torch import Tensor, nn
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.bottleneck import InformationBottleneck
+from m2ib_lightning.chunks import default_max_rows, plan_chunks
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.frozen import frozen
+from m2ib_lightning.memory import keep_freed_memory
 from m2ib_lightning.noise import NoiseBank
-from m2ib_lightning.optimise import Problem, Trace, optimise
+from m2ib_lightning.optimise import Backward, Problem, Trace, optimise
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
+from m2ib_lightning.suffix import Suffix
 from m2ib_lightning.towers import Encoder, Hidden, Tower
+
+_HALF_LOSS_SCALE = 2.0**12
+"""A cosine's gradient at a hidden state is about 1e-3 to 1e-7, and float16 ends at 6e-8 and 6e4."""
 
 _NOT_FINITE = (
     "the loss or the information is not finite: the model gives NaN or infinity for this pair (look for NaN in its "
@@ -36,10 +47,12 @@ def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSetting
 
 
 class Explainer:
-    """Optimises the bottlenecks of both towers for a batch of pairs.
+    """Optimises the bottlenecks of both towers for a batch of pairs, inside ``at_work``.
+
+    The towers' arithmetic is in the type that autocast asks for; all else is in the type of the alphas.
 
     Args:
-        encoder: the model; freeze it around every call (``frozen``).
+        encoder: the model.
         settings: with layers resolved.
         seed: keys the noise.
         statistics: priors for the towers with ``prior="data"``.
@@ -69,6 +82,20 @@ class Explainer:
             m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
             for m, tower in encoder.towers.items()
         }
+        self._suffixes: dict[tuple[Modality, torch.dtype], Suffix] | None = None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, the model is frozen, on the alphas' device and in their type, and what is made of it is kept."""
+        alpha = next(self.bottlenecks.parameters())
+        if alpha.device.type == "cpu":
+            keep_freed_memory()
+        with frozen(self.encoder.model, alpha.device, alpha.dtype):
+            self._suffixes = {}
+            try:
+                yield
+            finally:
+                self._suffixes = None
 
     def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
         tower, width = self.settings.tower(modality), self.encoder.towers[modality].width
@@ -99,7 +126,7 @@ class Explainer:
         self,
         batch: PairBatch,
         optimizer: torch.optim.Optimizer,
-        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+        backward: Backward = torch.Tensor.backward,
     ) -> list[Attribution]:
         """Explain a batch on the model's device; failed pairs come back too, all in source order."""
         failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
@@ -118,19 +145,41 @@ class Explainer:
         embeddings: dict[Modality, Tensor] = {}
         modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
         for modality in modalities:
-            layer, tower = self._layer(modality), self.encoder.towers[modality]
-            hidden[modality] = tower.prefix(batch.inputs[modality], layer)
-            embeddings[modality] = tower.embed(hidden[modality], layer)
-            self._get(modality).reset(*hidden[modality].z.shape[:2])
+            hidden[modality] = self.encoder.towers[modality].prefix(batch.inputs[modality], self._layer(modality))
+            embeddings[modality] = self._suffix(modality).embed(hidden[modality])
         image = embeddings["image"]
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
-        problems = {
-            m: Problem(self.encoder.towers[m], self._layer(m), self._get(m), hidden[m], targets[m], self._noise[m])
-            for m in modalities
-        }
+        problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in modalities}
         dtype = self._get("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
+
+    def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
+        suffix, draws = self._suffix(modality), self.settings.noise_samples
+        self._get(modality).reset(*hidden.z.shape[:2])
+        max_rows = self.settings.max_rows or default_max_rows(suffix.tower, suffix.layer, suffix.dtype, hidden.z.device)
+        return Problem(
+            suffix,
+            self._get(modality),
+            hidden,
+            target,
+            self._noise[modality],
+            draws,
+            plan_chunks(hidden.valid.sum(-1).tolist(), draws, max_rows),
+            _HALF_LOSS_SCALE if suffix.dtype == torch.float16 else 1.0,
+        )
+
+    def _suffix(self, modality: Modality) -> Suffix:
+        """Made once per run and type of arithmetic."""
+        if self._suffixes is None:
+            raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
+        alpha = self._get(modality).alpha
+        device = alpha.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
+        key = (modality, dtype)
+        if key not in self._suffixes:
+            self._suffixes[key] = Suffix(self.encoder.towers[modality], self._layer(modality), dtype)
+        return self._suffixes[key]
 
     def _get(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]

@@ -10,7 +10,6 @@ from lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import BottleneckSettings
@@ -60,8 +59,7 @@ class M2IBModule(LightningModule):
 
     @override
     def on_fit_start(self) -> None:
-        alpha = next(self.bottlenecks.parameters())
-        self._lent.enter_context(frozen(self.explainer.encoder.model, alpha.device, alpha.dtype))
+        self._lent.enter_context(self.explainer.at_work())
 
     @override
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:

@@ -1,4 +1,11 @@
-"""The objective of M2IB: little information, high similarity."""
+r"""The objective of M2IB (Wang et al., 2023): little information, high similarity.
+
+.. math::
+    L = \beta \, \frac{1}{T D} \sum_{t, d} I_{t d} - \frac1K \sum_k \cos(e_k, e)
+
+Sum it over the pairs of a batch, never average: Adam's epsilon would make a mean change the result.
+Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +29,12 @@ class Terms(NamedTuple):
     similarity: Tensor
 
 
-def objective(information: Tensor, embeddings: Tensor, target: Tensor, valid: Tensor, beta: float) -> Terms:
-    r"""The M2IB objective (Wang et al., 2023), one number per pair.
-
-    .. math::
-        L = \beta \, \frac{1}{T D} \sum_{t, d} I_{t d} - \frac1K \sum_k \cos(e_k, e)
-
-    Sum it over the pairs of a batch, never average: Adam's epsilon would make a mean change the result.
-
-    Args:
-        information: (B, T, D) nats.
-        embeddings: (B, K, E), the embedding of each draw.
-        target: (B, E), the other tower's embedding of the clean pair.
-        valid: (B, T) bool, the tokens that the tower reads.
-        beta: weight of the information.
-    """
+def mean_information(information: Tensor, valid: Tensor) -> Tensor:
+    """(B,): the mean of (B, T, D) nats over the channels and over ``valid`` (B, T), the tokens that the tower reads."""
     weight = valid.to(information.dtype)
-    mean_information = (information.mean(-1) * weight).sum(-1) / weight.sum(-1)
-    similarity = F.cosine_similarity(embeddings, target.unsqueeze(1), dim=-1).mean(-1)
-    return Terms(beta * mean_information - similarity, mean_information, similarity)
+    return (information.mean(-1) * weight).sum(-1) / weight.sum(-1)
+
+
+def similarities(embeddings: Tensor, target: Tensor) -> Tensor:
+    """(B, K): the cosine of each draw's embedding (B, K, E) with the pair's target (B, E)."""
+    return F.cosine_similarity(embeddings, target.unsqueeze(1), dim=-1)

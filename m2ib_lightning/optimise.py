@@ -1,17 +1,23 @@
-"""The one loop: optimise the gates of a batch of pairs. The Lightning module and ``explain`` both run it."""
+"""The one loop: optimise the gates of a batch of pairs. The Lightning module and ``explain`` both run it.
+
+Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from m2ib_lightning.bottleneck import InformationBottleneck
-from m2ib_lightning.objective import Terms, objective
+from m2ib_lightning.chunks import Chunk
+from m2ib_lightning.objective import Terms, mean_information, similarities
 from m2ib_lightning.settings import Modality
-from m2ib_lightning.towers import Hidden, Tower
+from m2ib_lightning.towers import Hidden
+
+Backward = Callable[[Tensor], None]
 
 
 @dataclass
@@ -19,44 +25,63 @@ class Problem:
     """What is optimised in one tower, for a batch of B pairs.
 
     Attributes:
-        tower: the frozen encoder.
-        layer: where it is cut.
+        suffix: (N, T, D) and (N,) the token that pooling reads, to (N, E): the frozen rest of the tower.
         bottleneck: reset to this batch.
         hidden: the clean pair at the cut.
         target: (B, E), the other tower's clean embedding.
         noise: (step, tokens, like) -> (K, tokens, D).
+        draws: K.
+        chunks: what goes through the suffix at a time; together all draws of all pairs, each once.
+        loss_scale: gradients travel through the suffix multiplied by this, a power of 2, and are divided by it before
+            they are used: in float16 they would vanish. A pair whose gradient overflows fails alone.
     """
 
-    tower: Tower
-    layer: int
+    suffix: Callable[[Tensor, Tensor | None], Tensor]
     bottleneck: InformationBottleneck
     hidden: Hidden
     target: Tensor
     noise: Callable[[int, int, Tensor], Tensor]
+    draws: int
+    chunks: Sequence[Chunk]
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
         with torch.autocast(self.hidden.z.device.type, enabled=False):
             self.whitened = self.bottleneck.whiten(self.hidden.z)
+            self.target = self.target.to(self.whitened.dtype)
 
-    def evaluate(self, step: int) -> tuple[Tensor, Terms]:
-        """One forward pass: saliency (B, T) in nats, and the objective's terms (B,)."""
-        device = self.hidden.z.device.type
-        with torch.autocast(device, enabled=False):
-            noise = self.noise(step, self.whitened.shape[1], self.whitened)
-            draws = self.bottleneck(self.whitened, noise)  # (B, K, T, D)
-        pairs, count = draws.shape[:2]
-        pooled = None if self.hidden.pooled is None else self.hidden.pooled.repeat_interleave(count)
-        embeddings = self.tower.suffix(draws.flatten(0, 1), self.layer, pooled)  # (B * K, E)
-        with torch.autocast(device, enabled=False):
+    def evaluate(self, step: int, backward: Backward | None) -> tuple[Tensor, Terms]:
+        """One forward pass, and with ``backward`` the gradient of the summed loss, left in ``alpha.grad``.
+
+        Returns:
+            Saliency (B, T) in nats, and the objective's terms (B,).
+        """
+        beta, alpha = self.bottleneck.beta, self.bottleneck.alpha
+        with torch.autocast(self.hidden.z.device.type, enabled=False), torch.set_grad_enabled(backward is not None):
             information = self.bottleneck.information(self.whitened)  # (B, T, D)
-            terms = objective(
-                information,
-                embeddings.to(information.dtype).view(pairs, count, -1),
-                self.target.to(information.dtype),
-                self.hidden.valid,
-                self.bottleneck.beta,
-            )
-        return information.detach().sum(-1), terms
+            mean = mean_information(information, self.hidden.valid)
+            if backward is not None:
+                backward(self.loss_scale * beta * mean.sum())
+            noise = self.noise(step, self.whitened.shape[1], self.whitened)
+            similarity = torch.zeros_like(mean)
+            for chunk in self.chunks:
+                part = self._similarity(chunk, noise)
+                if backward is not None:
+                    backward(-self.loss_scale * part.sum())
+                similarity[chunk.pairs] += part.detach()
+            if alpha.grad is not None and self.loss_scale != 1:
+                alpha.grad /= self.loss_scale
+        return information.detach().sum(-1), Terms(beta * mean.detach() - similarity, mean.detach(), similarity)
+
+    def _similarity(self, chunk: Chunk, noise: Tensor) -> Tensor:
+        """The chunk's share of each pair's mean cosine."""
+        alpha = self.bottleneck.part(chunk.pairs, chunk.tokens)
+        whitened = self.whitened[chunk.pairs, : chunk.tokens]
+        draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], alpha)  # (b, k, T, D)
+        pairs, count = draws.shape[:2]
+        pooled = None if self.hidden.pooled is None else self.hidden.pooled[chunk.pairs].repeat_interleave(count)
+        embeddings = self.suffix(draws.flatten(0, 1), pooled).to(self.target.dtype).view(pairs, count, -1)  # (b, k, E)
+        return similarities(embeddings, self.target[chunk.pairs]).sum(-1) / self.draws
 
 
 @dataclass(frozen=True)
@@ -85,18 +110,19 @@ def optimise(
     *,
     steps: int,
     optimizer: torch.optim.Optimizer,
-    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    backward: Backward = torch.Tensor.backward,
 ) -> dict[Modality, Trace]:
     """Minimise the sum of the objectives of all pairs and towers.
 
     The pairs do not meet: each has gates of its own and the loss is a sum, so a pair's gradient, and a NaN, stay its
-    own.
+    own. Nothing here waits for the device.
 
     Args:
         problems: one per tower.
-        steps: optimiser steps.
+        steps: optimiser steps. The last one's gradient would move gates that nobody reads (the result is what its
+            forward pass sees), so it is not computed.
         optimizer: over the alphas of all problems; one step of it per inner step.
-        backward: called with the summed loss.
+        backward: called with parts of the summed loss, which add up.
 
     Returns:
         What happened, per tower.
@@ -104,15 +130,11 @@ def optimise(
     history: dict[Modality, list[Terms]] = {modality: [] for modality in problems}
     saliency: dict[Modality, Tensor] = {}
     for step in range(steps):
-        losses = []
-        for modality, problem in problems.items():
-            saliency[modality], terms = problem.evaluate(step)
-            losses.append(terms.loss.sum())
-            history[modality].append(Terms(*(term.detach() for term in terms)))
         optimizer.zero_grad(set_to_none=True)
-        backward(torch.stack(losses).sum())
+        for modality, problem in problems.items():
+            saliency[modality], terms = problem.evaluate(step, backward if step < steps - 1 else None)
+            history[modality].append(terms)
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return {modality: Trace(saliency[modality], *_stacked(history[modality])) for modality in problems}
 
 

@@ -56,6 +56,8 @@ class BottleneckSettings:
         noise_samples: draws K per step.
         initial_alpha: where every alpha starts (lambda = sigmoid(alpha)).
         calibration_pairs: how many pairs the statistics of ``prior=data`` are taken from.
+        max_rows: tokens (of one draw of one pair each) that go through a tower at a time, which bounds the memory and
+            changes no result; None for what suits the device.
     """
 
     image: TowerSettings = field(default_factory=TowerSettings)
@@ -65,11 +67,17 @@ class BottleneckSettings:
     noise_samples: int = 10
     initial_alpha: float = 5.0
     calibration_pairs: int = 1000
+    max_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "noise_samples", "calibration_pairs"):
             value = getattr(self, name)
             _check(type(value) is int and value >= 1, f"{name} must be a whole number of at least 1, got {value!r}")
+        rows = self.max_rows
+        _check(
+            rows is None or (type(rows) is int and rows >= 1),
+            f"max_rows must be a whole number of at least 1, got {rows!r}",
+        )
         _check_numbers(self, "lr", "initial_alpha")
         _check(self.lr > 0, f"lr must be positive, got {self.lr}")
 

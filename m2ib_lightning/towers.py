@@ -51,6 +51,11 @@ class Tower:
         return self.spec.blocks(self.model)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.blocks.parameters()).dtype
+
+    @property
     def width(self) -> int:
         """D."""
         return self.spec.width(self.model)

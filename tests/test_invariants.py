@@ -34,7 +34,7 @@ def explain_batch(model: Any, order: list[int], dtype: torch.dtype, seed: int = 
     explainer = make_explainer(model, seed=seed)
     explainer.bottlenecks.to(dtype)
     batch = make_batch(model, [pairs[k] for k in order], [str(k) for k in order])
-    with frozen(model, dtype=dtype):
+    with explainer.at_work():
         return {result.pair.id: result for result in explainer(batch, explainer.optimizer())}
 
 
@@ -45,13 +45,13 @@ def test_open_gates_leave_both_embeddings_unchanged(family: str, layer: int) -> 
     pairs = make_pairs(model, LENGTHS)
     settings = {"image": {"layer": layer}, "text": {"layer": layer}, "initial_alpha": 80.0, "noise_samples": 2}
     explainer = make_explainer(model, settings)
-    with frozen(model):
+    with explainer.at_work():
         problems, similarity = explainer.problems(make_batch(model, pairs))
         for modality in MODALITIES:
             problem = problems[modality]
             noise = problem.noise(0, problem.whitened.shape[1], problem.whitened)
             draws = problem.bottleneck(problem.whitened, noise)
-            opened = problem.tower.suffix(draws[:, 1], layer, problem.hidden.pooled)
+            opened = problem.suffix(draws[:, 1], problem.hidden.pooled)
             for index, pair in enumerate(pairs):
                 untouched = clean_embeddings(model, pair.pixels[None], torch.tensor([pair.ids]))
                 assert relative_difference(opened[index], untouched[modality][0]) < 1e-6
@@ -114,7 +114,7 @@ def test_a_batch_does_not_depend_on_the_one_before() -> None:
     explainer = make_explainer(model)
     explainer.bottlenecks.double()
     optimizer = explainer.optimizer()
-    with frozen(model, dtype=torch.float64):
+    with explainer.at_work():
         explainer(make_batch(model, pairs[:4]), optimizer)
         (second,) = explainer(make_batch(model, pairs[5:6], ["5"]), optimizer)
     assert_same_result(second, explain_batch(model, [5], torch.float64)["5"], 1e-12)
@@ -124,7 +124,7 @@ def test_a_pair_that_gives_nan_fails_alone() -> None:
     model = make_model("clip")
     pairs = make_pairs(model, [3, 4, 5])
     good = make_explainer(model)
-    with frozen(model):
+    with good.at_work():
         expected = good(make_batch(model, pairs), good.optimizer())
         broken = pairs[1]
         pairs[1] = TinyPair(torch.full_like(broken.pixels, torch.nan), broken.ids, broken.positions)
@@ -142,7 +142,7 @@ def test_a_weight_that_is_nan_costs_only_the_pairs_that_read_it() -> None:
     with torch.no_grad():  # only the longest caption reads this position; in the others it is padding
         model.text_model.embeddings.position_embedding.weight[12] = torch.nan
     explainer = make_explainer(model)
-    with frozen(model):
+    with explainer.at_work():
         results = explainer(make_batch(model, pairs), explainer.optimizer())
     assert [result.error is None for result in results] == [True, False, True]
     for index in (0, 2):
@@ -154,7 +154,7 @@ def test_a_weight_that_is_nan_costs_only_the_pairs_that_read_it() -> None:
 
 def explain_alone(model: Any, pair: TinyPair) -> Any:
     explainer = make_explainer(model)
-    with frozen(model):
+    with explainer.at_work():
         (result,) = explainer(make_batch(model, [pair]), explainer.optimizer())
     return result
 
@@ -163,7 +163,7 @@ def explain_alone(model: Any, pair: TinyPair) -> Any:
     family=st.sampled_from(FAMILIES),
     layers=st.tuples(st.integers(-1, 1), st.integers(-1, 1)),
     granularity=st.sampled_from(["element", "token"]),
-    stop=st.none() | st.tuples(st.sampled_from([RuntimeError, KeyboardInterrupt]), st.integers(1, 3)),
+    stop=st.none() | st.tuples(st.sampled_from([RuntimeError, KeyboardInterrupt]), st.integers(1, 8)),
     training=st.booleans(),
     double=st.booleans(),
 )
@@ -195,7 +195,7 @@ def test_whatever_happens_the_model_is_given_back(
             raise stop[0]
 
     expected: Any = pytest.raises(stop[0]) if stop is not None else nullcontext()
-    with expected, frozen(model, dtype=dtype):
+    with expected, explainer.at_work():
         explainer(make_batch(model, make_pairs(model, [3, 5])), explainer.optimizer(), backward)
-    assert calls == (3 if stop is None else stop[1])
+    assert calls == (8 if stop is None else stop[1])  # per step but the last, and tower: the information, one chunk
     assert_unchanged(model, before)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.frozen import frozen
 from m2ib_lightning.settings import BottleneckSettings, Modality
 from m2ib_lightning.statistics import Prior, Statistics
 from m2ib_lightning.towers import Encoder
@@ -58,7 +58,7 @@ def explain_tiny(
     settings = resolve(BottleneckSettings().override(values), encoder)
     explainer = Explainer(encoder, settings, seed=3, statistics=statistics)
     explainer.bottlenecks.to(dtype)
-    with frozen(model, dtype=dtype):
+    with explainer.at_work():
         return explainer(make_batch(model, pairs), explainer.optimizer())
 
 
@@ -74,8 +74,11 @@ def assert_equals_reference(
     patches = part.saliency.size
     kept = expected["saliency"][-patches:] if modality == "image" else expected["saliency"][pair.positions]
     assert relative_difference(part.saliency.ravel(), kept) < tolerance
-    for name in ("loss", "information", "similarity"):
-        assert relative_difference(getattr(part, name), expected[name]) < tolerance, name
+    assert relative_difference(part.information, expected["information"]) < tolerance
+    # A cosine and a loss may be near 0, and their unit is 1. (In one float32 case a gradient of 3e-8, no larger than
+    # Adam's epsilon, moves its gate by what rounding makes of it, and the cosine of 0.2 by 9e-5.)
+    for name in ("similarity", "loss"):
+        assert np.abs(getattr(part, name) - expected[name]).max() < tolerance, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from m2ib_lightning.families.parts import clip_block_parts
 from m2ib_lightning.families.registry import Family, Inputs, TowerSpec, patch_grid, register_family
 
 _LEGACY_EOS = 2
@@ -52,6 +53,7 @@ _IMAGE = TowerSpec(
     embedding_size=lambda model: model.config.projection_dim,
     prefix_tokens=1,
     grid=patch_grid,
+    parts=clip_block_parts,
 )
 
 _TEXT = TowerSpec(
@@ -64,6 +66,8 @@ _TEXT = TowerSpec(
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
     embedding_size=lambda model: model.config.projection_dim,
+    parts=clip_block_parts,
+    causal=True,
 )
 
 register_family("clip", Family(image=_IMAGE, text=_TEXT))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.families.parts import BlockParts
 from m2ib_lightning.registry import Registry
 
 Inputs = Mapping[str, Tensor]
@@ -32,6 +33,8 @@ class TowerSpec:
         embedding_size: model -> E.
         prefix_tokens: images: how many leading tokens are no patch (the class token).
         grid: images: (model, inputs) -> patches (high, wide).
+        parts: block -> what it is made of, so that the loop can run it faster; None where it is not of that kind.
+        causal: with ``parts``: whether a token reads only those before it.
     """
 
     embed: Callable[[Any, Inputs], Tensor]
@@ -45,6 +48,8 @@ class TowerSpec:
     embedding_size: Callable[[Any], int]
     prefix_tokens: int = 0
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
+    parts: Callable[[Any], BlockParts] | None = None
+    causal: bool = False
 
 
 def patch_grid(model: Any, inputs: Inputs) -> tuple[int, int]:

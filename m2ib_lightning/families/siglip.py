@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from m2ib_lightning.families.parts import clip_block_parts
 from m2ib_lightning.families.registry import Family, Inputs, TowerSpec, patch_grid, register_family
 
 
@@ -30,6 +31,7 @@ _IMAGE = TowerSpec(
     width=lambda model: model.config.vision_config.hidden_size,
     embedding_size=lambda model: model.config.vision_config.hidden_size,
     grid=patch_grid,
+    parts=clip_block_parts,
 )
 
 _TEXT = TowerSpec(
@@ -42,6 +44,7 @@ _TEXT = TowerSpec(
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
     embedding_size=lambda model: model.config.text_config.projection_size,
+    parts=clip_block_parts,
 )
 
 register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length"))

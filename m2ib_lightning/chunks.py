@@ -1,0 +1,59 @@
+"""What goes through a suffix at a time, so that memory is bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from m2ib_lightning.towers import Tower
+
+_CPU_ROWS = 2048
+_GPU_ROWS = 2**18
+_TENSORS_KEPT = 20
+"""Per block and row, what the backward pass needs takes about so many times D numbers."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some draws of some pairs, cut to the longest of the pairs."""
+
+    pairs: slice
+    draws: slice
+    tokens: int
+
+
+def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
+    """Cut B pairs of so many tokens with K draws each into chunks of at most ``max_rows`` rows.
+
+    A row is one token of one draw of one pair. Neighbours share a chunk while all their draws fit; a pair that is too
+    large alone has its draws cut, but never into less than one draw.
+
+    >>> [(c.pairs.start, c.pairs.stop, c.draws.start, c.draws.stop, c.tokens) for c in plan_chunks([5, 6, 30], 2, 24)]
+    [(0, 2, 0, 2, 6), (2, 3, 0, 1, 30), (2, 3, 1, 2, 30)]
+    """
+    chunks = []
+    start = 0
+    while start < len(lengths):
+        stop, longest = start + 1, lengths[start]
+        while stop < len(lengths) and (stop + 1 - start) * draws * max(longest, lengths[stop]) <= max_rows:
+            longest = max(longest, lengths[stop])
+            stop += 1
+        parts = min(draws, -(-draws * longest // max_rows)) if stop == start + 1 else 1
+        bounds = [draws * part // parts for part in range(parts + 1)]  # as even as can be
+        chunks += [
+            Chunk(slice(start, stop), slice(first, last), longest)
+            for first, last in zip(bounds, bounds[1:], strict=False)
+        ]
+        start = stop
+    return chunks
+
+
+def default_max_rows(tower: Tower, layer: int, dtype: torch.dtype, device: torch.device) -> int:
+    """So many rows that large matrix products are efficient; on a GPU, no more than half of its free memory holds."""
+    if device.type != "cuda":
+        return _CPU_ROWS
+    free, _ = torch.cuda.mem_get_info(device)
+    blocks = len(tower.blocks) - layer - 1
+    row = _TENSORS_KEPT * tower.width * dtype.itemsize * max(1, blocks)
+    return max(1, min(_GPU_ROWS, free // 2 // row))

@@ -1,0 +1,25 @@
+"""How the C library treats the memory of tensors on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT = 2**30
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory for the next tensor, up to 1 GiB, in place of giving it back to the kernel.
+
+    By default every large tensor is fresh memory, and the kernel clears it page by page when it is written: about a
+    tenth of the loop's time. Does nothing where there is no glibc, or where ``MALLOC_TRIM_THRESHOLD_`` or
+    ``MALLOC_MMAP_THRESHOLD_`` says what the user wants.
+    """
+    if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
