@@ -13,64 +13,93 @@ from transformers.activations import QuickGELUActivation
 from m2ib_lightning.families.parts import BlockParts
 
 _QUICK_GELU = 1.702
+_SHORT = 128
+"""On a CPU, attention over fewer tokens is faster written out than in the fused kernel."""
 
 
 class Block:
     r"""The same function as the model's own block, to rounding, in fewer passes over memory.
 
-    - q, k and v are one product.
+    - q, k and v are one product, and the queries come out scaled by :math:`d^{-1/2}`.
     - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702: one kernel, once the two factors
       are in the weights on either side.
 
     Args:
-        parts: of the model's block; their weights are copied.
+        parts: of the model's block, frozen.
         dtype: of the arithmetic.
     """
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
         quick = isinstance(parts.activation, QuickGELUActivation)
         factor = _QUICK_GELU if quick else 1.0
+        scale = (parts.query.out_features // parts.heads) ** -0.5
         self.heads = parts.heads
         self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
-        self.qkv = _Linear.joined([parts.query, parts.key, parts.value], dtype)
-        self.out = _Linear.joined([parts.out], dtype)
-        self.up = _Linear.joined([parts.up], dtype, weight=factor, bias=factor)
+        query, key, value = _scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)
+        self.qkv = _Linear(*(_joined(column) for column in zip(query, key, value, strict=True)), dtype)
+        self.out = _Linear(*_scaled(parts.out), dtype)
+        self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
         self.activation = F.silu if quick else parts.activation
-        self.down = _Linear.joined([parts.down], dtype, weight=1 / factor)
+        self.down = _Linear(*_scaled(parts.down, 1 / factor), dtype)
 
     def __call__(self, hidden: Tensor, causal: bool) -> Tensor:
         """All tokens: (N, T, D) to (N, T, D)."""
         rows, tokens, width = hidden.shape
         qkv = self.qkv(self.norm1(hidden)).view(rows, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        attended = _attention(*qkv.permute(2, 0, 3, 1, 4), causal)  # (N, H, T, d)
         return self._perceptron(hidden + self.out(attended.transpose(1, 2).flatten(2)))
-
-    def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
-        r"""The token that pooling reads alone: (N, T, D) and (N,) to (N, D).
-
-        The other tokens then need no query and no perceptron; nor, the map being linear, a key or a value. A score
-        :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` and a number that is the same for all t, which the
-        softmax forgets; and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
-        """
-        rows, tokens, width = hidden.shape
-        x = self.norm1(hidden)
-        weights = self.qkv.weight.view(3, self.heads, -1, width)  # (3, H, d, D)
-        biases = None if self.qkv.bias is None else self.qkv.bias.view(3, width)
-        query = F.linear(_at(x, position), weights[0].flatten(0, 1), None if biases is None else biases[0])
-        query = query.view(rows, self.heads, -1) * (width // self.heads) ** -0.5  # (N, H, d)
-        scores = torch.einsum("nhd,hde->nhe", query, weights[1]) @ x.transpose(1, 2)  # (N, H, T)
-        if causal:
-            later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
-            scores = scores.masked_fill(later[:, None], -torch.inf)
-        attention = scores.softmax(-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
-        attended = torch.einsum("nhe,hde->nhd", attention @ x, weights[2]).flatten(1)  # (N, D)
-        if biases is not None:
-            attended = attended + biases[2]
-        return self._perceptron(_at(hidden, position) + self.out(attended))
 
     def _perceptron(self, hidden: Tensor) -> Tensor:
         return hidden + self.down(self.activation(self.up(self.norm2(hidden))))
+
+
+class PooledBlock(Block):
+    r"""A tower's last block, computed for the one token that pooling reads.
+
+    The other tokens then need no query and no perceptron; nor, the map being linear, a key or a value. A score
+    :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` and a number that is the same for all t, which the softmax
+    forgets; and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
+    """
+
+    def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
+        super().__init__(parts, dtype)
+        width = self.qkv.weight.shape[1]
+        query, key, value = self.qkv.weight.view(3, -1, width)
+        biases = (None, None, None) if self.qkv.bias is None else self.qkv.bias.view(3, -1)
+        self.query = _Linear(query, biases[0], dtype)
+        self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
+        self.value_bias = biases[2]
+
+    def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
+        """(N, T, D) and the token's position (N,) to (N, D)."""
+        rows, tokens, _ = hidden.shape
+        x = self.norm1(hidden)
+        query = self.query(_at(x, position)).view(rows, self.heads, -1)  # (N, H, d)
+        scores = torch.einsum("nhd,hde->nhe", query, self.key) @ x.transpose(1, 2)  # (N, H, T)
+        if causal:
+            later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
+            scores = scores.masked_fill(later[:, None], -torch.inf)
+        attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
+        if self.value_bias is not None:
+            attended = attended + self.value_bias
+        return self._perceptron(_at(hidden, position) + self.out(attended))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    """Softmax attention of scaled queries, (N, H, T, d) each."""
+    tokens = query.shape[-2]
+    narrow = query.dtype.itemsize < 4  # the fused kernel's backward pass is ten times slower then [CPU, torch 2.13]
+    if query.device.type != "cpu" or not (narrow or tokens < _SHORT):
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
+    scores = query @ key.transpose(-1, -2)
+    if causal:
+        later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return _softmax(scores) @ value
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
 def _at(hidden: Tensor, position: Tensor) -> Tensor:
@@ -79,19 +108,23 @@ def _at(hidden: Tensor, position: Tensor) -> Tensor:
     return hidden.gather(1, index).squeeze(1)
 
 
+def _scaled(linear: nn.Linear, weight: float = 1.0, bias: float = 1.0) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, each multiplied; the model's own tensors where the factor is 1."""
+    weights, biases = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+    return weights if weight == 1 else weights * weight, biases if biases is None or bias == 1 else biases * bias
+
+
+def _joined(tensors: tuple[Tensor | None, ...]) -> Tensor | None:
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(there) if there else None
+
+
 class _Linear:
-    """A frozen linear map."""
+    """A frozen linear map: ``weight`` (out, in), ``bias`` (out,) or None."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight = weight
-        self.bias = bias
-
-    @classmethod
-    def joined(cls, layers: list[nn.Linear], dtype: torch.dtype, *, weight: float = 1.0, bias: float = 1.0) -> _Linear:
-        """One product in place of several, scaled."""
-        weights = torch.cat([layer.weight for layer in layers]).detach() * weight
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        return cls(weights.to(dtype), (torch.cat(biases).detach() * bias).to(dtype) if biases else None)
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.weight = weight.to(dtype)
+        self.bias = None if bias is None else bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -102,7 +135,7 @@ class _Norm:
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
         self.shape = norm.normalized_shape
-        self.weight, self.bias = (parameter.detach().to(dtype, copy=True) for parameter in (norm.weight, norm.bias))
+        self.weight, self.bias = (parameter.detach().to(dtype) for parameter in (norm.weight, norm.bias))
         self.eps = norm.eps
 
     def __call__(self, x: Tensor) -> Tensor:

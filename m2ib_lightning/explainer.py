@@ -24,7 +24,7 @@ from m2ib_lightning.optimise import Backward, Problem, Trace, optimise
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
-from m2ib_lightning.suffix import Suffix
+from m2ib_lightning.suffix import Suffix, make_suffix
 from m2ib_lightning.towers import Encoder, Hidden, Tower
 
 _HALF_LOSS_SCALE = 2.0**12
@@ -178,7 +178,7 @@ class Explainer:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
         key = (modality, dtype)
         if key not in self._suffixes:
-            self._suffixes[key] = Suffix(self.encoder.towers[modality], self._layer(modality), dtype)
+            self._suffixes[key] = make_suffix(self.encoder.towers[modality], self._layer(modality), dtype)
         return self._suffixes[key]
 
     def _get(self, modality: Modality) -> InformationBottleneck:

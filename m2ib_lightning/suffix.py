@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from m2ib_lightning.blocks import Block
+from m2ib_lightning.blocks import Block, PooledBlock
 from m2ib_lightning.towers import Hidden, Tower
 
 
-class Suffix:
-    """The blocks after ``layer``, the final norm and the projection, with the blocks' weights made ready once.
+def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
+    """The rest of a frozen tower after ``layer``, its arithmetic in ``dtype``: the fast one if its family allows it."""
+    return Suffix(tower, layer, dtype) if tower.spec.parts is None else ReadySuffix(tower, layer, dtype)
 
-    A family that does not say what its blocks are made of (``TowerSpec.parts``) runs its own, under autocast.
+
+class Suffix:
+    """The blocks after ``layer``, the final norm and the projection, as the model has them, under autocast.
 
     Args:
         tower: of the frozen model.
         layer: where it is cut.
-        dtype: of the blocks' arithmetic; None for the type of the weights.
+        dtype: of the arithmetic.
     """
 
-    def __init__(self, tower: Tower, layer: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, tower: Tower, layer: int, dtype: torch.dtype) -> None:
         self.tower = tower
         self.layer = layer
-        self.dtype = tower.dtype if dtype is None else dtype
-        parts = tower.spec.parts
-        self.blocks = None if parts is None else [Block(parts(b), self.dtype) for b in tower.blocks[layer + 1 :]]
+        self.dtype = dtype
 
     @torch.no_grad()
     def embed(self, hidden: Hidden) -> Tensor:
@@ -38,15 +40,34 @@ class Suffix:
     def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
         """(N, T, D), and (N,) the token that pooling reads, to (N, E) in the type of the weights."""
         own = self.tower.dtype
-        with torch.autocast(hidden.device.type, self.dtype if self.dtype != own else None, enabled=self.dtype != own):
-            if self.blocks is None:
-                return self.tower.suffix(hidden.to(own), self.layer, pooled).to(own)
-            spec = self.tower.spec
-            hidden = hidden.to(self.dtype)
-            for block in self.blocks if pooled is None else self.blocks[:-1]:
-                hidden = block(hidden, spec.causal)
-            if pooled is None:  # the head reads every token
-                return spec.head(self.tower.model, hidden.to(own)).to(own)
-            vector = self.blocks[-1].pooled(hidden, pooled, spec.causal)  # (N, D)
+        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != own):
+            return self.tower.suffix(hidden.to(own), self.layer, pooled).to(own)
+
+
+class ReadySuffix(Suffix):
+    """The same for a family that says what its blocks are made of (``TowerSpec.parts``): their weights are made ready.
+
+    Only blocks change: the final norm and the projection are the model's, in the type of its weights where they get
+    one token, under autocast where they read them all.
+    """
+
+    def __init__(self, tower: Tower, layer: int, dtype: torch.dtype) -> None:
+        super().__init__(tower, layer, dtype)
+        assert tower.spec.parts is not None
+        parts = [tower.spec.parts(block) for block in tower.blocks[layer + 1 :]]
+        self.last = None if tower.spec.pooled is None else PooledBlock(parts.pop(), dtype)
+        self.blocks = [Block(part, dtype) for part in parts]
+
+    @override
+    def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+        spec, own = self.tower.spec, self.tower.dtype
         with torch.autocast(hidden.device.type, enabled=False):
-            return spec.head(self.tower.model, vector.to(own))
+            hidden = hidden.to(self.dtype)
+            for block in self.blocks:
+                hidden = block(hidden, spec.causal)
+            if self.last is not None:
+                assert pooled is not None
+                vector = self.last.pooled(hidden, pooled, spec.causal)  # (N, D)
+                return spec.head(self.tower.model, vector.to(own))
+        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != own):
+            return spec.head(self.tower.model, hidden.to(own)).to(own)
