@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.families import register_family as register_family
     from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.module import M2IBModule as M2IBModule
+    from m2ib_lightning.precision import half_precision as half_precision
     from m2ib_lightning.settings import BottleneckSettings as BottleneckSettings
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "M2IBModule": "module",
     "ScenesDataModule": "datamodules",
     "explain": "api",
+    "half_precision": "precision",
     "load_model": "models",
     "register_datamodule": "datamodules",
     "register_family": "families",

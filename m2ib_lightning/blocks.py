@@ -35,8 +35,9 @@ class Block:
         scale = (parts.query.out_features // parts.heads) ** -0.5
         self.heads = parts.heads
         self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
-        query, key, value = _scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)
-        self.qkv = _Linear(*(_joined(column) for column in zip(query, key, value, strict=True)), dtype)
+        three = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
+        biases = [bias for _, bias in three if bias is not None]
+        self.qkv = _Linear(torch.cat([weight for weight, _ in three]), torch.cat(biases) if biases else None, dtype)
         self.out = _Linear(*_scaled(parts.out), dtype)
         self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
         self.activation = F.silu if quick else parts.activation
@@ -46,7 +47,8 @@ class Block:
         """All tokens: (N, T, D) to (N, T, D)."""
         rows, tokens, width = hidden.shape
         qkv = self.qkv(self.norm1(hidden)).view(rows, tokens, 3, self.heads, width // self.heads)
-        attended = _attention(*qkv.permute(2, 0, 3, 1, 4), causal)  # (N, H, T, d)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
+        attended = _attention(query, key, value, causal)
         return self._perceptron(hidden + self.out(attended.transpose(1, 2).flatten(2)))
 
     def _perceptron(self, hidden: Tensor) -> Tensor:
@@ -112,11 +114,6 @@ def _scaled(linear: nn.Linear, weight: float = 1.0, bias: float = 1.0) -> tuple[
     """Weight and bias, each multiplied; the model's own tensors where the factor is 1."""
     weights, biases = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     return weights if weight == 1 else weights * weight, biases if biases is None or bias == 1 else biases * bias
-
-
-def _joined(tensors: tuple[Tensor | None, ...]) -> Tensor | None:
-    there = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(there) if there else None
 
 
 class _Linear:

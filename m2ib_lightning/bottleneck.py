@@ -86,14 +86,14 @@ class InformationBottleneck(nn.Module):
         return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())
 
     def part(self, pairs: slice, tokens: int) -> Tensor:
-        """Some pairs' alphas, to be differentiated alone: a leaf whose gradient is added to that part of alpha's.
+        """Some pairs' alphas, to be differentiated alone (a slice of ``alpha`` would have a gradient of alpha's size)."""
+        return self.alpha.detach()[pairs, :tokens].clone().requires_grad_()
 
-        ``alpha.grad`` must be there already; a slice taken by autograd would fill a gradient of alpha's whole size.
-        """
-        part = self.alpha.detach()[pairs, :tokens].requires_grad_()
-        if self.alpha.grad is not None:
-            part.grad = self.alpha.grad[pairs, :tokens]
-        return part
+    def add_gradient(self, part: Tensor, pairs: slice) -> None:
+        """Add what ``part`` has gathered to those pairs' place in ``alpha.grad``, which must be there."""
+        assert self.alpha.grad is not None
+        assert part.grad is not None
+        self.alpha.grad[pairs, : part.shape[1]] += part.grad
 
     def forward(self, whitened: Tensor, noise: Tensor, alpha: Tensor | None = None) -> Tensor:
         """The draws t_k.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -39,12 +40,10 @@ def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
         while stop < len(lengths) and (stop + 1 - start) * draws * max(longest, lengths[stop]) <= max_rows:
             longest = max(longest, lengths[stop])
             stop += 1
-        parts = min(draws, -(-draws * longest // max_rows)) if stop == start + 1 else 1
+        largest = max(1, max_rows // longest) if stop == start + 1 else draws
+        parts = -(-draws // largest)
         bounds = [draws * part // parts for part in range(parts + 1)]  # as even as can be
-        chunks += [
-            Chunk(slice(start, stop), slice(first, last), longest)
-            for first, last in zip(bounds, bounds[1:], strict=False)
-        ]
+        chunks += [Chunk(slice(start, stop), slice(first, last), longest) for first, last in pairwise(bounds)]
         start = stop
     return chunks
 

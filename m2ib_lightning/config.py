@@ -18,6 +18,7 @@ class ModelConfig:
     """Which model is explained."""
 
     name: str = _key("scenes", "the bundled model 'scenes', a local Hugging Face folder, or a hub id")
+    compile: bool = _key(False, "compile the loop with torch.compile: a minute at the start, gains nothing on a CPU")
 
 
 @dataclass

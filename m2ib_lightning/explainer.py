@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.bottleneck import InformationBottleneck
 from m2ib_lightning.chunks import default_max_rows, plan_chunks
+from m2ib_lightning.compilation import check_compiler
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.memory import keep_freed_memory
 from m2ib_lightning.noise import NoiseBank
-from m2ib_lightning.optimise import Backward, Problem, Trace, optimise
+from m2ib_lightning.optimise import Backward, Problem, Run, Trace, optimise
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
@@ -46,6 +48,14 @@ def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSetting
     return settings.override({str(modality): {"layer": layer} for modality, layer in layers.items()})
 
 
+class _Ready(NamedTuple):
+    """A suffix, the same as the loop runs it (compiled, perhaps), and how many rows go through it at a time."""
+
+    suffix: Suffix
+    run: Run
+    max_rows: int
+
+
 class Explainer:
     """Optimises the bottlenecks of both towers for a batch of pairs, inside ``at_work``.
 
@@ -56,6 +66,7 @@ class Explainer:
         settings: with layers resolved.
         seed: keys the noise.
         statistics: priors for the towers with ``prior="data"``.
+        compile: whether ``torch.compile`` compiles the body of the loop.
 
     Attributes:
         bottlenecks: one ``InformationBottleneck`` per tower; their alphas are all that is trained.
@@ -65,7 +76,13 @@ class Explainer:
     """
 
     def __init__(
-        self, encoder: Encoder, settings: BottleneckSettings, *, seed: int = 0, statistics: Statistics | None = None
+        self,
+        encoder: Encoder,
+        settings: BottleneckSettings,
+        *,
+        seed: int = 0,
+        statistics: Statistics | None = None,
+        compile: bool = False,
     ) -> None:
         statistics = statistics or Statistics()
         missing = needed(settings, statistics)
@@ -82,7 +99,8 @@ class Explainer:
             m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
             for m, tower in encoder.towers.items()
         }
-        self._suffixes: dict[tuple[Modality, torch.dtype], Suffix] | None = None
+        self._compile = compile
+        self._ready: dict[tuple[Modality, torch.dtype], _Ready] | None = None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -90,12 +108,14 @@ class Explainer:
         alpha = next(self.bottlenecks.parameters())
         if alpha.device.type == "cpu":
             keep_freed_memory()
+        if self._compile:
+            check_compiler(alpha.device)
         with frozen(self.encoder.model, alpha.device, alpha.dtype):
-            self._suffixes = {}
+            self._ready = {}
             try:
                 yield
             finally:
-                self._suffixes = None
+                self._ready = None
 
     def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
         tower, width = self.settings.tower(modality), self.encoder.towers[modality].width
@@ -146,7 +166,7 @@ class Explainer:
         modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
         for modality in modalities:
             hidden[modality] = self.encoder.towers[modality].prefix(batch.inputs[modality], self._layer(modality))
-            embeddings[modality] = self._suffix(modality).embed(hidden[modality])
+            embeddings[modality] = self._prepared(modality).suffix.embed(hidden[modality])
         image = embeddings["image"]
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
@@ -155,31 +175,32 @@ class Explainer:
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
-        suffix, draws = self._suffix(modality), self.settings.noise_samples
+        ready, draws = self._prepared(modality), self.settings.noise_samples
         self._get(modality).reset(*hidden.z.shape[:2])
-        max_rows = self.settings.max_rows or default_max_rows(suffix.tower, suffix.layer, suffix.dtype, hidden.z.device)
         return Problem(
-            suffix,
+            ready.run,
             self._get(modality),
             hidden,
             target,
             self._noise[modality],
             draws,
-            plan_chunks(hidden.valid.sum(-1).tolist(), draws, max_rows),
-            _HALF_LOSS_SCALE if suffix.dtype == torch.float16 else 1.0,
+            plan_chunks(hidden.valid.sum(-1).tolist(), draws, ready.max_rows),
+            _HALF_LOSS_SCALE if ready.suffix.dtype == torch.float16 else 1.0,
         )
 
-    def _suffix(self, modality: Modality) -> Suffix:
-        """Made once per run and type of arithmetic."""
-        if self._suffixes is None:
+    def _prepared(self, modality: Modality) -> _Ready:
+        """Made once per run, tower and type of arithmetic."""
+        if self._ready is None:
             raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
-        alpha = self._get(modality).alpha
+        alpha, tower, layer = self._get(modality).alpha, self.encoder.towers[modality], self._layer(modality)
         device = alpha.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
-        key = (modality, dtype)
-        if key not in self._suffixes:
-            self._suffixes[key] = make_suffix(self.encoder.towers[modality], self._layer(modality), dtype)
-        return self._suffixes[key]
+        if (modality, dtype) not in self._ready:
+            suffix = make_suffix(tower, layer, dtype)
+            run: Run = torch.compile(suffix.__call__) if self._compile else suffix
+            max_rows = self.settings.max_rows or default_max_rows(tower, layer, dtype, alpha.device)
+            self._ready[modality, dtype] = _Ready(suffix, run, max_rows)
+        return self._ready[modality, dtype]
 
     def _get(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]

@@ -12,6 +12,7 @@ from typing_extensions import override
 from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.precision import check_precision
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.statistics import Statistics
 
@@ -28,6 +29,7 @@ class M2IBModule(LightningModule):
         settings: None for what the model's folder recommends, else the published ones.
         seed: keys the noise.
         statistics: priors for ``prior="data"``; those of the model's folder are known already.
+        compile: whether ``torch.compile`` compiles the body of the loop.
 
     Raises:
         M2IBError: on a layer out of range, or a prior without statistics.
@@ -40,11 +42,14 @@ class M2IBModule(LightningModule):
         *,
         seed: int = 0,
         statistics: Statistics | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         resolved = resolve(settings or model.preset, model.encoder)
-        self.explainer = Explainer(model.encoder, resolved, seed=seed, statistics=statistics or model.statistics)
+        self.explainer = Explainer(
+            model.encoder, resolved, seed=seed, statistics=statistics or model.statistics, compile=compile
+        )
         self.bottlenecks = self.explainer.bottlenecks
         self.save_hyperparameters({"model": model.name, "seed": seed, "bottleneck": resolved.to_dict()})
         self._lent = ExitStack()
@@ -59,6 +64,7 @@ class M2IBModule(LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        check_precision(self.trainer.precision_plugin)
         self._lent.enter_context(self.explainer.at_work())
 
     @override

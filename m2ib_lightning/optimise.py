@@ -18,6 +18,8 @@ from m2ib_lightning.settings import Modality
 from m2ib_lightning.towers import Hidden
 
 Backward = Callable[[Tensor], None]
+Run = Callable[[Tensor, Tensor | None], Tensor]
+"""(N, T, D) and (N,) the token that pooling reads, to (N, E): the frozen rest of a tower."""
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Problem:
     """What is optimised in one tower, for a batch of B pairs.
 
     Attributes:
-        suffix: (N, T, D) and (N,) the token that pooling reads, to (N, E): the frozen rest of the tower.
+        suffix: the frozen rest of the tower.
         bottleneck: reset to this batch.
         hidden: the clean pair at the cut.
         target: (B, E), the other tower's clean embedding.
@@ -36,7 +38,7 @@ class Problem:
             they are used: in float16 they would vanish. A pair whose gradient overflows fails alone.
     """
 
-    suffix: Callable[[Tensor, Tensor | None], Tensor]
+    suffix: Run
     bottleneck: InformationBottleneck
     hidden: Hidden
     target: Tensor
@@ -65,19 +67,20 @@ class Problem:
             noise = self.noise(step, self.whitened.shape[1], self.whitened)
             similarity = torch.zeros_like(mean)
             for chunk in self.chunks:
-                part = self._similarity(chunk, noise)
+                gates = self.bottleneck.part(chunk.pairs, chunk.tokens)
+                part = self._similarity(chunk, gates, noise)
                 if backward is not None:
                     backward(-self.loss_scale * part.sum())
+                    self.bottleneck.add_gradient(gates, chunk.pairs)
                 similarity[chunk.pairs] += part.detach()
             if alpha.grad is not None and self.loss_scale != 1:
                 alpha.grad /= self.loss_scale
         return information.detach().sum(-1), Terms(beta * mean.detach() - similarity, mean.detach(), similarity)
 
-    def _similarity(self, chunk: Chunk, noise: Tensor) -> Tensor:
+    def _similarity(self, chunk: Chunk, gates: Tensor, noise: Tensor) -> Tensor:
         """The chunk's share of each pair's mean cosine."""
-        alpha = self.bottleneck.part(chunk.pairs, chunk.tokens)
         whitened = self.whitened[chunk.pairs, : chunk.tokens]
-        draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], alpha)  # (b, k, T, D)
+        draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], gates)  # (b, k, T, D)
         pairs, count = draws.shape[:2]
         pooled = None if self.hidden.pooled is None else self.hidden.pooled[chunk.pairs].repeat_interleave(count)
         embeddings = self.suffix(draws.flatten(0, 1), pooled).to(self.target.dtype).view(pairs, count, -1)  # (b, k, E)

@@ -90,7 +90,7 @@ class PairBatch:
     Not a dataclass on purpose: Lightning would look into one and copy every picture.
 
     Args:
-        pairs: B of them, in the order of the tensors.
+        pairs: B of them, in the order of the tensors (by the length of the caption, if ``Preparer`` made it).
         failed: pairs with an error, not in the tensors.
         image_inputs: ``pixel_values`` (B, 3, H, W).
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
@@ -115,6 +115,11 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def first(self, count: int) -> list[int]:
+        """Where the first ``count`` pairs, in source order, stand in the tensors."""
+        places = {pair.key: place for place, pair in enumerate(self.pairs)}
+        return [places[key] for key in self.order if key in places][:count]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """The batch with its tensors on a device (Lightning calls this)."""

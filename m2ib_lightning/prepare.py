@@ -111,8 +111,12 @@ class Preparer:
         }
 
     def collate(self, items: Sequence[PreparedPair | Pair]) -> PairBatch:
-        """One batch, captions padded on the right; without captions, images only."""
+        """One batch, captions padded on the right; without captions, images only.
+
+        Pairs stand by the length of their captions, so that neighbours, which share a chunk, need little padding.
+        """
         good = [item for item in items if isinstance(item, PreparedPair)]
+        good.sort(key=lambda item: len(item.input_ids))
         failed = [item for item in items if isinstance(item, Pair)]
         order = [(item.pair if isinstance(item, PreparedPair) else item).key for item in items]
         if not good:

@@ -137,7 +137,8 @@ def calibrate(
         for modality, layer in layers.items():
             if take:
                 hidden = encoder.towers[modality].prefix(batch.inputs[modality], layer)
-                moments[modality].add(_finite(hidden.z[:take], hidden.valid[:take]))
+                first = batch.first(take)
+                moments[modality].add(_finite(hidden.z[first], hidden.valid[first]))
         seen += take
         if seen == limit:
             break

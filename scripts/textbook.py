@@ -40,9 +40,7 @@ def explain_textbook(
     with _inserted(tower.encoder.layers[ours.layer], bottleneck):
         for step in range(settings.steps):
             bottleneck.step = step
-            output = model(
-                pixel_values=pixel_values.expand(draws, -1, -1, -1), input_ids=input_ids.expand(draws, -1)
-            )
+            output = model(pixel_values=pixel_values.expand(draws, -1, -1, -1), input_ids=input_ids.expand(draws, -1))
             similarity = F.cosine_similarity(output.image_embeds, output.text_embeds).mean()
             loss = ours.beta * bottleneck.information.mean() - similarity
             if optimizer is None:

@@ -36,7 +36,6 @@ MISTAKES = [
     (["trainer.gradient_clip_val=1"], "clipping would couple the pairs"),
     (["trainer.precision=bf16-true"], "must stay float32; use bf16-mixed"),
     (["trainer.precision=16-true"], "must stay float32; use bf16-mixed"),
-    (["trainer.precision=16-mixed"], "use bf16-mixed"),
     (["trainer.strategy=ddp"], "trainer.strategy='ddp' is refused"),
     (["trainer.devices=2"], "trainer.devices=2 is refused"),
     (["trainer.max_steps=3"], "data.limit explains only the first so many"),

@@ -71,7 +71,7 @@ def attribute(config: Config) -> int:
         except BaseException:
             run.discard()
             raise
-        module = M2IBModule(model, settings, seed=config.seed, statistics=statistics)
+        module = M2IBModule(model, settings, seed=config.seed, statistics=statistics, compile=config.model.compile)
         run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
         print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
         try:

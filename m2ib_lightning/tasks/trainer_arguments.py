@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.precision import half_precision
 
 _OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
 _HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}  # Lightning's own defaults
@@ -33,8 +34,6 @@ _REASONS = {
 _PRECISIONS = {
     "16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
     "bf16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
-    "16-mixed": "its gradient scaler skips the step of every pair when one overflows; use bf16-mixed",
-    "16": "its gradient scaler skips the step of every pair when one overflows; use bf16-mixed",
 }
 _ONE_DEVICE = "this version explains on one device; split the table and start one run for each"
 
@@ -57,9 +56,14 @@ def trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("strategy", "auto") != "auto":
         raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_ONE_DEVICE}")
     arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
+    half = str(arguments.get("precision")) in ("16", "16-mixed")
+    if half:
+        del arguments["precision"]
     try:
-        Trainer(**arguments, logger=False)
+        trainer = Trainer(**arguments, logger=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(f"lightning.Trainer refuses {given}: {first}") from None
+    if half:
+        arguments["plugins"] = [half_precision(trainer.strategy.root_device.type)]
     return arguments

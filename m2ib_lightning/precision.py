@@ -1,0 +1,35 @@
+"""Half precision without a gradient scaler that all pairs share."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
+
+from m2ib_lightning.errors import M2IBError
+
+
+def half_precision(device: str) -> MixedPrecision:
+    """``16-mixed`` for a ``Trainer`` that fits ``M2IBModule``, on ``"cuda"`` or ``"cpu"``.
+
+    Lightning's own ``16-mixed`` has a scaler that skips the step of every pair when the gradient of one overflows, and
+    on a CPU it becomes bfloat16. This one leaves scaling to the loop, which multiplies each pair's loss by a constant
+    and divides its gradient by it, so that only the pair concerned fails.
+
+    >>> half_precision("cpu").scaler.is_enabled()
+    False
+    """
+    return MixedPrecision("16-mixed", device, scaler=torch.amp.GradScaler(device, enabled=False))
+
+
+def check_precision(plugin: Precision) -> None:
+    """Refuse a scaler that would couple the pairs.
+
+    Raises:
+        M2IBError: if the plugin has one.
+    """
+    scaler = getattr(plugin, "scaler", None)
+    if scaler is not None and scaler.is_enabled():
+        raise M2IBError(
+            "Trainer(precision='16-mixed') has a gradient scaler that skips the step of every pair when one overflows. "
+            "Give it plugins=[m2ib_lightning.half_precision('cuda')] in place of precision=."
+        )
