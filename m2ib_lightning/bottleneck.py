@@ -86,7 +86,7 @@ class InformationBottleneck(nn.Module):
         return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())
 
     def part(self, pairs: slice, tokens: int) -> Tensor:
-        """Some pairs' alphas, to be differentiated alone (a slice of ``alpha`` would have a gradient of alpha's size)."""
+        """Some pairs' alphas, to be differentiated alone: the gradient of a slice would be of alpha's size."""
         return self.alpha.detach()[pairs, :tokens].clone().requires_grad_()
 
     def add_gradient(self, part: Tensor, pairs: slice) -> None:

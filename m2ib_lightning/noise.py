@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,32 @@ def draw_noise(seed: int, modality: Modality, step: int, shape: tuple[int, int, 
     """
     sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), step])
     return torch.from_numpy(np.random.default_rng(sequence).standard_normal(shape, dtype=np.float32))
+
+
+class NoiseCache:
+    """The latest draws, for all runs of this process: a second ``explain`` need not draw again.
+
+    Args:
+        budget: how many bytes are kept.
+    """
+
+    def __init__(self, budget: int = 256 * 2**20) -> None:
+        self.budget = budget
+        self._kept: OrderedDict[tuple[int, Modality, int, tuple[int, int, int]], Tensor] = OrderedDict()
+
+    def __call__(self, seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
+        """As ``draw_noise``; do not write to it."""
+        key = (seed, modality, step, shape)
+        noise = self._kept.pop(key, None)
+        if noise is None:
+            noise = draw_noise(*key)
+        self._kept[key] = noise
+        while sum(tensor.nbytes for tensor in self._kept.values()) > self.budget:
+            self._kept.popitem(last=False)
+        return noise
+
+
+_drawn = NoiseCache()
 
 
 class NoiseBank:
@@ -44,7 +72,7 @@ class NoiseBank:
         """(K, tokens, D), in the type and on the device of ``like``."""
         noise = self._kept.get(step)
         if noise is None or noise.device != like.device or noise.dtype != like.dtype:
-            noise = draw_noise(self.seed, self.modality, step, self.shape).to(like)
+            noise = _drawn(self.seed, self.modality, step, self.shape).to(like)
             if (len(self._kept) + 1) * noise.numel() * noise.element_size() <= self._budget:
                 self._kept[step] = noise
         return noise[:, :tokens]

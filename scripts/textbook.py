@@ -7,79 +7,105 @@ Legend: K noise draws, T tokens, D width.
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from m2ib_lightning.noise import draw_noise
-from m2ib_lightning.settings import BottleneckSettings, Modality
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 
 
-def explain_textbook(
-    model: Any, pixel_values: Tensor, input_ids: Tensor, modality: Modality, settings: BottleneckSettings
-) -> Tensor:
-    """Explain one tower of one pair, element gates and unit prior: saliency (T,) in nats.
+@dataclass
+class TextbookRun:
+    """What came of it.
+
+    Attributes:
+        saliency: nats of the patches, and of the words (special tokens left out).
+        times: per tower, the seconds of each step.
+    """
+
+    saliency: list[NDArray[np.float32]] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
+
+    @property
+    def step_seconds(self) -> float:
+        """One step of each tower: the medians without the first steps, which allocate the gradients."""
+        return sum(statistics.median(times[1:] or times) for times in self.times)
+
+
+def explain_textbook(model: Any, pixel_values: Tensor, input_ids: Tensor, settings: BottleneckSettings) -> TextbookRun:
+    """Explain one pair with a CLIP model, element gates and unit prior.
 
     Args:
         model: a Hugging Face CLIP model.
         pixel_values: (1, 3, H, W).
         input_ids: (1, T), without padding.
-        modality: which tower is explained.
         settings: with layers resolved.
     """
+    run = TextbookRun()
+    for modality in MODALITIES:
+        saliency, times = _explain_tower(model, pixel_values, input_ids, modality, settings)
+        run.saliency.append((saliency[1:] if modality == "image" else saliency[1:-1]).cpu().numpy())
+        run.times.append(times)
+    model.zero_grad(set_to_none=True)
+    return run
+
+
+def _explain_tower(
+    model: Any, pixel_values: Tensor, input_ids: Tensor, modality: Modality, settings: BottleneckSettings
+) -> tuple[Tensor, list[float]]:
     tower = model.vision_model if modality == "image" else model.text_model
-    ours = settings.tower(modality)
-    bottleneck = _Bottleneck(settings, modality, tower.config.hidden_size, _positions(model, modality))
-    optimizer: torch.optim.Adam | None = None
-    draws = settings.noise_samples
-    assert ours.layer is not None
-    with _inserted(tower.encoder.layers[ours.layer], bottleneck):
+    layer, beta, draws = settings.tower(modality).layer, settings.tower(modality).beta, settings.noise_samples
+    assert layer is not None
+    hidden = pixel_values.shape[-1] // tower.config.patch_size if modality == "image" else 0
+    tokens = hidden**2 + 1 if modality == "image" else input_ids.shape[1]
+    bottleneck = _Bottleneck(settings, modality, tokens, tower.config).to(pixel_values.device)
+    optimizer = torch.optim.Adam([bottleneck.alpha], lr=settings.lr)
+    times = []
+    with _inserted(tower.encoder.layers[layer], bottleneck):
         for step in range(settings.steps):
+            start = time.perf_counter()
             bottleneck.step = step
             output = model(pixel_values=pixel_values.expand(draws, -1, -1, -1), input_ids=input_ids.expand(draws, -1))
             similarity = F.cosine_similarity(output.image_embeds, output.text_embeds).mean()
-            loss = ours.beta * bottleneck.information.mean() - similarity
-            if optimizer is None:
-                optimizer = torch.optim.Adam([bottleneck.alpha], lr=settings.lr)
+            loss = beta * bottleneck.information.mean() - similarity
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return bottleneck.information.detach()[0].sum(-1)
+            loss.item()  # waits for the device
+            times.append(time.perf_counter() - start)
+    return bottleneck.information.detach()[0].sum(-1), times
 
 
 class _Bottleneck(nn.Module):
-    """A hook on a block: keeps its output's information and lets a noisy copy through."""
+    """Keeps the information of a block's output and lets a noisy copy through."""
 
-    def __init__(self, settings: BottleneckSettings, modality: Modality, width: int, positions: int) -> None:
+    def __init__(self, settings: BottleneckSettings, modality: Modality, tokens: int, config: Any) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.empty(0))
-        self.settings = settings
+        width = config.hidden_size
+        positions = tokens if modality == "image" else config.max_position_embeddings
+        self.alpha = nn.Parameter(torch.full((tokens, width), settings.initial_alpha))
         self.modality: Modality = modality
-        self.noise_shape = (settings.noise_samples, positions, width)
+        self.shape = (settings.noise_samples, positions, width)
         self.step = 0
         self.information = torch.empty(0)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(K, T, D) to (K, T, D)."""
-        if self.alpha.numel() == 0:
-            self.alpha.data = torch.full_like(hidden[0], self.settings.initial_alpha)
         lambda_ = torch.sigmoid(self.alpha)
         mean, variance = lambda_ * hidden, (1 - lambda_) ** 2
-        noise = draw_noise(self.settings_seed, self.modality, self.step, self.noise_shape)[:, : hidden.shape[1]]
         self.information = -0.5 * (1 + torch.log(variance) - mean**2 - variance)
+        noise = draw_noise(0, self.modality, self.step, self.shape)[:, : hidden.shape[1]]
         return mean + torch.sqrt(variance) * noise.to(hidden)
-
-    settings_seed = 0
-
-
-def _positions(model: Any, modality: Modality) -> int:
-    if modality == "image":
-        return int(model.vision_model.embeddings.num_positions)
-    return int(model.config.text_config.max_position_embeddings)
 
 
 @contextmanager

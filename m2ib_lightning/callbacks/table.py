@@ -23,7 +23,7 @@ class TableWriter(ResultsCallback):
         seconds: after how long a part is written whatever its size.
     """
 
-    def __init__(self, folder: Path, rows: int = 1024, seconds: float = 30.0) -> None:
+    def __init__(self, folder: Path, rows: int = 512, seconds: float = 30.0) -> None:
         self.folder = folder
         self.rows = rows
         self.seconds = seconds

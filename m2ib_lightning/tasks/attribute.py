@@ -31,6 +31,7 @@ from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.module import M2IBModule
+from m2ib_lightning.precision import speed_on_cpu
 from m2ib_lightning.run_directory import RunDirectory, create_run_directory
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.statistics import Statistics, calibrate, needed
@@ -71,6 +72,7 @@ def attribute(config: Config) -> int:
         except BaseException:
             run.discard()
             raise
+        _mention_slow_precision(trainer)
         module = M2IBModule(model, settings, seed=config.seed, statistics=statistics, compile=config.model.compile)
         run.config.write_text(_resolved(config, settings, statistics), encoding="utf-8")
         print(f"{len(datamodule)} pairs, model {config.model.name}, run directory {run.path}", flush=True)
@@ -82,6 +84,19 @@ def attribute(config: Config) -> int:
         except OSError as error:
             raise M2IBError(f"writing to {run.path} failed: {error}. What was written before is there.") from error
     return _closing_words(run, summary)
+
+
+def _mention_slow_precision(trainer: Trainer) -> None:
+    """On a CPU, half precision pays only where there are fast instructions for it."""
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision in types:
+        speed = speed_on_cpu(types[trainer.precision])
+        if speed < 1:
+            print(
+                f"note: on this processor matrix products are {1 / speed:.1f} times slower in {trainer.precision} "
+                "than in float32; trainer.precision=32-true would be faster",
+                file=sys.stderr,
+            )
 
 
 def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:

@@ -1,0 +1,71 @@
+"""What the benchmark says of the machine: its name and instructions, its matrix-product peak, the memory in use."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+_INTERESTING = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "asimd", "bf16", "sve")
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """Name, cores and the instructions that matter."""
+    facts: dict[str, str | int] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        return facts | {"name": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in found.items()}
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return facts | {"name": name, "flags": " ".join(flag for flag in _INTERESTING if flag in flags)}
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, until the device is done with it."""
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a large square matrix product: the best of a few."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(6))
+
+
+class PeakMemory:
+    """Bytes at the highest point since it was made: of the process, or of the GPU's allocator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier work has left
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+
+    def read(self) -> int:
+        """The peak so far."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
