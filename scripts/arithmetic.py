@@ -1,6 +1,6 @@
 """How many floating-point operations an explanation takes: a formula, to be checked against torch's own counter.
 
-Legend: T tokens, D width, H heads, E embedding size, K noise draws; a product of (m, k) and (k, n) is 2 m k n.
+Legend: T tokens, D width, I inner width, H heads, E embedding size, K noise draws; a product of (m, k) and (k, n) is 2 m k n.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 from m2ib_lightning.settings import BottleneckSettings
 
 FORMULA = """\
-block(T)   = T (24 D^2 + 4 T D)                 q, k, v, out 8 D^2, the perceptron 16 D^2, attention 4 T D per token
-last(T)    = 24 D^2 + 4 H T D + 2 D E           one token: q, W_k^T q, W_v, out and the perceptron; scores and sum
+W          = 8 D^2 + 4 D I                      a token through a block's weights: q, k, v, out; the perceptron
+block(T)   = T (W + 4 T D)                      all tokens, with the scores and the weighted sums of attention
+last(T)    = W + 4 H T D + 2 D E                one token, keys and values absorbed, and the projection
 backward   = block + 4 T^2 D, last + 4 H T D    no gradient of a weight: one product per product, two per attention's
 a tower    = prefix + (n block + last) + steps K (n block + last) + (steps - 1) K backward
 n          = depth - layer - 2                  whole blocks after the cut"""
@@ -28,9 +29,10 @@ def tower_flops(tower: Any, projection: int, tokens: int, layer: int, settings: 
         settings: steps and draws.
     """
     width, heads, depth = tower.hidden_size, tower.num_attention_heads, tower.num_hidden_layers
-    block = tokens * (24 * width**2 + 4 * tokens * width)
+    weights = 8 * width**2 + 4 * width * tower.intermediate_size
+    block = tokens * (weights + 4 * tokens * width)
     pooled_attention = 4 * heads * tokens * width
-    last = 24 * width**2 + pooled_attention + 2 * width * projection
+    last = weights + pooled_attention + 2 * width * projection
     whole = depth - layer - 2
     forward = whole * block + last
     backward = whole * (block + 4 * tokens**2 * width) + last + pooled_attention
