@@ -1,6 +1,7 @@
 """How many floating-point operations an explanation takes: a formula, to be checked against torch's own counter.
 
-Legend: T tokens, D width, I inner width, H heads, E embedding size, K noise draws; a product of (m, k) and (k, n) is 2 m k n.
+Legend: T tokens, D width, I inner width, H heads, E embedding size, K noise draws. A product of (m, k) and (k, n) is
+2 m k n.
 """
 
 from __future__ import annotations
@@ -40,3 +41,14 @@ def tower_flops(tower: Any, projection: int, tokens: int, layer: int, settings: 
     prefix = patches + (layer + 1) * block
     draws, steps = settings.noise_samples, settings.steps
     return prefix + forward + draws * (steps * forward + (steps - 1) * backward)
+
+
+def tower_bytes(tower: Any, layer: int, settings: BottleneckSettings, itemsize: int) -> tuple[int, int]:
+    """Bytes of weights that must be read: by a batch's prefix, and by all steps of a chunk.
+
+    A step's forward pass reads every weight of the suffix once, and so does its backward pass. Activations are not
+    counted: what is written to a cache need not come back from memory.
+    """
+    block = 4 * tower.hidden_size**2 + 2 * tower.hidden_size * tower.intermediate_size
+    passes = 2 * settings.steps - 1
+    return (layer + 1) * block * itemsize, (tower.num_hidden_layers - layer - 1) * block * itemsize * passes

@@ -17,113 +17,39 @@ import io
 import json
 import sys
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from arithmetic import FORMULA, tower_flops
+from arithmetic import FORMULA, tower_bytes, tower_flops
+from benchmark_report import Row, growth, render
 from lightning_share import lightning_share
-from machine import PeakMemory, describe, matmul_peak, seconds
+from machine import PeakMemory, describe, matmul_peak, read_bandwidth, say, seconds
 from PIL import Image
 from textbook import TextbookRun, explain_textbook
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+from workload import CAPTION, PRECISIONS, Package, make_model, make_pairs
 
 from m2ib_lightning import BottleneckSettings, explain
-from m2ib_lightning.attribution import Attribution
-from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.models import LoadedModel, load_model
-from m2ib_lightning.models.load import wrap_model
+from m2ib_lightning.explainer import resolve
+from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch, RawPair
 from m2ib_lightning.settings import MODALITIES
 
-SHAPES: dict[str, dict[str, dict[str, int]]] = {
-    "ViT-B/32": {"vision": {"patch_size": 32}, "text": {}},
-    "ViT-B/16": {"vision": {"patch_size": 16}, "text": {}},
-    "ViT-L/14": {
-        "vision": {"patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
-        | {"num_attention_heads": 16},
-        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
-    },
+WORK = {
+    "products with weights": ("aten::addmm", "aten::mm"),
+    "attention": ("aten::bmm", "aten::baddbmm", "softmax", "scaled_dot_product"),
+    "activation": ("silu",),
+    "layer norm": ("layer_norm",),
+    "sums and products by element": ("aten::add", "aten::mul", "aten::sub", "aten::div", "aten::addcmul", "aten::sum"),
+    "copies and fills": ("aten::copy_", "aten::cat", "aten::fill_", "aten::clone", "aten::gather", "aten::scatter"),
 }
-SHAPES["ViT-B/32 at 768 px"] = {"vision": {"patch_size": 32, "image_size": 768}, "text": {}}  # 577 tokens
-CAPTION = "the small red circle left of a large blue star"
-"""10 words, each a token of the bundled tokenizer; 12 with the special ones."""
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass
-class Row:
-    """One line of the table."""
-
-    shape: str
-    method: str
-    batch: int
-    seconds_per_pair: float
-    flops_per_pair: int | None = None
-    share_of_peak: float | None = None
-    ratio: float | None = None
-    peak_memory: int | None = None
-    max_difference: float | None = None
-    pearson: float | None = None
-
-
-def make_model(shape: str, device: torch.device) -> LoadedModel:
-    """Random weights in that shape, read through the bundled model's tokenizer."""
-    bundled = load_model("scenes")
-    tokenizer = bundled.processor.tokenizer
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    parts = SHAPES[shape]
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        vision_config=parts["vision"],
-        text_config=parts["text"] | ids,
-        projection_dim=768 if "L" in shape else 512,
-    )
-    side = config.vision_config.image_size
-    image_processor = type(bundled.processor.image_processor)(size={"shortest_edge": side}, crop_size=side)
-    return wrap_model(CLIPModel(config).eval().to(device), CLIPProcessor(image_processor, tokenizer))
-
-
-def make_pairs(model: LoadedModel, count: int) -> list[RawPair]:
-    """So many random pictures, each with the caption."""
-    side = model.encoder.model.config.vision_config.image_size
-    rng = np.random.default_rng(0)
-    return [
-        RawPair(f"random:{k}", Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)), "", CAPTION)
-        for k in range(count)
-    ]
-
-
-class Package:
-    """This package, without a Trainer: a batch at a time in one precision.
-
-    Args:
-        model: what is explained.
-        settings: with layers resolved.
-        device: where.
-    """
-
-    def __init__(self, model: LoadedModel, settings: BottleneckSettings, device: torch.device) -> None:
-        self.model = model
-        self.device = device
-        self.explainer = Explainer(model.encoder, settings)
-        self.explainer.bottlenecks.to(device)
-
-    def batch(self, pairs: list[RawPair]) -> PairBatch:
-        """The pairs, ready on the device."""
-        preparer = self.model.preparer
-        return preparer.collate([preparer.prepare(pair, keep_picture=False) for pair in pairs]).to(self.device)
-
-    def __call__(self, batch: PairBatch, dtype: torch.dtype) -> list[Attribution]:
-        """Explain them."""
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            return self.explainer(batch, self.explainer.optimizer())
+"""Kinds of work, by parts of the names of torch's operations; the first that fits counts."""
 
 
 def measure_shape(
@@ -246,6 +172,41 @@ def biggest_batch(device: torch.device) -> dict[str, int]:
     return found
 
 
+def floors(peaks: dict[str, float], device: torch.device) -> dict[str, float]:
+    """What ViT-B/32 in float32 can't go below, in seconds a pair: arithmetic at the peak, and reading the weights."""
+    model = make_model("ViT-B/32", device)
+    settings = resolve(BottleneckSettings(), model.encoder)
+    package = Package(model, settings, device)
+    flops = count_flops(model, settings, package, package.batch(make_pairs(model, 1)))
+    config = model.encoder.model.config
+    towers = {"image": config.vision_config, "text": config.text_config}
+    read = [tower_bytes(towers[m], int(settings.tower(m).layer or 0), settings, itemsize=4) for m in MODALITIES]
+    bandwidth = read_bandwidth(device)
+    return {
+        "gigabytes_per_second": bandwidth / 1e9,
+        "arithmetic": flops / peaks["float32"],
+        "weights_of_a_pair_alone": sum(prefix + suffix for prefix, suffix in read) / bandwidth,
+        "weights_of_four_pairs_each": sum(prefix + suffix for prefix, suffix in read) / bandwidth / 4,
+    }
+
+
+def profile_loop(device: torch.device, size: int) -> dict[str, float]:
+    """Where the time goes, ViT-B/32 in float32: the share of each kind of work, by torch's profiler."""
+    model = make_model("ViT-B/32", device)
+    package = Package(model, resolve(BottleneckSettings(), model.encoder), device)
+    batch = package.batch(make_pairs(model, size))
+    with package.explainer.at_work():
+        package(batch, torch.float32)
+        with profile() as profiler:
+            package(batch, torch.float32)
+    totals = dict.fromkeys([*WORK, "the rest"], 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, names in WORK.items() if any(name in event.key for name in names)), "the rest")
+        totals[kind] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+    whole = sum(totals.values())
+    return {kind: total / whole for kind, total in totals.items()}
+
+
 def loading_rate(model: LoadedModel) -> float:
     """Pairs per second that one worker reads: a JPEG of 640 x 480 pixels and the caption."""
     buffer = io.BytesIO()
@@ -253,79 +214,6 @@ def loading_rate(model: LoadedModel) -> float:
     Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     pair, preparer = RawPair("jpeg:0", buffer.getvalue(), "", CAPTION), model.preparer
     return 50 / seconds(lambda: [preparer.prepare(pair, keep_picture=False) for _ in range(50)], torch.device("cpu"))
-
-
-def say(text: str) -> None:
-    """To standard error, so that standard output is the table."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def render(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
-    machine, peaks = report["machine"], report["peaks"]
-    gigaflops = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items())
-    lines = [
-        f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}. "
-        f"Instructions: {machine.get('flags', 'CUDA ' + str(machine.get('cuda')))}. Matrix-product peak: {gigaflops}.",
-        "",
-        "| shape | method | batch | s/pair | pairs/s | ratio | GFLOP/pair | share of peak | peak memory | agreement |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-        *(_line(Row(**row), report["textbook_steps"]) for row in report["rows"]),
-    ]
-    share, call = report["lightning_share"], report["explain"]
-    lines += [
-        "",
-        f"The textbook's time is {report['steps']} times the median of its steps 2 to {report['textbook_steps']}.",
-        f"`explain()` of one pair: {call['one_pair']:.3f} s; of {call['batch']:.0f} pairs, "
-        f"{call['per_pair_of_a_batch']:.3f} s each; ratio {call['ratio']:.2f}.",
-        f"Lightning: {100 * share['share']:.2f} % of the loop's time is outside tensor work "
-        f"(ViT-B/32, batch {share['batch']:.0f}).",
-        f"One worker reads {report['loading']:.0f} pairs/s (JPEG of 640 x 480 pixels).",
-    ]
-    growth = report.get("growth")
-    if growth:
-        lines += [f"{name}: time {g['time']:.2f}x, FLOPs {g['flops']:.2f}x." for name, g in growth.items()]
-    if report.get("biggest_batch"):
-        lines += [f"Biggest batch of ViT-B/32 that fits: {report['biggest_batch']}."]
-    return "\n".join(lines)
-
-
-def _line(row: Row, textbook_steps: int) -> str:
-    agreement = ""
-    if row.max_difference is not None:
-        agreement = f"float32 differs by {row.max_difference:.1e} after {textbook_steps} steps"
-    if row.pearson is not None:
-        agreement = f"Pearson {row.pearson:.5f} with float32"
-    cells = [
-        row.shape,
-        row.method,
-        row.batch,
-        f"{row.seconds_per_pair:.3f}",
-        f"{1 / row.seconds_per_pair:.2f}",
-        "" if row.ratio is None else f"{row.ratio:.1f}",
-        "" if row.flops_per_pair is None else f"{row.flops_per_pair / 1e9:.0f}",
-        "" if row.share_of_peak is None else f"{100 * row.share_of_peak:.0f} %",
-        "" if row.peak_memory is None else f"{row.peak_memory / 2**20:.0f} MiB",
-        agreement,
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def growth(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """How time per pair grows with the batch and with the tokens, beside the FLOPs."""
-    first = [row for row in rows if row.shape == "ViT-B/32" and row.method == "float32"]
-    found = {}
-    if len(first) > 1:
-        time = max(row.seconds_per_pair for row in first[1:]) / first[0].seconds_per_pair
-        found[f"Batch {first[0].batch} to {first[-1].batch}, float32, the worst"] = {"time": time, "flops": 1.0}
-    for row in rows:
-        if row.shape == "ViT-B/32 at 768 px" and first:
-            same = next((other for other in first if other.batch == row.batch), first[0])
-            if row.method == "float32":
-                ratio = {"time": row.seconds_per_pair / same.seconds_per_pair}
-                ratio["flops"] = float(row.flops_per_pair or 0) / float(same.flops_per_pair or 1)
-                found[f"50 to 577 image tokens, float32, batch {row.batch}"] = ratio
-    return found
 
 
 def main() -> None:
@@ -362,6 +250,8 @@ def main() -> None:
         "growth": growth(rows),
         "explain": single_call(device, 8, repeats),
         "lightning_share": lightning_share(make_model("ViT-B/32", device), make_pairs, device),
+        "floors": floors(peaks, device),
+        "profile": profile_loop(device, 8),
         "loading": loading_rate(make_model("ViT-B/32", device)),
         "biggest_batch": biggest_batch(device) if on_gpu else {},
     }

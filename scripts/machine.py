@@ -45,6 +45,12 @@ def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(6))
 
 
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second of reading a large tensor, 1 GiB on a GPU and 256 MiB elsewhere: the best of a few."""
+    numbers = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
+    return numbers.nbytes / min(seconds(numbers.sum, device) for _ in range(6))
+
+
 class PeakMemory:
     """Bytes at the highest point since it was made: of the process, or of the GPU's allocator."""
 
@@ -64,6 +70,11 @@ class PeakMemory:
             status = Path("/proc/self/status").read_text()
             return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def say(text: str) -> None:
+    """To standard error, so that standard output is the table."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _wait(device: torch.device) -> None:

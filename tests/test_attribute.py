@@ -25,6 +25,7 @@ from m2ib_lightning.cli import main
 from m2ib_lightning.pairs import Pair
 from m2ib_lightning.rows import SCHEMA, write_part
 from m2ib_lightning.run_directory import heatmap_name
+from m2ib_lightning.tasks.attribute import attribute
 from tests.folders import save_clip_folder, save_photograph
 
 ROOT = Path(__file__).parent.parent
@@ -323,6 +324,29 @@ def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -
         together = torch.cat(parts)
         torch.testing.assert_close(found.priors[name_of].mean, together.mean(0), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.priors[name_of].std, together.std(0, correction=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_half_precision_on_the_command_line(folder: Path, table: Path, tmp_path: Path, precision: str) -> None:
+    runs = [tmp_path / "exact", tmp_path / "half"]
+    assert run_captions(folder, table, runs[0]) == 0
+    assert run_captions(folder, table, runs[1], f"trainer.precision={precision}") == 0
+    assert f"precision: {precision}" in (runs[1] / "config.yaml").read_text()
+    tolerance = {"bf16-mixed": 2e-2, "16-mixed": 2e-3}[precision]
+    for exact, half in zip(*map(read_rows, runs), strict=True):
+        a, b = np.array(exact["image_saliency"]), np.array(half["image_saliency"])
+        assert 0 < np.abs(a - b).max() / np.abs(a).max() < tolerance
+
+
+def test_a_slow_precision_is_mentioned(
+    folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[attribute.__module__], "speed_on_cpu", lambda dtype: 0.5)
+    assert run_captions(folder, table, tmp_path / "run", "trainer.precision=bf16-mixed") == 0
+    assert "2.0 times slower in bf16-mixed than in float32" in capsys.readouterr().err
+    monkeypatch.setattr(sys.modules[attribute.__module__], "speed_on_cpu", lambda dtype: 2.0)
+    assert run_captions(folder, table, tmp_path / "again", "trainer.precision=bf16-mixed") == 0
+    assert "slower" not in capsys.readouterr().err
 
 
 def test_runs_without_a_directory_are_dated_and_latest_points_at_them(

@@ -63,7 +63,7 @@ def test_the_textbook_gives_the_packages_maps() -> None:
 
 
 def test_the_page_shows_the_committed_numbers() -> None:
-    from benchmark import render
+    from benchmark_report import render
 
     page = (ROOT / "docs" / "performance.md").read_text()
     for file in sorted((ROOT / "docs").glob("benchmark*.json")):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from m2ib_lightning import BottleneckSettings, InformationBottleneck
-from m2ib_lightning.noise import NoiseBank, draw_noise
+from m2ib_lightning import noise as noise_module
+from m2ib_lightning.noise import NoiseBank, NoiseCache, draw_noise
 from m2ib_lightning.objective import mean_information, similarities
 from m2ib_lightning.settings import TowerSettings
 
@@ -89,6 +92,24 @@ def test_a_short_caption_gets_the_beginning_of_the_noise(budget: int) -> None:
     like = torch.zeros(1, dtype=torch.float64)
     assert torch.equal(bank(4, 5, like), draw_noise(0, "text", 4, (2, 8, 3))[:, :5].double())
     assert torch.equal(bank(4, 8, like), draw_noise(0, "text", 4, (2, 8, 3)).double())
+
+
+def test_drawn_noise_is_kept_for_the_next_call_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def draw(*key: Any) -> torch.Tensor:
+        drawn.append(key)
+        return draw_noise(*key)
+
+    monkeypatch.setattr(noise_module, "draw_noise", draw)
+    shape = (2, 8, 4)  # 256 bytes
+    cache = NoiseCache(budget=600)
+    first = cache(0, "text", 0, shape)
+    assert torch.equal(first, draw_noise(0, "text", 0, shape))
+    assert cache(0, "text", 0, shape) is first
+    for seed in (1, 2, 0):  # two fit, so seed 0 has gone
+        cache(seed, "text", 0, shape)
+    assert [key[0] for key in drawn] == [0, 1, 2, 0]
 
 
 def test_the_defaults_are_the_published_values() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from m2ib_lightning.chunks import plan_chunks
 from m2ib_lightning.errors import M2IBError
@@ -80,6 +81,36 @@ def test_the_bound_bounds_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bound_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(M2IBError, match="max_rows must be a whole number of at least 1, got"):
         BottleneckSettings().override({"max_rows": value})
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for which a program waits for the device: numbers read, shapes that depend on numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(
+            name in str(func) for name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero")
+        ):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
+    model = make_model(family)
+    made = make_explainer(model, SETTINGS | {"max_rows": 60})
+    with made.at_work():
+        problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)))
+        with Waits() as waits:
+            for problem in problems.values():
+                problem.evaluate(0, torch.Tensor.backward)
+        assert waits.seen == []
+        with Waits() as waits:
+            problem.whitened.sum().item()  # the test can fail
+    assert waits.seen == ["aten._local_scalar_dense.default"]
 
 
 def test_the_last_step_computes_no_gradient() -> None:

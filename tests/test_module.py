@@ -15,6 +15,7 @@ from PIL import Image
 from m2ib_lightning import M2IBModule, ScenesDataModule, explain, load_model
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks import ResultsCallback
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.settings import BottleneckSettings
 from tests.conftest import assert_same_result
@@ -45,8 +46,14 @@ class Collector(ResultsCallback):
         self.finished += 1
 
 
-def fit(model: LoadedModel, *callbacks: Callback, precision: Any = "32-true", batch_size: int = 4) -> M2IBModule:
-    module = M2IBModule(model, SETTINGS, seed=5)
+def fit(
+    model: LoadedModel,
+    *callbacks: Callback,
+    precision: Any = "32-true",
+    batch_size: int = 4,
+    compile: bool = False,
+) -> M2IBModule:
+    module = M2IBModule(model, SETTINGS, seed=5, compile=compile)
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -115,6 +122,30 @@ def test_batch_size_does_not_matter(model: LoadedModel) -> None:
     fit(model, large, batch_size=9, precision="64-true")
     for a, b in zip(small.results, large.results, strict=True):
         assert_same_result(a, b, 1e-9)
+
+
+@pytest.mark.slow
+def test_a_compiled_loop_gives_the_same(model: LoadedModel) -> None:
+    eager, compiled = Collector(), Collector()
+    fit(model, eager)
+    fit(model, compiled, compile=True)
+    for a, b in zip(eager.results, compiled.results, strict=True):
+        assert_same_result(a, b, 1e-4)
+
+
+def test_a_compiler_that_fails_is_known_before_the_first_pair(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    before = snapshot(model.encoder.model)
+    collector = Collector()
+    with pytest.raises(M2IBError, match=r"no C\+\+ compiler found\): leave out model.compile=true"):
+        fit(model, collector, compile=True)
+    assert collector.results == []
+    assert_unchanged(model.encoder.model, before)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
