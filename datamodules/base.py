@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +36,8 @@ class PairDataModule(LightningDataModule):
     Args:
         preparer: of the model that reads the pairs (``LoadedModel.preparer``).
         batch_size: pairs at a time; None for 8 on a CPU and 32 on a GPU.
-        num_workers: processes that decode; None for 1 on a CPU and 4 on a GPU.
+        num_workers: processes that decode; None for 1 on a CPU, which computes too, and on a GPU for as many as there are
+            cores but one, 8 at most.
         limit: only the first so many pairs; None for all.
         pictures: how many of the first pairs keep a copy to draw on; -1 for all.
     """
@@ -58,7 +60,7 @@ class PairDataModule(LightningDataModule):
         on_gpu = torch.cuda.is_available()
         self.preparer = preparer
         self.batch_size = batch_size or (32 if on_gpu else 8)
-        fallback = self.default_workers if self.default_workers is not None else (4 if on_gpu else 1)
+        fallback = self.default_workers if self.default_workers is not None else (_spare_cores() if on_gpu else 1)
         self.num_workers = fallback if num_workers is None else num_workers
         self.limit = limit
         self.pictures = pictures
@@ -110,6 +112,10 @@ class PairDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,
         )
+
+
+def _spare_cores() -> int:
+    return max(1, min(8, (os.cpu_count() or 1) - 1))
 
 
 def loader_arguments(config: Config) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class DataConfig:
     mentioned: int = _key(1, "scenes: how many of them the caption names")
     limit: int | None = _key(None, "explain only the first so many pairs; null: all (of the scenes, 500)")
     batch_size: int | None = _key(None, "pairs at a time; null: 8 on a CPU, 32 on a GPU; no result depends on it")
-    num_workers: int | None = _key(None, "processes that decode; null: 0 for scenes, else 1 on a CPU, 4 on a GPU")
+    num_workers: int | None = _key(None, "processes that decode; null: 0 for scenes, else 1 on a CPU, up to 8 on a GPU")
 
 
 @dataclass

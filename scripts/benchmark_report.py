@@ -32,7 +32,7 @@ def render(report: dict[str, Any]) -> str:
             f"Instructions: {machine.get('flags', 'CUDA ' + str(machine.get('cuda')))}.",
             f"Matrix-product peak: {gigaflops}.",
             "",
-            "| shape | method | batch | s/pair | pairs/s | ratio | GFLOP/pair | of the peak | peak memory | agreement |",
+            "| shape | method | batch | s/pair | pairs/s | ratio | GFLOP/pair | of peak | peak memory | agreement |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
             *(_line(Row(**row), report["textbook_steps"]) for row in report["rows"]),
             "",
@@ -47,8 +47,8 @@ def _facts(report: dict[str, Any]) -> list[str]:
     facts = [
         f"The textbook's time is {report['steps']} times the median of its steps 2 to {report['textbook_steps']}.",
         f"Floors (ViT-B/32, float32): the arithmetic at the peak, {floor['arithmetic']:.3f} s a pair; reading the "
-        f"weights at {floor['gigabytes_per_second']:.0f} GB/s, {floor['weights_of_a_pair_alone']:.3f} s for a pair alone, "
-        f"{floor['weights_of_four_pairs_each']:.3f} s for each of four in a chunk.",
+        f"weights at {floor['gigabytes_per_second']:.0f} GB/s, {floor['weights_of_a_pair_alone']:.3f} s for a "
+        f"pair alone, {floor['weights_of_four_pairs_each']:.3f} s for each of four in a chunk.",
         f"Where the time goes (ViT-B/32, float32, batch 8): {shares}.",
         f"`explain()` of one pair: {call['one_pair']:.3f} s; of {call['batch']:.0f} pairs, "
         f"{call['per_pair_of_a_batch']:.3f} s each; ratio {call['ratio']:.2f}.",
