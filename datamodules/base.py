@@ -36,8 +36,8 @@ class PairDataModule(LightningDataModule):
     Args:
         preparer: of the model that reads the pairs (``LoadedModel.preparer``).
         batch_size: pairs at a time; None for 8 on a CPU and 32 on a GPU.
-        num_workers: processes that decode; None for 1 on a CPU, which computes too, and on a GPU for as many as there are
-            cores but one, 8 at most.
+        num_workers: processes that decode; None for 1 on a CPU, which computes too, and all cores but one, at most 8,
+            beside a GPU.
         limit: only the first so many pairs; None for all.
         pictures: how many of the first pairs keep a copy to draw on; -1 for all.
     """
