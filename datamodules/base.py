@@ -115,7 +115,8 @@ class PairDataModule(LightningDataModule):
 
 
 def _spare_cores() -> int:
-    return max(1, min(8, (os.cpu_count() or 1) - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores - 1))
 
 
 def loader_arguments(config: Config) -> dict[str, Any]:

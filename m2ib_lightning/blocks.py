@@ -36,8 +36,8 @@ class Block:
         self.heads = parts.heads
         self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
         three = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
-        biases = [bias for _, bias in three if bias is not None]
-        self.qkv = _Linear(torch.cat([weight for weight, _ in three]), torch.cat(biases) if biases else None, dtype)
+        biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in three]
+        self.qkv = _Linear(torch.cat([weight for weight, _ in three]), torch.cat(biases), dtype)
         self.out = _Linear(*_scaled(parts.out), dtype)
         self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
         self.activation = F.silu if quick else parts.activation
@@ -67,10 +67,10 @@ class PooledBlock(Block):
         super().__init__(parts, dtype)
         width = self.qkv.weight.shape[1]
         query, key, value = self.qkv.weight.view(3, -1, width)
-        biases = (None, None, None) if self.qkv.bias is None else self.qkv.bias.view(3, -1)
-        self.query = _Linear(query, biases[0], dtype)
+        assert self.qkv.bias is not None
+        query_bias, _, self.value_bias = self.qkv.bias.view(3, -1)
+        self.query = _Linear(query, query_bias, dtype)
         self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
-        self.value_bias = biases[2]
 
     def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
         """(N, T, D) and the token's position (N,) to (N, D)."""
@@ -82,9 +82,7 @@ class PooledBlock(Block):
             later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
             scores = scores.masked_fill(later[:, None], -torch.inf)
         attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
-        if self.value_bias is not None:
-            attended = attended + self.value_bias
-        return self._perceptron(_at(hidden, position) + self.out(attended))
+        return self._perceptron(_at(hidden, position) + self.out(attended + self.value_bias))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:

@@ -45,7 +45,7 @@ class BottleneckConfig:
     initial_alpha: float | None = _key(None, "where alpha starts, lambda = sigmoid(alpha); published 5.0")
     calibration_pairs: int | None = _key(None, "pairs that prior=data takes its statistics from; 1000")
     max_rows: int | None = _key(
-        None, "tokens of draws that go through a tower at a time, bounds memory; null: what suits the device"
+        None, "tokens of draws that go through the loop's blocks at a time: bounds memory; null: what suits the device"
     )
     statistics: str | None = _key(None, "a statistics.safetensors that an earlier run wrote, for prior=data")
 

@@ -116,6 +116,8 @@ class Explainer:
                 yield
             finally:
                 self._ready = None
+                for bank in self._noise.values():
+                    bank.clear()
 
     def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
         tower, width = self.settings.tower(modality), self.encoder.towers[modality].width
@@ -184,7 +186,7 @@ class Explainer:
             target,
             self._noise[modality],
             draws,
-            plan_chunks(hidden.valid.sum(-1).tolist(), draws, ready.max_rows),
+            plan_chunks(hidden.lengths(), draws, ready.max_rows),
             _HALF_LOSS_SCALE if ready.suffix.dtype == torch.float16 else 1.0,
         )
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_KEPT = 2**30
+_KEPT, _OLD_LIMIT = 2**30, 2**25
 
 
 def keep_freed_memory() -> None:
@@ -20,6 +20,6 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _KEPT)
+    # An older glibc refuses the large threshold, and a trim threshold alone would freeze the other where it is.
+    if mallopt is not None and (mallopt(_MMAP_THRESHOLD, _KEPT) or mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)):
         mallopt(_TRIM_THRESHOLD, _KEPT)

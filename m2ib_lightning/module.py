@@ -64,7 +64,7 @@ class M2IBModule(LightningModule):
 
     @override
     def on_fit_start(self) -> None:
-        check_precision(self.trainer.precision_plugin)
+        check_precision(self.trainer.precision_plugin, next(self.bottlenecks.parameters()).dtype)
         self._lent.enter_context(self.explainer.at_work())
 
     @override

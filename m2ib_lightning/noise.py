@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 
 import numpy as np
 import torch
@@ -35,16 +36,18 @@ class NoiseCache:
     def __init__(self, budget: int = 256 * 2**20) -> None:
         self.budget = budget
         self._kept: OrderedDict[tuple[int, Modality, int, tuple[int, int, int]], Tensor] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(self, seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
         """As ``draw_noise``; do not write to it."""
         key = (seed, modality, step, shape)
-        noise = self._kept.pop(key, None)
-        if noise is None:
-            noise = draw_noise(*key)
-        self._kept[key] = noise
-        while sum(tensor.nbytes for tensor in self._kept.values()) > self.budget:
-            self._kept.popitem(last=False)
+        with self._lock:
+            noise = self._kept.pop(key, None)
+            if noise is None:
+                noise = draw_noise(*key)
+            self._kept[key] = noise
+            while sum(tensor.nbytes for tensor in self._kept.values()) > self.budget:
+                self._kept.popitem(last=False)
         return noise
 
 
@@ -76,3 +79,7 @@ class NoiseBank:
             if (len(self._kept) + 1) * noise.numel() * noise.element_size() <= self._budget:
                 self._kept[step] = noise
         return noise[:, :tokens]
+
+    def clear(self) -> None:
+        """Let go of what is kept on the device."""
+        self._kept.clear()

@@ -104,7 +104,7 @@ class Trace:
     similarity: Tensor
 
     def cpu(self) -> Trace:
-        """The same on the CPU: one copy per batch."""
+        """The same on the CPU: the only copies of a batch's curves."""
         return Trace(*(value.cpu() for value in (self.saliency, self.loss, self.information, self.similarity)))
 
 
@@ -118,7 +118,7 @@ def optimise(
     """Minimise the sum of the objectives of all pairs and towers.
 
     The pairs do not meet: each has gates of its own and the loss is a sum, so a pair's gradient, and a NaN, stay its
-    own. Nothing here waits for the device.
+    own. Nothing here waits for the device, once the noise is on it.
 
     Args:
         problems: one per tower.

@@ -24,7 +24,7 @@ def half_precision(device: str) -> MixedPrecision:
 
 
 def speed_on_cpu(dtype: torch.dtype) -> float:
-    """How much faster than float32 this processor multiplies matrices of that type; takes some 10 ms.
+    """How much faster than float32 this processor multiplies matrices of that type.
 
     Where there are no instructions for it, or slow ones, this is below 1.
     """
@@ -41,12 +41,17 @@ def _best_time(a: torch.Tensor, b: torch.Tensor) -> float:
     return min(times)
 
 
-def check_precision(plugin: Precision) -> None:
-    """Refuse a scaler that would couple the pairs.
+def check_precision(plugin: Precision, alpha: torch.dtype) -> None:
+    """Refuse alphas in half precision, and a scaler that would couple the pairs.
 
     Raises:
-        M2IBError: if the plugin has one.
+        M2IBError: if the Trainer has made the alphas so, or has such a scaler.
     """
+    if alpha not in (torch.float32, torch.float64):
+        raise M2IBError(
+            f"Trainer(precision={plugin.precision!r}) makes the alphas {alpha}: alpha, lambda and the information must "
+            "stay float32; use bf16-mixed"
+        )
     scaler = getattr(plugin, "scaler", None)
     if scaler is not None and scaler.is_enabled():
         raise M2IBError(

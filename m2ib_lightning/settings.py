@@ -56,8 +56,8 @@ class BottleneckSettings:
         noise_samples: draws K per step.
         initial_alpha: where every alpha starts (lambda = sigmoid(alpha)).
         calibration_pairs: how many pairs the statistics of ``prior=data`` are taken from.
-        max_rows: tokens (of one draw of one pair each) that go through a tower at a time, which bounds the memory and
-            changes no result; None for what suits the device.
+        max_rows: tokens (of one draw of one pair each) that go through the blocks after the cut at a time, which bounds
+            their memory and changes no result; None for what suits the device.
     """
 
     image: TowerSettings = field(default_factory=TowerSettings)

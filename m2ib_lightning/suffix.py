@@ -10,12 +10,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.blocks import Block, PooledBlock
+from m2ib_lightning.families.parts import BlockParts
 from m2ib_lightning.towers import Hidden, Tower
 
 
 def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
-    """The rest of a frozen tower after ``layer``, its arithmetic in ``dtype``: the fast one if its family allows it."""
-    return Suffix(tower, layer, dtype) if tower.spec.parts is None else ReadySuffix(tower, layer, dtype)
+    """The rest of a frozen tower after ``layer``, its arithmetic in ``dtype``: the fast one if all blocks allow it."""
+    parts = [tower.spec.parts(block) if tower.spec.parts else None for block in tower.blocks[layer + 1 :]]
+    known = [part for part in parts if part is not None]
+    return ReadySuffix(tower, layer, dtype, known) if len(known) == len(parts) else Suffix(tower, layer, dtype)
 
 
 class Suffix:
@@ -45,18 +48,23 @@ class Suffix:
 
 
 class ReadySuffix(Suffix):
-    """The same for a family that says what its blocks are made of (``TowerSpec.parts``): their weights are made ready.
+    """The same with the blocks' weights made ready.
 
     Only blocks change: the final norm and the projection are the model's, in the type of its weights where they get
     one token, under autocast where they read them all.
+
+    Args:
+        tower: of the frozen model.
+        layer: where it is cut.
+        dtype: of the arithmetic.
+        parts: what each block after the cut is made of (``TowerSpec.parts``).
     """
 
-    def __init__(self, tower: Tower, layer: int, dtype: torch.dtype) -> None:
+    def __init__(self, tower: Tower, layer: int, dtype: torch.dtype, parts: list[BlockParts]) -> None:
         super().__init__(tower, layer, dtype)
-        assert tower.spec.parts is not None
-        parts = [tower.spec.parts(block) for block in tower.blocks[layer + 1 :]]
-        self.last = None if tower.spec.pooled is None else PooledBlock(parts.pop(), dtype)
-        self.blocks = [Block(part, dtype) for part in parts]
+        whole = parts if tower.spec.pooled is None else parts[:-1]
+        self.blocks = [Block(part, dtype) for part in whole]
+        self.last = None if tower.spec.pooled is None else PooledBlock(parts[-1], dtype)
 
     @override
     def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:

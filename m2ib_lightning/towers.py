@@ -24,11 +24,18 @@ class Hidden:
         z: (B, T, D) hidden states.
         valid: (B, T) bool, the tokens that the tower reads.
         pooled: (B,) the position of the token that pooling reads; None where it reads them all.
+        padded: whether there can be tokens that the tower does not read.
     """
 
     z: Tensor
     valid: Tensor
     pooled: Tensor | None
+    padded: bool = True
+
+    def lengths(self) -> list[int]:
+        """How many tokens of each pair the tower reads; waits for the device where there is padding."""
+        pairs, tokens = self.valid.shape
+        return self.valid.sum(-1).tolist() if self.padded else [tokens] * pairs
 
 
 class Tower:
@@ -105,7 +112,7 @@ class Tower:
         for block in self.blocks[: layer + 1]:
             hidden = block(hidden, **arguments)
         pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
-        return Hidden(hidden, valid, pooled)
+        return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
 
     def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
         """Run hidden states (N, T, D) from the cut to the embedding (N, E): the remaining blocks, norm, projection."""

@@ -86,10 +86,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path("runs/ablation.json"), help="where the numbers go")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--render", type=Path, help="only print the table of such a file")
     parser.add_argument("--one", choices=VARIANTS, help="only measure this one and print its seconds")
     arguments = parser.parse_args()
     if arguments.one:
         print(measure(arguments.one))
+        return
+    if arguments.render:
+        print(render(json.loads(arguments.render.read_text())))
         return
     best = dict.fromkeys(VARIANTS, float("inf"))
     for number in range(arguments.rounds):

@@ -46,9 +46,9 @@ def tower_flops(tower: Any, projection: int, tokens: int, layer: int, settings: 
 def tower_bytes(tower: Any, layer: int, settings: BottleneckSettings, itemsize: int) -> tuple[int, int]:
     """Bytes of weights that must be read: by a batch's prefix, and by all steps of a chunk.
 
-    A step's forward pass reads every weight of the suffix once, and so does its backward pass. Activations are not
-    counted: what is written to a cache need not come back from memory.
+    A forward pass reads every weight of the suffix once, and so does a backward pass; the clean embedding is one more.
+    Activations are not counted: what is written to a cache need not come back from memory.
     """
     block = 4 * tower.hidden_size**2 + 2 * tower.hidden_size * tower.intermediate_size
-    passes = 2 * settings.steps - 1
+    passes = 2 * settings.steps
     return (layer + 1) * block * itemsize, (tower.num_hidden_layers - layer - 1) * block * itemsize * passes

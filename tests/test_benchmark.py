@@ -63,11 +63,15 @@ def test_the_textbook_gives_the_packages_maps() -> None:
 
 
 def test_the_page_shows_the_committed_numbers() -> None:
-    from benchmark_report import render
+    import ablation
+    import benchmark_report
+    from arithmetic import FORMULA
 
     page = (ROOT / "docs" / "performance.md").read_text()
-    for file in sorted((ROOT / "docs").glob("benchmark*.json")):
-        assert render(json.loads(file.read_text())) in page, f"python scripts/benchmark.py --render {file}"
+    assert FORMULA in page
+    for name, report in (("benchmark", benchmark_report), ("ablation", ablation)):
+        file = ROOT / "docs" / f"{name}.json"
+        assert report.render(json.loads(file.read_text())) in page, f"python scripts/{name}.py --render {file}"
 
 
 @pytest.mark.slow

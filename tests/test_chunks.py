@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from m2ib_lightning.chunks import plan_chunks
+from m2ib_lightning.chunks import default_max_rows, plan_chunks
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.towers import Encoder
 from tests.conftest import assert_same_result
 from tests.test_invariants import LENGTHS, SETTINGS, make_explainer
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
@@ -75,6 +76,18 @@ def test_the_bound_bounds_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
             problem.suffix = lambda hidden, pooled, run=run: (seen.append(hidden.shape), run(hidden, pooled))[1]
             problem.evaluate(0, torch.Tensor.backward)
     assert max(shape[0] * shape[1] for shape in seen) <= 40
+
+
+def test_on_a_gpu_half_of_the_free_memory_bounds_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = Encoder(make_model("clip", width=64)).towers["text"]
+    for free, reserved, allocated in ((2**40, 0, 0), (2**27, 0, 0), (0, 2**27, 0), (2**26, 2**27, 2**26), (0, 0, 0)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**40))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device, held=reserved: held)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device, used=allocated: used)
+        rows = default_max_rows(tower, 0, torch.float32, torch.device("cuda"))
+        available = free + reserved - allocated
+        bytes_each = 20 * 64 * 4 * 2  # two blocks after the cut
+        assert rows == 2**18 if available == 2**40 else rows == max(2048, available // 2 // bytes_each)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])

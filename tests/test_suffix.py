@@ -16,6 +16,7 @@ from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.suffix import ReadySuffix, Suffix, make_suffix
 from m2ib_lightning.towers import Encoder, Tower
 from tests.conftest import relative_difference
+from tests.reference import clean_embeddings
 from tests.test_invariants import LENGTHS
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 
@@ -53,11 +54,13 @@ def test_equals_the_models_own_blocks(family: str, activation: str, layer: int) 
             assert_equals_own_blocks(encoder.towers["text"], tokens=10, position=position, layer=layer)
 
 
-def test_equals_blocks_without_biases() -> None:
+@pytest.mark.parametrize("without", ["q_proj k_proj v_proj out_proj", "k_proj", "v_proj out_proj"])
+def test_equals_blocks_without_biases(without: str) -> None:
     model = make_model("clip")
     for block in model.vision_model.encoder.layers:
-        for linear in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.mlp.fc1):
-            linear.bias = None
+        for name in without.split():
+            getattr(block.self_attn, name).bias = None
+        block.mlp.fc1.bias = None
     with frozen(model, dtype=torch.float64):
         assert_equals_own_blocks(Encoder(model).towers["image"], tokens=17, position=0, layer=0)
 
@@ -66,6 +69,54 @@ def test_long_sequences_take_the_fused_attention() -> None:
     model = make_model("clip", image=96)
     with frozen(model, dtype=torch.float64):
         assert_equals_own_blocks(Encoder(model).towers["image"], tokens=145, position=0, layer=-1)
+
+
+class Adapted(torch.nn.Linear):
+    """A layer with an adapter: its ``weight`` does not say what it computes."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def adapt(model: Any) -> None:
+    for block in model.vision_model.encoder.layers:
+        adapted = Adapted(block.self_attn.v_proj.in_features, block.self_attn.v_proj.out_features)
+        adapted.load_state_dict(block.self_attn.v_proj.state_dict())
+        block.self_attn.v_proj = adapted
+
+
+def hook(model: Any) -> None:
+    model.vision_model.encoder.layers[-1].mlp.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+
+def replace_forward(model: Any) -> None:
+    attention = model.vision_model.encoder.layers[-1].self_attn
+    own = attention.forward
+    attention.forward = lambda *args, **kwargs: (2 * own(*args, **kwargs)[0], None)
+
+
+@pytest.mark.parametrize("change", [adapt, hook, replace_forward])
+def test_a_block_that_is_not_as_usual_is_run_as_it_is(change: Any) -> None:
+    model = make_model("clip")
+    pairs = make_pairs(model, LENGTHS)
+    plain = Encoder(model).towers["image"]
+    assert isinstance(make_suffix(plain, 0, torch.float32), ReadySuffix)
+    change(model)
+    tower = Encoder(model).towers["image"]
+    with frozen(model):
+        suffix = make_suffix(tower, 0, torch.float32)
+        assert not isinstance(suffix, ReadySuffix)
+        batch = make_batch(model, pairs)
+        found = suffix.embed(tower.prefix(batch.inputs["image"], 0))
+    expected = clean_embeddings(model, batch.inputs["image"]["pixel_values"], torch.tensor([pairs[0].ids]))["image"]
+    assert relative_difference(found, expected) < 1e-5
+
+
+def test_hooks_that_transformers_leaves_behind_do_no_harm() -> None:
+    model = make_model("clip")
+    model.get_image_features(pixel_values=torch.zeros(1, 3, 32, 32), output_hidden_states=True)
+    assert any(block._forward_hooks for block in model.vision_model.encoder.layers)
+    assert isinstance(make_suffix(Encoder(model).towers["image"], 0, torch.float32), ReadySuffix)
 
 
 def test_no_gradient_reaches_a_weight() -> None:

@@ -33,7 +33,8 @@ class TowerSpec:
         embedding_size: model -> E.
         prefix_tokens: images: how many leading tokens are no patch (the class token).
         grid: images: (model, inputs) -> patches (high, wide).
-        parts: block -> what it is made of, so that the loop can run it faster; None where it is not of that kind.
+        parts: block -> what it is made of, so that the loop can run it faster, or None for one that is not as usual.
+            None for a family whose blocks are of another kind.
         causal: with ``parts``: whether a token reads only those before it.
     """
 
@@ -48,7 +49,7 @@ class TowerSpec:
     embedding_size: Callable[[Any], int]
     prefix_tokens: int = 0
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
-    parts: Callable[[Any], BlockParts] | None = None
+    parts: Callable[[Any], BlockParts | None] | None = None
     causal: bool = False
 
 

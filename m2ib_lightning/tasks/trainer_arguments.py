@@ -58,6 +58,8 @@ def trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
     half = str(arguments.get("precision")) in ("16", "16-mixed")
     if half:
+        if "plugins" in arguments:
+            raise M2IBError("trainer.precision=16-mixed is a plugin here: it can't go together with trainer.plugins")
         del arguments["precision"]
     try:
         trainer = Trainer(**arguments, logger=False)
