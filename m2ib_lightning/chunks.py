@@ -52,10 +52,8 @@ def default_max_rows(tower: Tower, layer: int, dtype: torch.dtype, device: torch
     """So many rows that large matrix products are efficient; on a GPU, no more than half of its free memory holds."""
     if device.type != "cuda":
         return _CPU_ROWS
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-        device
-    )  # held by torch for the next tensor
-    free = torch.cuda.mem_get_info(device)[0] + unused
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused  # torch holds the latter for the next tensor
     blocks = len(tower.blocks) - layer - 1
     row = _TENSORS_KEPT * tower.width * dtype.itemsize * max(1, blocks)
     return max(_CPU_ROWS, min(_GPU_ROWS, free // 2 // row))
