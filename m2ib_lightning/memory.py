@@ -13,8 +13,8 @@ _KEPT, _OLD_LIMIT = 2**30, 2**25
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory for the next tensor, up to 1 GiB, in place of giving it back to the kernel.
 
-    By default every large tensor is fresh memory, and the kernel clears it page by page when it is written: about a
-    tenth of the loop's time. Does nothing where there is no glibc, or where ``MALLOC_TRIM_THRESHOLD_`` or
+    By default every large tensor is fresh memory, and the kernel clears it page by page when it is written: some per
+    cent of the loop's time. Does nothing where there is no glibc, or where ``MALLOC_TRIM_THRESHOLD_`` or
     ``MALLOC_MMAP_THRESHOLD_`` says what the user wants.
     """
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):

@@ -22,7 +22,7 @@ import torch
 from machine import describe, say, seconds
 from workload import Package, make_model, make_pairs
 
-from m2ib_lightning import BottleneckSettings, blocks, explainer
+from m2ib_lightning import BottleneckSettings, explainer
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.settings import MODALITIES
@@ -40,10 +40,6 @@ def _memory_given_back(model: LoadedModel) -> None:
     explainer.keep_freed_memory = lambda: None
 
 
-def _fused_attention(model: LoadedModel) -> None:
-    blocks._SHORT = 0
-
-
 def _nothing(model: LoadedModel) -> None:
     pass
 
@@ -52,7 +48,6 @@ VARIANTS: dict[str, tuple[Callable[[LoadedModel], None], dict[str, Any], bool]] 
     "as it is": (_nothing, {}, False),
     "the model's own blocks: nothing absorbed, nothing fused": (_own_blocks, {}, False),
     "freed memory given back to the kernel": (_memory_given_back, {}, False),
-    "fused attention for short sequences too": (_fused_attention, {}, False),
     "at most 512 rows at a time": (_nothing, {"max_rows": 512}, False),
     "at most 1,024 rows": (_nothing, {"max_rows": 1024}, False),
     "at most 4,096 rows": (_nothing, {"max_rows": 4096}, False),

@@ -65,12 +65,6 @@ def test_equals_blocks_without_biases(without: str) -> None:
         assert_equals_own_blocks(Encoder(model).towers["image"], tokens=17, position=0, layer=0)
 
 
-def test_long_sequences_take_the_fused_attention() -> None:
-    model = make_model("clip", image=96)
-    with frozen(model, dtype=torch.float64):
-        assert_equals_own_blocks(Encoder(model).towers["image"], tokens=145, position=0, layer=-1)
-
-
 class Adapted(torch.nn.Linear):
     """A layer with an adapter: its ``weight`` does not say what it computes."""
 
