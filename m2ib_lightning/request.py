@@ -132,5 +132,6 @@ def _ensemble(encoder: Encoder, preparer: Preparer, captions: tuple[str, ...], l
         except PairError as error:
             raise M2IBError(f"the caption {caption!r} of the ensemble: {error}") from None
         inputs = {name: tensor.to(like.device) for name, tensor in preparer.pad([ids]).items()}
-        embeddings.append(F.normalize(tower.embed(tower.prefix(inputs, -1), -1).to(like.dtype), dim=-1))
+        hidden = tower.prefix(inputs, -1)
+        embeddings.append(F.normalize(tower.suffix(hidden.z, -1, hidden.pooled).to(like.dtype), dim=-1))
     return torch.cat(embeddings).mean(0)

@@ -123,11 +123,6 @@ class Tower:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
         return self.spec.head(self.model, hidden)
 
-    @torch.no_grad()
-    def embed(self, hidden: Hidden, layer: int) -> Tensor:
-        """(B, E): the clean embedding, from the cut on."""
-        return self.suffix(hidden.z, layer, hidden.pooled)
-
 
 class Encoder:
     """An image-text model as two towers.

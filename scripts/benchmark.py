@@ -52,6 +52,9 @@ WORK = {
 }
 """Kinds of work, by parts of the names of torch's operations; the first that fits counts."""
 
+_MOST_DIFFERENT = 1e-4
+"""Between the textbook's maps and the package's in float32, max|a - b| / max|b|."""
+
 
 def measure_shape(
     shape: str, batches: list[int], textbook_steps: int, repeats: int, peaks: dict[str, float], device: torch.device
@@ -264,6 +267,8 @@ def main() -> None:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{render(report)}\n\nFLOPs:\n{FORMULA}\n\nwritten to {arguments.json}")
+    if any(row.max_difference is not None and not row.max_difference < _MOST_DIFFERENT for row in rows):
+        sys.exit("the textbook and the package do not agree: the ratios above compare two different things")
 
 
 if __name__ == "__main__":
