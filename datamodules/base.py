@@ -7,12 +7,14 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Subset
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.loading import PairLoader
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs import PairBatch, PairSource
 from m2ib_lightning.prepare import PairDataset, Preparer
@@ -39,7 +41,10 @@ class PairDataModule(LightningDataModule):
         num_workers: processes that decode; None for 1 on a CPU, which computes too, and all cores but one, at most 8,
             beside a GPU.
         limit: only the first so many pairs; None for all.
-        pictures: how many of the first pairs keep a copy to draw on; -1 for all.
+        pictures: how many of each rank's first pairs keep a copy to draw on; -1 for all.
+
+    Attributes:
+        positions: which pairs are left to explain, when a run is resumed; None for all.
     """
 
     default_workers: int | None = None
@@ -64,6 +69,8 @@ class PairDataModule(LightningDataModule):
         self.num_workers = fallback if num_workers is None else num_workers
         self.limit = limit
         self.pictures = pictures
+        self.positions: NDArray[np.int64] | None = None
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._source: PairSource | None = None
 
     @classmethod
@@ -95,23 +102,19 @@ class PairDataModule(LightningDataModule):
             raise M2IBError("the data source has no pairs")
 
     @override
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(len(self), self.pictures)
+    def train_dataloader(self) -> Iterable[PairBatch]:
+        """This rank's share: every ``world_size``-th pair of those that are left, none twice and none dropped."""
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        positions = np.arange(len(self)) if self.positions is None else self.positions
+        return self._loader(positions[rank::ranks], self.pictures * ranks)
 
     def calibration_batches(self, pairs: int) -> Iterable[PairBatch]:
         """The source from its beginning, for the statistics of ``prior=data``; as far as ``pairs`` may need."""
-        return self._loader(min(len(self.source), 2 * pairs), pictures=0)
+        return self._loader(np.arange(min(len(self.source), 2 * pairs)), pictures=0)
 
-    def _loader(self, count: int, pictures: int) -> DataLoader[Any]:
+    def _loader(self, positions: NDArray[np.int64], pictures: int) -> PairLoader:
         dataset = PairDataset(self.source, self.preparer, pictures)
-        return DataLoader(
-            Subset(dataset, range(count)),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=self.preparer.collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=False,
-        )
+        return PairLoader(dataset, positions, self.batch_size, self.num_workers)
 
 
 def _spare_cores() -> int:

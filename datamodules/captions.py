@@ -50,14 +50,21 @@ class CaptionSource:
         self.columns = columns
         self.image_root = image_root if image_root is not None else table.folder
         lengths = table.lengths(columns.text)
-        self._ends = None if lengths is None else np.cumsum(lengths)
+        self._lengths = None if lengths is None else np.array(lengths, np.int64)
+        self._ends = None if self._lengths is None else np.cumsum(np.maximum(self._lengths, 1))
 
     def __len__(self) -> int:
         return len(self.table) if self._ends is None else int(self._ends[-1])
 
+    def key(self, index: int) -> str:
+        """The table and the row; where the cell is a list, which of its captions."""
+        row, item = self._place(index)
+        listed = self._lengths is not None and self._lengths[row] > 0
+        return f"{self.table.name}:{row}{f'.{item}' if listed else ''}"
+
     def __getitem__(self, index: int) -> RawPair:
         row, item = self._place(index)
-        key = f"{self.table.name}:{row}"
+        key = self.key(index)
         try:
             cells = self.table[row]
             image, uri = self._image(cells.get(self.columns.image), key)
@@ -71,7 +78,7 @@ class CaptionSource:
             if self._ends is None and len(caption) > 1:  # never leave a caption out unsaid
                 why = f"the caption is a list of {len(caption)} where the others are text: give a row each"
                 return RawPair(key=key, image=image, uri=uri, caption=None, error=why)
-            key, caption = (key, None) if len(caption) == 0 else (f"{key}.{item}", caption[item])
+            caption = caption[item] if len(caption) else None
         identity = None if self.columns.id is None else cells.get(self.columns.id)
         return RawPair(
             key=key,

@@ -60,19 +60,19 @@ class LineTable:
             raise PairError(f"{where} of {self.name} {error}") from None
 
     def lengths(self, column: str) -> list[int] | None:
-        """How many items each record has in a column that holds lists; None where none does."""
+        """How many items each record has in a column that holds lists (0: the cell is none); None where none does."""
         if not self._lists:
             return None
         with self.file.open("rb") as file:
             found = [self._length(self._records.read(file, index), column) for index in range(len(self))]
-        return None if all(length is None for length in found) else [1 if n is None else n for n in found]
+        return None if all(length is None for length in found) else [n or 0 for n in found]
 
     def _length(self, written: bytes, column: str) -> int | None:
         try:
             cell = self._parse(written).get(column) if b"[" in written else None
         except PairError:
             return None
-        return max(1, len(cell)) if isinstance(cell, list) else None
+        return len(cell) if isinstance(cell, list) else None
 
 
 class Records:

@@ -62,10 +62,14 @@ class SceneSource:
         named = [obj._replace(size=UNSAID) for obj in scene.objects[: self.mentioned]]
         return SceneExample(scene, describe(rng, named), self.mentioned)
 
+    def key(self, index: int) -> str:
+        """Which set of scenes, and which of them."""
+        return f"scenes-{self.seed}:{index}"
+
     def __getitem__(self, index: int) -> RawPair:
         example = self.example(index)
         return RawPair(
-            key=f"scenes-{self.seed}:{index}",
+            key=self.key(index),
             image=Image.fromarray(example.scene.image),
             uri=f"scenes://{self.seed}/{index}",
             caption=example.caption.text,

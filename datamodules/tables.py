@@ -36,7 +36,7 @@ class Table(Protocol):
         """The cells of a row, a ``PairError`` for one that can't be read; raises if none of them can."""
 
     def lengths(self, column: str) -> list[int] | None:
-        """How many items (at least 1) each row has in a column that holds lists; None where none does."""
+        """How many items each row has in a column that holds lists (0: the cell is none); None where none does."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class DatasetTable:
         return row
 
     def lengths(self, column: str) -> list[int] | None:
-        """How many items (at least 1) each row has in a column that holds lists; None where it does not."""
+        """How many items each row has in a column that holds lists (0: the cell is none); None where none does."""
         import pyarrow.compute as pc
         import pyarrow.types as types
 
@@ -68,7 +68,7 @@ class DatasetTable:
             if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
                 return None
             found = pc.list_value_length(cells.with_format("arrow")[:][column]).to_pylist()
-        return [max(1, length or 0) for length in found] if any(n is not None for n in found) else None
+        return [length or 0 for length in found] if any(n is not None for n in found) else None
 
 
 def open_table(path: str, split: str, names: tuple[str, str]) -> Table:

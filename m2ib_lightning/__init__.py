@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.module import M2IBModule as M2IBModule
     from m2ib_lightning.precision import half_precision as half_precision
     from m2ib_lightning.settings import BottleneckSettings as BottleneckSettings
+    from m2ib_lightning.table import load_attributions as load_attributions
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOMES = {
     "ScenesDataModule": "datamodules",
     "explain": "api",
     "half_precision": "precision",
+    "load_attributions": "table",
     "load_model": "models",
     "register_datamodule": "datamodules",
     "register_family": "families",

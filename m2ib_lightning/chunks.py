@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +23,16 @@ class Chunk:
     pairs: slice
     draws: slice
     tokens: int
+
+    @property
+    def sequences(self) -> int:
+        """Draws of all its pairs together."""
+        return (self.pairs.stop - self.pairs.start) * (self.draws.stop - self.draws.start)
+
+    @property
+    def rows(self) -> int:
+        """Tokens of all its draws together."""
+        return self.sequences * self.tokens
 
 
 def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
@@ -46,6 +57,18 @@ def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
         chunks += [Chunk(slice(start, stop), slice(first, last), longest) for first, last in pairwise(bounds)]
         start = stop
     return chunks
+
+
+def halved(chunks: Iterable[Chunk]) -> int | None:
+    """Half the rows of the largest chunk that can be cut: a bound for a plan whose chunks are smaller.
+
+    None if there is nothing to cut, every chunk being one draw of one pair.
+
+    >>> halved(plan_chunks([5, 6, 30], 2, 24)), halved(plan_chunks([5, 6, 30], 2, 6))
+    (12, None)
+    """
+    rows = [chunk.rows for chunk in chunks if chunk.sequences > 1]
+    return max(rows) // 2 if rows else None
 
 
 def default_max_rows(tower: Tower, layer: int, dtype: torch.dtype, device: torch.device) -> int:

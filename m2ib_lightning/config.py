@@ -87,6 +87,10 @@ class Config:
     task: Task = _key("attribute", "what to do")
     seed: int = _key(0, "keys the noise, the shuffling and the scenes")
     output_dir: str | None = _key(None, "the run directory; null: runs/<date>-<time>, with runs/latest pointing at it")
+    resume: bool = _key(
+        False, "continue the run in output_dir, on any number of devices; begins it where there is none"
+    )
+    retry_failed: bool = _key(False, "with resume: try the pairs again that failed")
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -5,6 +5,8 @@ Legend: B pairs, T tokens, D width, E embedding size.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -16,13 +18,14 @@ from torch import Tensor, nn
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.bottleneck import InformationBottleneck
-from m2ib_lightning.chunks import default_max_rows, plan_chunks
+from m2ib_lightning.chunks import Chunk, default_max_rows, halved, plan_chunks
 from m2ib_lightning.compilation import check_compiler
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.memory import keep_freed_memory
 from m2ib_lightning.noise import NoiseBank
 from m2ib_lightning.optimise import Backward, Problem, Run, Trace, optimise
+from m2ib_lightning.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
@@ -101,6 +104,8 @@ class Explainer:
         }
         self._compile = compile
         self._ready: dict[tuple[Modality, torch.dtype], _Ready] | None = None
+        self._limit = sys.maxsize  # rows at a time, less once memory has run out
+        self._told = False
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -111,7 +116,7 @@ class Explainer:
         if self._compile:
             check_compiler(alpha.device)
         with frozen(self.encoder.model, alpha.device, alpha.dtype):
-            self._ready = {}
+            self._ready, self._limit, self._told = {}, sys.maxsize, False
             try:
                 yield
             finally:
@@ -150,16 +155,72 @@ class Explainer:
         optimizer: torch.optim.Optimizer,
         backward: Backward = torch.Tensor.backward,
     ) -> list[Attribution]:
-        """Explain a batch on the model's device; failed pairs come back too, all in source order."""
+        """Explain a batch on the model's device; failed pairs come back too, all in source order.
+
+        Where memory runs out, the batch is repeated with less at a time, which changes no result. What works is kept
+        for later batches. A pair that does not fit alone fails alone.
+        """
         failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
-        if not batch.pairs:
-            return failed
-        problems, similarity = self.problems(batch)
-        optimizer.state.clear()
-        traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
-        explained = _collect(batch, similarity, traces, self.encoder.towers["image"])
+        explained = self._explain(batch, optimizer, backward) if batch.pairs else []
         by_key = {result.pair.key: result for result in (*explained, *failed)}
         return [by_key[key] for key in batch.order]
+
+    def _explain(self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward) -> list[Attribution]:
+        """Together, or where that does not fit, one by one, each and the next batch from the limit before this one."""
+        before = self._limit
+        results = self._halve_until_it_fits(batch, optimizer, backward)
+        if results is not None:
+            return results
+        self._limit = before
+        if len(batch) == 1:
+            return [Attribution(batch.pairs[0], error=DOES_NOT_FIT)]
+        self._tell()
+        parts = [batch.alone(place) for place in range(len(batch))]
+        results = [result for part in parts for result in self._explain(part, optimizer, backward)]
+        self._limit = before
+        return results
+
+    def _halve_until_it_fits(
+        self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward
+    ) -> list[Attribution] | None:
+        """None if one draw at a time is too much, or the clean pass, which knows no draws."""
+        while True:
+            plan: list[Chunk] = []
+            try:
+                return self._attempt(batch, optimizer, backward, plan)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._let_go(optimizer)  # not in the except clause: there the traceback holds the attempt's tensors
+            smaller = halved(plan)
+            if smaller is None:
+                return None
+            self._tell()
+            self._limit = smaller
+
+    def _attempt(
+        self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward, plan: list[Chunk]
+    ) -> list[Attribution]:
+        """All pairs in one go; ``plan`` gets the chunks of both towers once they count."""
+        problems, similarity = self.problems(batch)
+        plan += [chunk for problem in problems.values() for chunk in problem.chunks]
+        optimizer.state.clear()
+        traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
+        return list(_collect(batch, similarity, traces, self.encoder.towers["image"]))
+
+    def _let_go(self, optimizer: torch.optim.Optimizer) -> None:
+        """Of all that a failed attempt has left in memory."""
+        optimizer.zero_grad(set_to_none=True)
+        optimizer.state.clear()
+        for alpha in self.bottlenecks.parameters():
+            alpha.data = alpha.new_empty(0, 0, alpha.shape[-1])
+        if alpha.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _tell(self) -> None:
+        if not self._told:
+            warnings.warn(REPEATED, stacklevel=2)
+        self._told = True
 
     def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
         """The clean pass: what is to be optimised in each tower, and the clean cosine (B,)."""
@@ -186,7 +247,7 @@ class Explainer:
             target,
             self._noise[modality],
             draws,
-            plan_chunks(hidden.lengths(), draws, ready.max_rows),
+            plan_chunks(hidden.lengths(), draws, min(ready.max_rows, self._limit)),
             _HALF_LOSS_SCALE if ready.suffix.dtype == torch.float16 else 1.0,
         )
 

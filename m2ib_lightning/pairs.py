@@ -45,6 +45,9 @@ class PairSource(Protocol):
     def __getitem__(self, index: int, /) -> RawPair:
         """The pair at that position."""
 
+    def key(self, index: int, /) -> str:
+        """Its key, without reading the pair: a run that is resumed asks for all of them."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -61,6 +64,7 @@ class Pair:
         image_size: (width, height) after EXIF rotation, in pixels.
         crop: what the model saw of it: the patches lie over this box, which with ``fit="pad"`` is larger than the
             picture.
+        position: its place in the source; the first so many are drawn, on whatever rank they are.
         truncated: whether the caption was longer than the model reads.
         unknown: how many tokens the model's vocabulary does not know.
         animated: whether the image has more frames than the first, which was read.
@@ -77,6 +81,7 @@ class Pair:
     token_positions: list[int] = field(default_factory=list)
     image_size: tuple[int, int] = (0, 0)
     crop: Box = (0, 0, 0, 0)
+    position: int = 0
     truncated: bool = False
     unknown: int = 0
     animated: bool = False
@@ -120,6 +125,13 @@ class PairBatch:
         """Where the first ``count`` pairs, in source order, stand in the tensors."""
         places = {pair.key: place for place, pair in enumerate(self.pairs)}
         return [places[key] for key in self.order if key in places][:count]
+
+    def alone(self, place: int) -> PairBatch:
+        """A batch of the one pair that stands there in the tensors, which are views of these."""
+        one = slice(place, place + 1)
+        image, text = ({name: tensor[one] for name, tensor in self.inputs[m].items()} for m in MODALITIES)
+        targets = None if self.targets is None else self.targets[one]
+        return PairBatch(self.pairs[one], [], image, text, targets=targets)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """The batch with its tensors on a device (Lightning calls this)."""

@@ -55,13 +55,16 @@ class Preparer:
         limit = self.tokenizer.max_tokens
         return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout)
 
-    def prepare(self, raw: RawPair, *, keep_picture: bool, image_only: bool = False) -> PreparedPair | Pair:
+    def prepare(
+        self, raw: RawPair, *, keep_picture: bool, image_only: bool = False, position: int = 0
+    ) -> PreparedPair | Pair:
         """The pair and its tensors, or a ``Pair`` with ``error``. ``image_only`` leaves the caption as it is."""
         values: dict[str, Any] = {
             "key": raw.key,
             "id": raw.id if raw.id is not None else raw.key,
             "image": raw.uri,
             "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list is no caption of a row
+            "position": position,
         }
         try:
             if raw.error is not None:
@@ -156,5 +159,6 @@ class PairDataset(Dataset[PreparedPair | Pair]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> PreparedPair | Pair:
+        index = int(index)  # also of an array
         keep = self.pictures < 0 or index < self.pictures
-        return self.preparer.prepare(self.source[index], keep_picture=keep)
+        return self.preparer.prepare(self.source[index], keep_picture=keep, position=index)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from m2ib_lightning.counts import Counts
+from m2ib_lightning.files import whole_file
 
 _FLOATS = pa.list_(pa.float32())
 
@@ -40,15 +42,25 @@ SCHEMA = pa.schema(
 )
 
 
-def write_part(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows to a Parquet file, whole or not at all: a temporary file, synced, then renamed."""
+COUNTS = b"m2ib"
+"""Under this name a part's footer holds the counts of its rows."""
+
+
+def to_record_batch(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+    """Rows as Arrow has them."""
     columns = {name: [_storable(row.get(name)) for row in rows] for name in SCHEMA.names}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(pa.table(columns, schema=SCHEMA), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+
+
+def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
+    """Write rows to a Parquet file, whole or not at all."""
+    with whole_file(path) as file:
+        pq.write_table(table.replace_schema_metadata({COUNTS: counts.to_json()}), file)
+
+
+def read_counts(part: Path) -> Counts:
+    """The counts of a part's rows; only its footer is read."""
+    return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
 
 
 def _storable(value: Any) -> Any:

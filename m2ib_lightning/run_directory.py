@@ -30,6 +30,11 @@ class RunDirectory:
         return self.path / "attributions"
 
     @property
+    def launches(self) -> Path:
+        """A folder for each start of the run."""
+        return self.path / "launches"
+
+    @property
     def heatmaps(self) -> Path:
         """The folder of PNG files."""
         return self.path / "heatmaps"
@@ -51,34 +56,46 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Take the directory away again while there is nothing in it: a run that did not begin burns no name."""
-        for folder in (self.attributions, self.heatmaps, self.path):
+        for folder in (self.attributions, self.heatmaps, self.launches, self.path):
             with suppress(OSError):
                 folder.rmdir()
 
 
-def create_run_directory(output_dir: str | None) -> RunDirectory:
-    """Make the directory: the given one, or ``runs/<date>-<time>`` with ``runs/latest`` pointing at it.
+def open_run_directory(output_dir: str | None, resume: bool = False) -> tuple[RunDirectory, bool]:
+    """The directory to write to, and whether it holds a run that is to be continued.
+
+    Args:
+        output_dir: where; None for ``runs/<date>-<time>``, with ``runs/latest`` pointing at it.
+        resume: whether to continue the run that is there; where none is, one begins.
 
     Raises:
-        M2IBError: if it holds a run already, or can't be made.
+        M2IBError: if it holds a run and ``resume`` is false, or can't be made.
     """
+    if resume and output_dir is None:
+        raise M2IBError("resume=true needs output_dir: the run to continue (output_dir=runs/latest is the last one)")
+    if resume and output_dir is not None and RunDirectory(Path(output_dir).expanduser()).config.exists():
+        return RunDirectory(Path(output_dir).expanduser().resolve()), True
+    return _create(output_dir), False
+
+
+def _create(output_dir: str | None) -> RunDirectory:
     try:
         path = Path(output_dir).expanduser() if output_dir is not None else _fresh(Path("runs"))
     except OSError as error:
         raise M2IBError(f"could not make a run directory in 'runs': {error}") from None
     run = RunDirectory(path)
-    if run.config.exists() or run.attributions.exists():
+    if run.config.exists() or (run.attributions.exists() and any(run.attributions.iterdir())):
         raise M2IBError(
-            f"output_dir={str(path)!r} holds a run already: choose another directory, or move that one away"
+            f"output_dir={str(path)!r} holds a run already: continue it with resume=true, or choose another directory"
         )
     try:
         for folder in (run.attributions, run.heatmaps):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         if output_dir is None:
             _point_at(path.parent / "latest", path.name)
     except OSError as error:
         raise M2IBError(f"could not make the run directory {str(path)!r}: {error}") from None
-    return run
+    return RunDirectory(path.resolve())
 
 
 def _fresh(parent: Path) -> Path:

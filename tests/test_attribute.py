@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightning import Trainer
@@ -22,8 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks import TableWriter
 from m2ib_lightning.cli import main
+from m2ib_lightning.counts import Counts
 from m2ib_lightning.pairs import Pair
-from m2ib_lightning.rows import SCHEMA, write_part
+from m2ib_lightning.rows import SCHEMA, to_record_batch, write_part
 from m2ib_lightning.run_directory import heatmap_name
 from m2ib_lightning.tasks.attribute import attribute
 from tests.folders import save_clip_folder, save_photograph
@@ -177,7 +179,8 @@ def test_lists_of_captions_are_a_row_each(folder: Path, table: Path, tmp_path: P
 
 def test_text_without_utf8_can_be_written(tmp_path: Path) -> None:
     pair = Pair(key="t:0", id="\udcff", image="\udcff.png", caption="a \ud800 star")
-    write_part([Attribution(pair, error="\udcff.png is broken").to_row()], tmp_path / "part.parquet")
+    rows = to_record_batch([Attribution(pair, error="\udcff.png is broken").to_row()])
+    write_part(pa.Table.from_batches([rows]), Counts(failed=1), tmp_path / "part.parquet")
     (row,) = pq.read_table(tmp_path / "part.parquet").to_pylist()
     assert (row["id"], row["image"], row["caption"]) == ("?", "?.png", "a ? star")
     assert row["error"] == "?.png is broken"

@@ -4,16 +4,12 @@ from m2ib_lightning.callbacks.base import ResultsCallback
 from m2ib_lightning.callbacks.curves import CurveLogger
 from m2ib_lightning.callbacks.heatmaps import HeatmapWriter
 from m2ib_lightning.callbacks.progress import PairProgressBar
-from m2ib_lightning.callbacks.report import ReportWriter
-from m2ib_lightning.callbacks.summary import RunSummary
 from m2ib_lightning.callbacks.table import TableWriter
 
 __all__ = [
     "CurveLogger",
     "HeatmapWriter",
     "PairProgressBar",
-    "ReportWriter",
     "ResultsCallback",
-    "RunSummary",
     "TableWriter",
 ]

@@ -26,25 +26,28 @@ class CurveLogger(ResultsCallback):
 
     Args:
         pictures: how many pairs get curves and a picture of their own.
+        done: pairs that earlier launches of the run did.
+
+    Of several ranks, the first one's pairs are shown.
     """
 
-    def __init__(self, pictures: int = 16) -> None:
+    def __init__(self, pictures: int = 16, done: int = 0) -> None:
         self.pictures = pictures
-        self._drawn = 0
-        self._done = 0
+        self._before = done
+        self._drawn = self._done = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
 
     @override
     def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
         good = [result for result in results if result.error is None]
-        if not good:
+        if not good or not trainer.is_global_zero:
             return
         curves = [_curves(result) for result in good]
         totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
         self._done += len(good)
         for name, total in totals.items():
             self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._scalar(trainer, f"final/{name}", total[-1] / len(good), self._done)
+            self._scalar(trainer, f"final/{name}", total[-1] / len(good), self._before + self._done)
         for result, curve in zip(good, curves, strict=True):
             if self._drawn < self.pictures and result.pair.picture is not None:
                 self._drawn += 1
@@ -62,7 +65,7 @@ class CurveLogger(ResultsCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 picture = np.asarray(draw_attribution(result))
-                logger.experiment.add_image(f"heatmap/{name}", picture, self._done, dataformats="HWC")
+                logger.experiment.add_image(f"heatmap/{name}", picture, self._before + self._done, dataformats="HWC")
 
     def _curve(self, trainer: Trainer, name: str, values: NDArray[np.floating]) -> None:
         for step, value in enumerate(values):

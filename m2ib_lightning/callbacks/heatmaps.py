@@ -10,6 +10,7 @@ from typing_extensions import override
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks.base import ResultsCallback
 from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.files import whole_file
 from m2ib_lightning.run_directory import heatmap_name
 
 
@@ -18,20 +19,19 @@ class HeatmapWriter(ResultsCallback):
 
     Args:
         folder: the run's ``heatmaps``.
-        count: how many to draw; -1 for all.
+        count: how many of the source's first pairs to draw; -1 for all.
     """
 
     def __init__(self, folder: Path, count: int = -1) -> None:
         self.folder = folder
         self.count = count
-        self._drawn = 0
 
     @override
     def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
         for index, result in enumerate(results):
-            wanted = self.count < 0 or self._drawn < self.count
+            wanted = self.count < 0 or result.pair.position < self.count
             if wanted and result.error is None and result.pair.picture is not None:
-                self._drawn += 1
                 name = heatmap_name(result.pair.id, result.pair.key)
-                draw_attribution(result).save(self.folder / name)
+                with whole_file(self.folder / name) as file:
+                    draw_attribution(result).save(file, format="PNG")
                 results[index] = result.drawn_as(name)

@@ -1,49 +1,76 @@
-"""Writes the table: Parquet parts of whole batches, each renamed into place when it is complete."""
+"""Writes the table: each batch to a journal as soon as it is done, a journal that is long to a Parquet part."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from typing_extensions import override
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks.base import ResultsCallback
-from m2ib_lightning.rows import write_part
+from m2ib_lightning.counts import Counts
+from m2ib_lightning.journal import Journal
 
 
 class TableWriter(ResultsCallback):
-    """Rows go to ``part-<rank>-<number>.parquet`` when enough have come, or enough time has passed.
+    """Rows go to ``part-<launch>-<rank>-<number>.parquet`` when enough have come, or enough time has passed.
 
     Args:
         folder: the run's ``attributions``.
+        launch: which start of the run this is.
         rows: how many rows make a part.
         seconds: after how long a part is written whatever its size.
     """
 
-    def __init__(self, folder: Path, rows: int = 512, seconds: float = 30.0) -> None:
+    def __init__(self, folder: Path, launch: int = 1, rows: int = 2048, seconds: float = 600.0) -> None:
         self.folder = folder
+        self.launch = launch
         self.rows = rows
         self.seconds = seconds
-        self._waiting: list[dict[str, Any]] = []
-        self._parts = 0
+        self._journal: Journal | None = None
+        self._parts = self._written = 0
+        self._opened = self._last = time.monotonic()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = time.monotonic()
 
     @override
     def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
-        self._waiting += [result.to_row() for result in results]
-        if len(self._waiting) >= self.rows or time.monotonic() - self._last >= self.seconds:
-            self._write(trainer.global_rank)
+        if self._journal is None:
+            self._journal = Journal(self.folder / part_name(self.launch, trainer.global_rank, self._parts))
+            self._parts += 1
+            self._opened, self._written = time.monotonic(), 0
+        now = time.monotonic()
+        self._journal.append([result.to_row() for result in results], Counts.of(results, now - self._last))
+        self._last = now
+        self._written += len(results)
+        if self._written >= self.rows or now - self._opened >= self.seconds:
+            self.finish(trainer)
 
     @override
     def finish(self, trainer: Trainer) -> None:
-        self._write(trainer.global_rank)
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
 
-    def _write(self, rank: int) -> None:
-        if self._waiting:
-            write_part(self._waiting, self.folder / f"part-{rank:05d}-{self._parts:06d}.parquet")
-            self._parts += 1
-        self._waiting = []
-        self._last = time.monotonic()
+
+def part_name(launch: int, rank: int, number: int) -> str:
+    """The name of a part, and with it who wrote it.
+
+    >>> part_name(1, 0, 12)
+    'part-0001-00000-000012.parquet'
+    """
+    return f"part-{launch:04d}-{rank:05d}-{number:06d}.parquet"
+
+
+def writer_of(part: Path) -> tuple[int, int]:
+    """The launch and the rank that wrote a part.
+
+    >>> writer_of(Path("part-0001-00000-000012.parquet"))
+    (1, 0)
+    """
+    _, launch, rank, _ = part.stem.split("-")
+    return int(launch), int(rank)

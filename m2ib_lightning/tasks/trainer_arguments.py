@@ -1,14 +1,20 @@
-"""What ``task=attribute`` gives ``lightning.Trainer``, and what it refuses."""
+"""What ``task=attribute`` gives ``lightning.Trainer``, what it refuses, and on how many ranks it is going to run."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning import Trainer
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.precision import half_precision
+from m2ib_lightning.sharding import SamplesStrategy
+from m2ib_lightning.sharding.rendezvous import HANDED
 
 _OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
 _HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}  # Lightning's own defaults
@@ -35,37 +41,105 @@ _PRECISIONS = {
     "16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
     "bf16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
 }
-_ONE_DEVICE = "this version explains on one device; split the table and start one run for each"
+_SHARED = (
+    "the pairs share no gradient, and ranks that wait for each other hang on uneven shares: leave it out, more than "
+    "one device takes 'samples'"
+)
+_EXTERNAL_SIZES = {
+    "devices": ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"),
+    "num_nodes": ("GROUP_WORLD_SIZE", "SLURM_NNODES"),
+}
 
 
-def trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The Trainer's arguments.
+@dataclass(frozen=True)
+class World:
+    """Where this process stands among those of the run.
+
+    Attributes:
+        rank: from 0.
+        size: how many ranks there are.
+        device: of this rank.
+        nodes: on how many machines.
+        environment: who started the processes, as Lightning knows it; None if there is one.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    nodes: int
+    environment: ClusterEnvironment | None
+
+    @property
+    def meeting_place(self) -> ClusterEnvironment | None:
+        """Who knows where ranks meet that are not all children of rank 0; None if they are."""
+        return self.environment if self.started_by_others or self.nodes > 1 else None
+
+    @property
+    def is_child(self) -> bool:
+        """Whether another process of this run started it, and handed it what it must know."""
+        return HANDED in os.environ
+
+    @property
+    def started_by_others(self) -> bool:
+        """Whether the ranks were started by torchrun, Slurm or by hand, not by rank 0."""
+        return self.size > 1 and self.environment is not None and self.environment.creates_processes_externally
+
+
+def trainer_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
+    """The Trainer's arguments, and the world it will find.
 
     Raises:
         M2IBError: for an argument that would change or break the result; says why.
     """
+    _refuse(given)
+    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **_sizes(), **given, **_OURS}
+    half = str(arguments.get("precision")) in ("16", "16-mixed")
+    if half:
+        if "plugins" in arguments:
+            raise M2IBError("trainer.precision=16-mixed is a plugin here: it can't go together with trainer.plugins")
+        del arguments["precision"]
+    slurm = [SLURMEnvironment(auto_requeue=False)] if _slurm() else []  # it would write and load a checkpoint
+    arguments |= {"plugins": [*arguments.get("plugins", []), *slurm]} if slurm else {}
+    probe = _probe(arguments, given)
+    if probe.world_size > 1:
+        arguments["strategy"] = SamplesStrategy.strategy_name
+    if half:
+        plugin = half_precision(probe.strategy.root_device.type)
+        arguments["plugins"] = [*arguments.get("plugins", []), plugin]
+    environment = getattr(probe.strategy, "cluster_environment", None)
+    return arguments, World(
+        probe.global_rank, probe.world_size, probe.strategy.root_device, probe.num_nodes, environment
+    )
+
+
+def _refuse(given: dict[str, Any]) -> None:
     for name, reason in _REASONS.items():
         if name in given and given[name] != {**_OURS, **_HARMLESS}.get(name, ...):
             raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=attribute: {reason}")
     precision = str(given.get("precision", "32-true"))
     if precision in _PRECISIONS:
         raise M2IBError(f"trainer.precision={precision} is refused for task=attribute: {_PRECISIONS[precision]}")
-    for name in ("devices", "num_nodes"):
-        if given.get(name, 1) not in (1, "1", "auto", [0]):
-            raise M2IBError(f"trainer.{name}={given[name]!r} is refused: {_ONE_DEVICE}")
-    if given.get("strategy", "auto") != "auto":
-        raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_ONE_DEVICE}")
-    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **given, **_OURS, "devices": 1}
-    half = str(arguments.get("precision")) in ("16", "16-mixed")
-    if half:
-        if "plugins" in arguments:
-            raise M2IBError("trainer.precision=16-mixed is a plugin here: it can't go together with trainer.plugins")
-        del arguments["precision"]
+    if given.get("strategy", "auto") not in ("auto", SamplesStrategy.strategy_name):
+        raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_SHARED}")
+
+
+def _slurm() -> bool:
+    return "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect()
+
+
+def _sizes() -> dict[str, int]:
+    """Devices and nodes as torchrun or Slurm has started processes for them."""
+    found = {}
+    for argument, (torchrun, slurm) in _EXTERNAL_SIZES.items():
+        name = torchrun if "TORCHELASTIC_RUN_ID" in os.environ else slurm if _slurm() else ""
+        if os.environ.get(name, "").isdigit():
+            found[argument] = int(os.environ[name])
+    return found
+
+
+def _probe(arguments: dict[str, Any], given: dict[str, Any]) -> Trainer:
     try:
-        trainer = Trainer(**arguments, logger=False)
+        return Trainer(**arguments, logger=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(f"lightning.Trainer refuses {given}: {first}") from None
-    if half:
-        arguments["plugins"] = [half_precision(trainer.strategy.root_device.type)]
-    return arguments

@@ -1,0 +1,109 @@
+"""Batches of pairs, in order, from processes that decode; one that dies costs at most the pair it died of."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Subset
+
+from m2ib_lightning.pairs import Pair, PairBatch, PreparedPair
+from m2ib_lightning.prepare import PairDataset
+from m2ib_lightning.sharding import ignore_in_workers
+
+
+class PairLoader:
+    """The pairs at some positions, as batches.
+
+    When a worker process dies (a decoder that crashes, the system out of memory), the batch that was to come is read
+    pair by pair, each in a process of its own: a pair whose process dies again becomes a row with ``error``.
+
+    Args:
+        dataset: the pairs.
+        positions: which of them, in which order.
+        batch_size: pairs at a time.
+        num_workers: processes that decode; 0 for none.
+    """
+
+    def __init__(self, dataset: PairDataset, positions: NDArray[np.int64], batch_size: int, num_workers: int) -> None:
+        self.dataset = dataset
+        self.positions = positions
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self.batch_size)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        following = 0
+        while following < len(self):
+            try:
+                for batch in self._batches(following):
+                    following += 1
+                    yield batch
+            except RuntimeError as error:
+                if not _worker_died(error):
+                    raise
+                yield self._one_by_one(following)
+                following += 1
+
+    def _batches(self, first: int) -> Iterator[PairBatch]:
+        loader: DataLoader[Any] = DataLoader(
+            Subset(self.dataset, self.positions[first * self.batch_size :]),  # type: ignore[arg-type] # an array will do
+            batch_size=self.batch_size,
+            **loading(self.num_workers),
+            collate_fn=self.dataset.preparer.collate,
+        )
+        yield from quiet_iterator(loader)
+
+    def _one_by_one(self, batch: int) -> PairBatch:
+        chosen = self.positions[batch * self.batch_size : (batch + 1) * self.batch_size]
+        collated = self.dataset.preparer.collate([self._alone(int(position)) for position in chosen])
+        return collated.pin_memory() if torch.cuda.is_available() else collated
+
+    def _alone(self, position: int) -> PreparedPair | Pair:
+        loader: DataLoader[Any] = DataLoader(
+            Subset(self.dataset, [position]), batch_size=None, num_workers=1, worker_init_fn=ignore_in_workers
+        )
+        try:
+            (item,) = quiet_iterator(loader)
+        except RuntimeError as error:
+            if not _worker_died(error):
+                raise
+            why = f"the process that read it died ({error})"
+            item = self.dataset.preparer.prepare(replace(self.dataset.source[position], error=why), keep_picture=False)
+        return item
+
+
+def loading(num_workers: int) -> dict[str, Any]:
+    """What all data loaders here have in common."""
+    return {
+        "num_workers": num_workers,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": False,
+        "worker_init_fn": ignore_in_workers,
+    }
+
+
+def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, without PyTorch's SIGCHLD handler.
+
+    That raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a file.
+    Without it the loader notices within seconds, when it is asked for the next batch.
+    """
+    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if handled else None
+    iterator = iter(loader)
+    if handled:
+        signal.signal(signal.SIGCHLD, before)
+    return iterator
+
+
+def _worker_died(error: RuntimeError) -> bool:
+    return "DataLoader worker" in str(error)

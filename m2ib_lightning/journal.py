@@ -1,0 +1,82 @@
+"""The rows of the part in hand, on disk batch by batch: a process that is killed loses none that it had finished."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from m2ib_lightning.counts import Counts
+from m2ib_lightning.rows import COUNTS, SCHEMA, to_record_batch, write_part
+
+_SYNC_SECONDS = 1.0
+"""A killed process loses nothing; a machine that loses power at most what came since."""
+
+
+class Journal:
+    """An Arrow stream beside the part that it will become; the part, once there, makes it void.
+
+    Args:
+        part: the Parquet file to be.
+    """
+
+    def __init__(self, part: Path) -> None:
+        self.part = part
+        self.path = journal_of(part)
+        self._file = self.path.open("wb")
+        self._writer = pa.ipc.new_stream(self._file, SCHEMA)
+        self._synced = time.monotonic()
+
+    def append(self, rows: Sequence[dict[str, Any]], counts: Counts) -> None:
+        """Add the rows of a batch."""
+        self._writer.write_batch(to_record_batch(rows), custom_metadata={COUNTS: counts.to_json()})
+        self._file.flush()
+        if time.monotonic() - self._synced >= _SYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Make the part of it."""
+        self._file.close()
+        recover(self.path)
+
+
+def journal_of(part: Path) -> Path:
+    """Hidden, so that whoever reads the folder of parts does not meet it."""
+    return part.with_name(f".{part.stem}.arrows")
+
+
+def journals(folder: Path) -> list[Path]:
+    """The journals that count: those whose part is not there."""
+    return sorted(path for path in folder.glob(".part-*.arrows") if not _part_of(path).exists())
+
+
+def recover(journal: Path) -> None:
+    """Make the part of a journal, also of one whose writer was killed."""
+    if not _part_of(journal).exists():
+        table, counts = read_journal(journal)
+        if table.num_rows:
+            write_part(table, counts, _part_of(journal))
+    journal.unlink(missing_ok=True)
+
+
+def read_journal(journal: Path) -> tuple[pa.Table, Counts]:
+    """Its rows, as far as they were written whole."""
+    batches, counts = [], Counts()
+    try:
+        with journal.open("rb") as file, pa.ipc.open_stream(file) as stream:
+            while True:
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+                batches.append(batch)
+                counts += Counts.from_json(metadata[COUNTS])
+    except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or where the writer was killed
+        pass
+    return pa.Table.from_batches(batches, schema=SCHEMA), counts
+
+
+def _part_of(journal: Path) -> Path:
+    return journal.with_name(f"{journal.stem.removeprefix('.')}.parquet")

@@ -1,0 +1,41 @@
+"""The end of a run: what is about all ranks, made from what each of them left."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from m2ib_lightning.datamodules.base import PairDataModule
+from m2ib_lightning.journal import journals, recover
+from m2ib_lightning.report import write_report
+from m2ib_lightning.resume import done_keys, remaining_positions
+from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.sharding import Launch
+from m2ib_lightning.summary import Summary, summarise
+
+_LISTED = 20
+
+
+def merge(run: RunDirectory, launch: Launch, rank: int, datamodule: PairDataModule) -> Summary:
+    """Write ``summary.json`` and ``report.html``, when no other rank is at work.
+
+    Args:
+        run: where.
+        launch: the one that ends.
+        rank: of this process.
+        datamodule: which pairs there were to explain.
+    """
+    for journal in journals(run.attributions):  # of ranks that died
+        recover(journal)
+    lost = [other for other, state in launch.others(rank).items() if state == "lost"]
+    summary = summarise(run, launch.total, lost=lost, missing=())
+    if summary.skipped:
+        summary = summarise(run, launch.total, lost=lost, missing=_missing(run, datamodule))
+    summary.save(run)
+    write_report(run, summary)
+    return summary
+
+
+def _missing(run: RunDirectory, datamodule: PairDataModule) -> list[str]:
+    """The keys of the first pairs that have no row."""
+    source, done = datamodule.source, done_keys(run.attributions)
+    return [source.key(int(index)) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]

@@ -1,0 +1,105 @@
+"""Going on with a run: what is done already, and whether it is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.journal import journals, recover
+from m2ib_lightning.pairs import PairSource
+from m2ib_lightning.rows import read_counts, write_part
+from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.table import parts, tables
+
+_CHANGES_NO_RESULT = (
+    *("task", "output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),
+    *("data.limit", "data.batch_size", "data.num_workers", "data.image_timeout", "output.", "trainer."),
+    *("data.allow_", "data.url_"),
+)
+"""Keys, or beginnings of keys, that may differ from one launch of a run to the next."""
+
+
+def check_same_run(run: RunDirectory, resolved: str) -> None:
+    """Whether rows made under the configuration belong into that run's table.
+
+    Args:
+        run: the directory that holds a run.
+        resolved: the configuration as it would be saved there.
+
+    Raises:
+        M2IBError: if a key that changes results differs; names each with both values.
+    """
+    try:
+        before = run.config.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise M2IBError(f"{str(run.path)!r} holds a run without config.yaml: it can't be resumed") from None
+    old, new = _values(before), _values(resolved)
+    differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    if differing:
+        raise M2IBError(
+            f"resume=true: {str(run.path)!r} holds a run of another configuration: "
+            + "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in differing)
+            + ". Give what it was (--config RUN/config.yaml does), or another output_dir."
+        )
+
+
+def _values(text: str) -> dict[str, Any]:
+    """The keys that change results, flat; the precision, and the statistics' hash, are among them."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
+    first = text.split("\n", 1)[0]
+    statistics = first.rpartition(": ")[2] if first.startswith("#") else None
+    return flat | {"trainer.precision": str(config["trainer"].get("precision", "32-true")), "statistics": statistics}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def put_in_order(run: RunDirectory, retry_failed: bool) -> None:
+    """Before a launch: make parts of what killed processes left, and drop failed rows that are to be tried again."""
+    for journal in journals(run.attributions):
+        recover(journal)
+    for stale in run.attributions.glob(".part-*"):  # temporary files, and journals whose part is there
+        stale.unlink()
+    if retry_failed:
+        for part in parts(run.attributions):
+            _drop_failed(part)
+
+
+def _drop_failed(part: Path) -> None:
+    counts = read_counts(part)
+    if counts.done == 0:
+        part.unlink()
+    elif counts.failed:
+        table = pq.read_table(part)
+        write_part(table.filter(pc.is_null(table["error"])), replace(counts, failed=0), part)
+
+
+def done_keys(folder: Path, name: str | None = None) -> set[str]:
+    """The keys that have a row in the parts; with ``name`` those of one file or shard."""
+    keys: set[str] = set()
+    for table in tables(folder, ["key"]):
+        column = table["key"]
+        keys.update((column if name is None else column.filter(pc.starts_with(column, f"{name}:"))).to_pylist())
+    return keys
+
+
+def remaining_positions(source: PairSource, count: int, done: set[str]) -> NDArray[np.int64]:
+    """Which of the first ``count`` pairs have no row yet."""
+    if not done:
+        return np.arange(count)
+    return np.fromiter((index for index in range(count) if source.key(index) not in done), np.int64)

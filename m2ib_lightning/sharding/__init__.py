@@ -1,0 +1,19 @@
+"""Samples over ranks that share nothing: the strategy, its launcher, how ranks meet, and who is at work."""
+
+from m2ib_lightning.sharding.launch import Launch, begin_launch, open_launch, ranks_at_work
+from m2ib_lightning.sharding.rendezvous import Rendezvous
+from m2ib_lightning.sharding.stop import StopSignals, ignore_in_workers, requeue
+from m2ib_lightning.sharding.strategy import SamplesLauncher, SamplesStrategy
+
+__all__ = [
+    "Launch",
+    "Rendezvous",
+    "SamplesLauncher",
+    "SamplesStrategy",
+    "StopSignals",
+    "begin_launch",
+    "ignore_in_workers",
+    "open_launch",
+    "ranks_at_work",
+    "requeue",
+]

@@ -1,0 +1,135 @@
+"""A launch: one start of a run on some number of ranks, and which of them are at work, finished, or dead.
+
+A run directory sees a launch after another (``resume``). A launch has a number, which is in the names of the parts it
+writes; each of its ranks holds a lock on a file while it lives, which the system lets go whatever ends the process, and
+leaves a file when it has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there, nobody can tell who is at work
+    fcntl = None  # type: ignore[assignment]
+
+State = Literal["finished", "at work", "lost"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a run.
+
+    Args:
+        folder: ``launches/<number>`` in the run directory.
+        world_size: its number of ranks.
+        total: pairs of the whole run; None if that is not known before the end.
+    """
+
+    folder: Path
+    world_size: int
+    total: int | None
+
+    @property
+    def number(self) -> int:
+        """From 1."""
+        return int(self.folder.name)
+
+    @property
+    def remaining(self) -> Path:
+        """The positions that this launch is to do, where they are not all."""
+        return self.folder / "remaining.npy"
+
+    @contextmanager
+    def lock(self, rank: int) -> Iterator[None]:
+        """Hold the rank's lock inside; the system lets go of it whatever ends the process."""
+        with self._lock(rank).open("w") as lock:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    def finish(self, rank: int) -> None:
+        """Say that the rank has written all it will."""
+        write_whole(self._finished(rank), "")
+
+    def state(self, rank: int) -> State:
+        """How another rank is."""
+        if self._finished(rank).exists():
+            return "finished"
+        return "at work" if _is_locked(self._lock(rank)) else "lost"
+
+    def others(self, rank: int) -> dict[int, State]:
+        """How all the others are."""
+        return {other: self.state(other) for other in range(self.world_size) if other != rank}
+
+    def at_work(self, rank: int) -> bool:
+        """Whether any of the others has not finished yet."""
+        return "at work" in self.others(rank).values()
+
+    def _lock(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank:05d}.lock"
+
+    def _finished(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank:05d}.finished"
+
+
+def begin_launch(launches: Path, world_size: int, total: int | None) -> Launch:
+    """The next launch, made by rank 0.
+
+    Raises:
+        M2IBError: if another process began one at the same time.
+    """
+    launches.mkdir(exist_ok=True)
+    number = max((int(folder.name) for folder in launches.iterdir()), default=0) + 1
+    folder = launches / f"{number:04d}"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise M2IBError(f"another process has just started this run ({launches.parent})") from None
+    write_whole(folder / "launch.json", json.dumps({"world_size": world_size, "total": total}))
+    return Launch(folder, world_size, total)
+
+
+def open_launch(folder: Path) -> Launch:
+    """A launch that is there."""
+    facts = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
+    return Launch(folder, facts["world_size"], facts["total"])
+
+
+def all_launches(launches: Path) -> list[Launch]:
+    """Those that began, in order."""
+    return [open_launch(file.parent) for file in sorted(launches.glob("*/launch.json"))]
+
+
+def ranks_at_work(launches: Path) -> list[str]:
+    """The processes of earlier launches that still live."""
+    locks = sorted(launches.glob("*/rank-*.lock"))
+    return [lock.read_text(encoding="utf-8") for lock in locks if _is_locked(lock)]
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether another process holds the lock; never ask for one's own: closing the file would let go of it."""
+    if fcntl is None:
+        return False
+    try:
+        with lock.open("r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

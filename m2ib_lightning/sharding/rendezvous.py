@@ -1,0 +1,99 @@
+"""How the other ranks learn from rank 0 which run this is: once, before the work.
+
+The children of a process find it in their environment. Ranks that someone else started (torchrun, Slurm, the first
+process of another node) ask rank 0 through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``; nothing else goes over the
+network, and a rank that dies later is missed by nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from lightning.fabric.plugins.environments import ClusterEnvironment
+from torch.distributed import DistError, TCPStore
+
+from m2ib_lightning.errors import M2IBError
+
+HANDED = "M2IB_LAUNCH"
+"""The environment variable in which children find the message."""
+
+_PATIENCE = timedelta(minutes=30)
+_LAST_WORDS = 5.0  # seconds in which the others may still hear why rank 0 stopped
+
+
+class Rendezvous:
+    """Rank 0 tells, the others listen.
+
+    Args:
+        environment: where address and port come from; None if nobody is to be told.
+        rank: of this process.
+        world_size: of all of them.
+
+    Used as a context, it tells the others when rank 0 fails inside before it has told them anything else.
+    """
+
+    def __init__(self, environment: ClusterEnvironment | None, rank: int, world_size: int) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self._environment = environment
+        self._told = False
+        self._store: TCPStore | None = None
+        # torchrun's agent keeps a store of its own there, and starts the ranks again when one dies
+        self._agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._key = f"m2ib/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+    def __enter__(self) -> Rendezvous:
+        if self.rank == 0 and self._environment is not None:
+            self._store = self._connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._store is not None and error is not None and not self._told:
+            self._store.set(self._key, json.dumps({"error": str(error)}))
+            end = time.monotonic() + _LAST_WORDS
+            while time.monotonic() < end and self._store.add(f"{self._key}/heard", 0) < self.world_size - 1:
+                time.sleep(0.05)
+
+    def tell(self, message: dict[str, str]) -> None:
+        """Rank 0: what the others are to know."""
+        self._told = True
+        if self._store is not None:
+            self._store.set(self._key, json.dumps(message))
+
+    def listen(self) -> dict[str, str]:
+        """The other ranks: what rank 0 told.
+
+        Raises:
+            M2IBError: if rank 0 failed, or can't be reached.
+        """
+        if HANDED in os.environ:
+            message: dict[str, str] = json.loads(os.environ[HANDED])
+            return message
+        try:
+            store = self._connect()
+            message = json.loads(store.get(self._key))
+            store.add(f"{self._key}/heard", 1)
+        except (DistError, RuntimeError) as failure:
+            where = self._address()
+            raise M2IBError(
+                f"rank {self.rank} could not learn from rank 0 which run this is, at {where[0]}:{where[1]}: it has "
+                f"stopped, or is not reached there ({str(failure).splitlines()[0]})"
+            ) from None
+        if "error" in message:
+            raise M2IBError(f"rank 0 did not begin: {message['error']}")
+        return message
+
+    def _address(self) -> tuple[str, int]:
+        assert self._environment is not None
+        return self._environment.main_address, self._environment.main_port
+
+    def _connect(self) -> TCPStore:
+        hosts = self.rank == 0 and not self._agent
+        address, port = self._address()
+        return TCPStore(address, port, is_master=hosts, wait_for_workers=False, timeout=_PATIENCE)

@@ -1,0 +1,75 @@
+"""SIGTERM and Slurm's signal: finish the batch in hand, write, and leave."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from typing_extensions import override
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
+
+
+class StopSignals(Callback):
+    """After such a signal the batch in hand is finished and the run ends; put it after the callbacks that write.
+
+    Attributes:
+        received: the signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    @contextmanager
+    def watching(self, trainer: Trainer) -> Iterator[None]:
+        """Inside, the signals are caught, and passed on to the processes that this one started."""
+
+        def handle(number: int, frame: Any) -> None:
+            first, self.received = self.received is None, signal.Signals(number)
+            if first and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+                trainer.strategy.launcher.kill(number)
+
+        if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+            yield
+            return
+        before = {number: signal.signal(number, handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> Any:
+        return -1 if self.received is not None else None  # it came while the batch was waited for
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if self.received is not None:
+            trainer.should_stop = True
+
+
+def ignore_in_workers(worker: int) -> None:
+    """For processes that decode: the signals are sent to all processes of a job, and these are needed to the end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def requeue(job: str, others_done: Callable[[], bool], patience: float = 60.0) -> None:
+    """Ask Slurm to start the job again, once the others have written what they have; requeueing ends them."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end and not others_done():
+        time.sleep(0.2)
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
+        print(f"asked Slurm to start job {job} again", flush=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"Slurm did not take job {job} back: {error}. Start it again by hand.", file=sys.stderr, flush=True)

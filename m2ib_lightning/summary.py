@@ -1,0 +1,94 @@
+"""``summary.json`` and what it is made of: the table of all ranks and launches, not the memory of one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from m2ib_lightning.callbacks.table import writer_of
+from m2ib_lightning.counts import MEANS, Counts
+from m2ib_lightning.files import write_whole
+from m2ib_lightning.rows import read_counts
+from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.table import parts, source_order
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run so far.
+
+    Attributes:
+        counts: over all rows of the table.
+        seconds: of work, over all launches: of each launch its slowest rank's.
+        total: pairs that the run is to explain; None if that is not known.
+        missing: keys of the first pairs without a row.
+        lost: ranks of the last launch that died.
+        failures: the first failed rows (``key`` and ``error``).
+    """
+
+    counts: Counts
+    seconds: float
+    total: int | None
+    missing: Sequence[str] = ()
+    lost: Sequence[int] = ()
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> int | None:
+        """Pairs without a row."""
+        return None if self.total is None else max(0, self.total - self.counts.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``summary.json`` holds; means are null when no pair was explained."""
+        counts, seconds = self.counts, self.seconds
+        means = [total / counts.done for total in counts.sums] if counts.done else [None] * len(MEANS)
+        return {
+            "pairs_done": counts.done,
+            "pairs_failed": counts.failed,
+            "pairs_skipped": self.skipped,
+            "first_skipped": list(self.missing),
+            "ranks_lost": list(self.lost),
+            "seconds": seconds,
+            "pairs_per_second": counts.rows / seconds if seconds else None,
+            "captions_truncated": counts.truncated,
+            "captions_with_unknown_tokens": counts.unknown,
+            "captions_wholly_unknown": counts.wholly_unknown,
+            "images_animated": counts.animated,
+            **{f"mean_{name}": value for name, value in zip(MEANS, means, strict=True)},
+        }
+
+    def save(self, run: RunDirectory) -> None:
+        """Write ``summary.json``."""
+        write_whole(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def summarise(
+    run: RunDirectory, total: int | None, *, missing: Sequence[str] = (), lost: Sequence[int] = (), failures: int = 5
+) -> Summary:
+    """Read the parts' footers, and a few rows that failed."""
+    counts, times = Counts(), dict[tuple[int, int], float]()
+    for part in parts(run.attributions):
+        found = read_counts(part)
+        counts += found
+        times[writer_of(part)] = times.get(writer_of(part), 0.0) + found.seconds
+    launches = {launch for launch, _ in times}
+    seconds = sum(max(time for (number, _), time in times.items() if number == launch) for launch in launches)
+    failed = list(first_rows(run, "error", failures, ["error"])) if counts.failed else []
+    return Summary(counts, float(seconds), total, missing, lost, failed)
+
+
+def first_rows(run: RunDirectory, column: str, most: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Some of the rows that have a value in that column (``heatmap`` or ``error``), in source order."""
+    counted = {"heatmap": "drawn", "error": "failed"}[column]
+    rows: list[dict[str, Any]] = []
+    for part in parts(run.attributions):
+        if len(rows) < most and getattr(read_counts(part), counted):
+            table = pq.read_table(part, columns=["key", *columns])
+            rows += table.filter(pc.is_valid(table[column])).to_pylist()
+    rows.sort(key=lambda row: source_order(row["key"]))
+    yield from rows[:most]

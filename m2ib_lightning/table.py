@@ -1,0 +1,68 @@
+"""Reading the table of a run: parts, and the journals of processes that were killed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.journal import journals, read_journal
+from m2ib_lightning.rows import SCHEMA
+
+
+def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> Any:
+    """The table of a run as a ``datasets.Dataset``, in source order; ``.to_pandas()`` makes it a data frame.
+
+    It also holds the rows of processes that were killed, which no Parquet part has yet.
+
+    Args:
+        run: the run directory.
+        columns: which; None for all.
+
+    Raises:
+        M2IBError: if that is no run directory, or has no such column.
+    """
+    import datasets
+
+    folder = Path(run).expanduser() / "attributions"
+    if not folder.is_dir():
+        raise M2IBError(f"{str(run)!r} is no run directory of task=attribute: it has no folder 'attributions'")
+    for column in columns or ():
+        if column not in SCHEMA.names:
+            raise M2IBError(
+                f"a run's table has no column {column!r}.{nearest(column, SCHEMA.names)} It has "
+                f"{', '.join(SCHEMA.names)}"
+            )
+    wanted = list(columns) if columns is not None else SCHEMA.names
+    table = pa.concat_tables([*tables(folder, list({"key": None} | dict.fromkeys(wanted)))])
+    order = sorted(range(table.num_rows), key=[source_order(key) for key in table["key"].to_pylist()].__getitem__)
+    return datasets.Dataset(table.take(pa.array(order, pa.int64())).select(wanted))
+
+
+def parts(folder: Path) -> list[Path]:
+    """The Parquet parts that are there."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def tables(folder: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """The rows part by part, then those that only a journal has."""
+    yield SCHEMA.empty_table().select(columns)
+    for part in parts(folder):
+        yield pq.read_table(part, columns=columns).replace_schema_metadata(None)
+    for journal in journals(folder):
+        yield read_journal(journal)[0].select(columns)
+
+
+def source_order(key: str) -> tuple[str, list[int]]:
+    """Sorts keys as their source has them: by file, then by row.
+
+    >>> sorted(["b.csv:2", "b.csv:10", "a.csv:3.1", "a.csv:3.0"], key=source_order)
+    ['a.csv:3.0', 'a.csv:3.1', 'b.csv:2', 'b.csv:10']
+    """
+    name, _, row = key.rpartition(":")
+    return name, [int(number) for number in re.findall(r"\d+", row)]

@@ -1,0 +1,213 @@
+"""The start of ``task=attribute``: rank 0 makes or opens the run directory, the others learn where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m2ib_lightning.command_line import to_yaml
+from m2ib_lightning.config import BottleneckConfig, Config, TowerConfig
+from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.explainer import resolve
+from m2ib_lightning.files import whole_file, write_whole
+from m2ib_lightning.frozen import frozen
+from m2ib_lightning.models import LoadedModel, load_model
+from m2ib_lightning.resume import check_same_run, done_keys, put_in_order, remaining_positions
+from m2ib_lightning.run_directory import RunDirectory, open_run_directory
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings
+from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
+from m2ib_lightning.sharding.rendezvous import HANDED
+from m2ib_lightning.statistics import Statistics, calibrate, needed
+from m2ib_lightning.tasks.trainer_arguments import World
+
+_PATIENCE = 60.0
+"""Seconds in which what rank 0 wrote must be seen from another node."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every rank makes of the configuration, checked.
+
+    Attributes:
+        config: as given.
+        model: loaded.
+        settings: resolved for it.
+        datamodule: with its source open.
+        known: the priors that the model's folder or ``bottleneck.statistics`` has.
+    """
+
+    config: Config
+    model: LoadedModel
+    settings: BottleneckSettings
+    datamodule: PairDataModule
+    known: Statistics
+
+    @staticmethod
+    def prepare(config: Config) -> Work:
+        """Load and check.
+
+        Raises:
+            M2IBError: for whatever is wrong.
+        """
+        datamodule_type = DATAMODULES.get(config.data.name)
+        model = load_model(config.model.name)
+        settings = resolve(_settings(config, model), model.encoder)
+        preparer = model.preparer.with_options(fit=config.data.fit, image_timeout=config.data.image_timeout)
+        datamodule = datamodule_type.from_config(config, preparer)
+        datamodule.setup("fit")
+        given = config.bottleneck.statistics
+        known = model.statistics if given is None else model.statistics.updated(Statistics.load(given))
+        return Work(config, model, settings, datamodule, known)
+
+
+@dataclass(frozen=True)
+class Start:
+    """One rank's start.
+
+    Attributes:
+        run: the run directory.
+        launch: which start of the run this is.
+        statistics: every prior that is needed.
+        done: pairs that earlier launches wrote rows for.
+    """
+
+    run: RunDirectory
+    launch: Launch
+    statistics: Statistics
+    done: int = 0
+
+    @property
+    def message(self) -> dict[str, str]:
+        """What the other ranks have to know."""
+        return {"run": str(self.run.path), "launch": self.launch.folder.name}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The message, for the processes that this one starts."""
+        return {HANDED: json.dumps(self.message)}
+
+
+def begin(work: Work, world: World) -> Start:
+    """Rank 0: make the run directory, or open that of a run to continue.
+
+    Raises:
+        M2IBError: if it holds a run and is not to be continued, or can't be.
+    """
+    config = work.config
+    run, resumed = open_run_directory(config.output_dir, config.resume)
+    busy = ranks_at_work(run.launches)
+    if busy:
+        raise M2IBError(f"{str(run.path)!r}: an earlier start of this run is still at work ({'; '.join(busy)})")
+    try:
+        statistics = _statistics(work, run, world.device)
+    except BaseException:
+        run.discard()  # a run that did not begin burns no name
+        raise
+    resolved = _resolved(config, work.settings, statistics)
+    if resumed:
+        check_same_run(run, resolved)
+    write_whole(run.config, resolved)
+    put_in_order(run, config.retry_failed)
+    done = done_keys(run.attributions)
+    launch = begin_launch(run.launches, world.size, len(work.datamodule))
+    if done:
+        positions = remaining_positions(work.datamodule.source, len(work.datamodule), done)
+        with whole_file(launch.remaining) as file:
+            np.save(file, positions)
+    _share(work.datamodule, run, launch)
+    return Start(run, launch, statistics, len(done))
+
+
+def join(work: Work, message: dict[str, str]) -> Start:
+    """The other ranks: open what rank 0 made.
+
+    Raises:
+        M2IBError: if it can't be seen from here.
+    """
+    run = RunDirectory(Path(message["run"]))
+    end = time.monotonic() + _PATIENCE
+    folder = run.launches / message["launch"]
+    while not (folder / "launch.json").exists():
+        if time.monotonic() > end:
+            raise M2IBError(
+                f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
+            )
+        time.sleep(0.2)
+    launch = open_launch(folder)
+    statistics = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
+    _share(work.datamodule, run, launch)
+    return Start(run, launch, statistics)
+
+
+def _share(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:
+    """Tell the datamodule what is left to do."""
+    if launch.remaining.exists():
+        datamodule.positions = np.load(launch.remaining, mmap_mode="r")
+
+
+def check_world(config: Config, world: World) -> None:
+    """Before anything is loaded, and before the ranks meet.
+
+    Raises:
+        M2IBError: if a key is no good, or the ranks could not meet.
+    """
+    if config.seed < 0:
+        raise M2IBError(f"seed must not be negative, got {config.seed}")
+    if config.retry_failed and not config.resume:
+        raise M2IBError("retry_failed=true goes with resume=true and the output_dir of the run")
+    if world.started_by_others and config.output_dir is None and not world.is_child:
+        raise M2IBError(
+            "output_dir is needed where torchrun, Slurm or another launcher starts the processes: a directory that all "
+            "of them see"
+        )
+    if world.nodes > 1 and not world.started_by_others and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise M2IBError(
+            f"trainer.num_nodes={world.nodes}: set MASTER_ADDR and MASTER_PORT (where rank 0 is; the same on every "
+            "node) and NODE_RANK (0, 1, ...), and start the command on each; torchrun and Slurm set them themselves"
+        )
+
+
+def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
+    values: dict[str, Any] = asdict(config.bottleneck)
+    preset = values.pop("preset")
+    values.pop("statistics")
+    base = model.preset if preset == "recommended" else BottleneckSettings()
+    return base.override(values)
+
+
+def _statistics(work: Work, run: RunDirectory, device: torch.device) -> Statistics:
+    """The priors that are known, and those still needed: measured on the first pairs, kept in the run directory."""
+    known, model = work.known, work.model
+    if run.statistics.exists():
+        known = known.updated(Statistics.load(run.statistics))
+    missing = needed(work.settings, known)
+    if missing:
+        pairs = work.settings.calibration_pairs
+        print(f"measuring {', '.join(f'{m} layer {k}' for m, k in missing.items())} on up to {pairs} pairs", flush=True)
+        with frozen(model.encoder.model, device, torch.promote_types(model.dtype, torch.float32)):
+            known = calibrate(model.encoder, work.datamodule.calibration_batches(pairs), missing, known, pairs)
+        known.save(run.statistics)
+    return known
+
+
+def _resolved(config: Config, settings: BottleneckSettings, statistics: Statistics) -> str:
+    """The configuration with every null of the bottleneck resolved, and the statistics' hash where they are used."""
+    values = settings.to_dict()
+    bottleneck = BottleneckConfig(
+        preset=config.bottleneck.preset,
+        image=TowerConfig(**values.pop("image")),
+        text=TowerConfig(**values.pop("text")),
+        statistics=config.bottleneck.statistics,
+        **values,
+    )
+    measured = any(settings.tower(modality).prior == "data" for modality in MODALITIES)
+    used = f"# sha256 of the layer statistics: {statistics.sha256}\n" if measured else ""
+    return used + to_yaml(replace(config, bottleneck=bottleneck, resume=False, retry_failed=False))

@@ -1,0 +1,227 @@
+"""Several ranks, under every launcher, give the table of one: real processes, as users start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2ib_lightning import load_attributions
+from m2ib_lightning.cli import main
+from m2ib_lightning.comparing import differences
+from tests.folders import save_clip_folder
+
+ROOT = Path(__file__).parent.parent
+PAIRS = 101
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip_folder(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> list[str]:
+    """What all runs here have in common."""
+    fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "output.heatmaps=5", "output.tensorboard_images=2"]
+    quiet = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+    return [f"model.name={folder}", *fast, *quiet]
+
+
+@pytest.fixture(scope="module")
+def single(keys: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    run = tmp_path_factory.mktemp("single") / "run"
+    assert main([*keys, f"data.limit={PAIRS}", f"output_dir={run}"]) == 0
+    return run
+
+
+def start(words: list[str], module: list[str] | None = None, **environment: Any) -> subprocess.Popen[str]:
+    """``python fit.py`` with those words, or under another module; in a process group of its own."""
+    command = [sys.executable, *(module or []), "fit.py", *words]
+    variables = os.environ | {"OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in environment.items()}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == status, printed + errors
+    assert "Traceback" not in errors
+    return printed, errors
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    printed, errors = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]))
+    assert differences(run, single) == []
+    assert f"101 pairs on {ranks} ranks" in printed
+    assert printed.count("101 pairs explained") == 1
+    assert not errors
+    assert len({part.name.split("-")[2] for part in (run / "attributions").iterdir()}) == ranks
+    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (run, single))
+    assert (found["pairs_done"], found["pairs_skipped"], found["ranks_lost"]) == (PAIRS, 0, [])
+    for name, value in expected.items():
+        if name.startswith("mean_"):
+            assert found[name] == pytest.approx(value, abs=1e-6)
+    assert len(list((run / "heatmaps").iterdir())) == 5
+    assert (run / "report.html").read_text().count("<img") == 5
+
+
+def test_ranks_without_a_pair(keys: list[str], single: Path, tmp_path: Path) -> None:
+    finish(start([*keys, "data.limit=3", f"output_dir={tmp_path / 'run'}", "trainer.devices=4"]))
+    rows = load_attributions(tmp_path / "run")
+    assert rows["key"] == load_attributions(single)["key"][:3]
+    assert rows["error"] == [None] * 3
+
+
+def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    module = [*torchrun, f"--master_port={free_port()}"]
+    printed, _ = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}"], module))
+    assert differences(run, single) == []
+    assert "101 pairs on 2 ranks" in printed
+    assert "rank 0 has finished" in printed or "rank 1 has finished" in printed
+    again = start([*keys, f"data.limit={PAIRS}", f"output_dir={run}"], [*torchrun, f"--master_port={free_port()}"])
+    printed, errors = again.communicate(timeout=240)
+    assert again.returncode != 0
+    assert "holds a run already" in errors
+    assert len(list((run / "launches").iterdir())) == 1
+
+
+def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2", "trainer.num_nodes=2"]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
+    printed = [finish(node)[0] for node in nodes]
+    assert differences(run, single) == []
+    assert "101 pairs on 4 ranks" in printed[1]
+    assert sum(text.count("101 pairs explained") for text in printed) == 1
+
+
+def test_when_rank_0_can_not_begin_the_others_learn_why(keys: list[str], single: Path) -> None:
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={single}", "trainer.devices=1", "trainer.num_nodes=2"]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
+    errors = [finish(node, 2)[1] for node in nodes]
+    assert "error: rank 0 did not begin: output_dir=" in errors[0]
+    assert "holds a run already: continue it with resume=true" in errors[1]
+
+
+def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
+    """The environment of a task of a job that ``srun`` started."""
+    job = {"SLURM_JOB_ID": 4242, "SLURM_JOB_NAME": "m2ib", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
+    place = {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_PROCID": task}
+    tools = f"{path}{os.pathsep}{os.environ['PATH']}"
+    return job | place | {"SLURM_LOCALID": task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": tools}
+
+
+def test_slurm_s_signal_finishes_the_batch_and_asks_for_another_turn(
+    keys: list[str], single: Path, tmp_path: Path
+) -> None:
+    run, asked = tmp_path / "run", tmp_path / "asked.txt"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "resume=true", "data.batch_size=1"]
+    slow = [*words, "bottleneck.max_rows=1"]
+    port = free_port()
+    tasks = [start(slow, **slurm(run, task, port, tmp_path)) for task in (0, 1)]
+    wait_for_rows(run, 2)
+    for task in tasks:
+        os.killpg(task.pid, signal.SIGUSR1)  # as Slurm does: to every process of the step, also those that decode
+    errors = [finish(task, 128 + signal.SIGUSR1)[1] for task in tasks]
+    assert "pairs were not reached" in "".join(errors)
+    assert asked.read_text() == "requeue 4242\n"
+    done = len(load_attributions(run))
+    assert 2 <= done < PAIRS
+
+    port = free_port()
+    tasks = [start(words, **slurm(run, task, port, tmp_path)) for task in (0, 1)]
+    printed = "".join(finish(task)[0] for task in tasks)
+    assert f"101 pairs on 2 ranks, {done} of them done before" in printed
+    assert differences(run, single) == []
+    assert asked.read_text() == "requeue 4242\n"
+
+
+def wait_for_rows(run: Path, rows: int) -> None:
+    """Until the run has written so many."""
+    end = time.monotonic() + 120
+    while not (run / "attributions").is_dir() or len(load_attributions(run)) < rows:
+        assert time.monotonic() < end, "no rows came"
+        time.sleep(0.02)
+
+
+def test_a_rank_that_dies_costs_its_own_pairs_and_they_can_be_done(
+    keys: list[str], single: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start([*words, "trainer.devices=3", "bottleneck.max_rows=1"])
+    victim = run / "launches" / "0001" / "rank-00001.lock"
+    wait_for_rows(run, 3)
+    while not victim.exists() or not victim.read_text():
+        time.sleep(0.02)
+    os.kill(int(victim.read_text().split()[1]), signal.SIGKILL)
+    _, errors = finish(process, 3)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["ranks_lost"] == [1]
+    missing = PAIRS - summary["pairs_done"]
+    assert 0 < missing == summary["pairs_skipped"] <= 34
+    done = set(load_attributions(run)["key"])
+    assert summary["first_skipped"] == [f"scenes-0:{k}" for k in range(1, PAIRS, 3) if f"scenes-0:{k}" not in done][:20]
+    assert f"rank 1 died: {missing} of 101 pairs were not reached" in errors
+
+    printed, _ = finish(start([*words, "resume=true"]))
+    assert f"{PAIRS - missing} of them done before" in printed
+    assert differences(run, single) == []
+
+
+def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
+    wait_for_rows(run, 2)
+    process.send_signal(signal.SIGTERM)  # to the parent alone, which passes it on
+    _, errors = finish(process, 128 + signal.SIGTERM)
+    assert "stopped: " in errors
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["ranks_lost"] == []
+    assert 0 < summary["pairs_done"] == PAIRS - summary["pairs_skipped"] < PAIRS
+    assert not list((run / "attributions").glob(".*"))
+    finish(start([*words, "resume=true", "trainer.devices=3"]))
+    assert differences(run, single) == []
+
+
+def test_a_launch_beside_one_that_is_at_work_is_refused(keys: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1", "bottleneck.max_rows=1"]
+    process = start([*words, "trainer.devices=2"])
+    wait_for_rows(run, 1)
+    _, errors = finish(start([*words, "resume=true"]), 2)
+    assert "an earlier start of this run is still at work (process " in errors
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
