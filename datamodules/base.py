@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.loading import PairLoader
+from m2ib_lightning.datamodules.stream_loading import DoneRows, StreamDataset, StreamLoader, shares
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.pairs import PairBatch, PairSource
+from m2ib_lightning.pairs import PairBatch, PairSource, PairStream
 from m2ib_lightning.prepare import PairDataset, Preparer
 from m2ib_lightning.registry import Registry
 
@@ -35,6 +37,9 @@ def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
 class PairDataModule(LightningDataModule):
     """Batches of pairs in source order. A source of your own overrides ``open_source`` and ``from_config``.
 
+    Of several ranks each gets a share of its own, none twice and none dropped: of a source that can be indexed every
+    ``world_size``-th pair of those that are left, of a stream its shards (or every so-manieth row of one).
+
     Args:
         preparer: of the model that reads the pairs (``LoadedModel.preparer``).
         batch_size: pairs at a time; None for 8 on a CPU and 32 on a GPU.
@@ -45,6 +50,7 @@ class PairDataModule(LightningDataModule):
 
     Attributes:
         positions: which pairs are left to explain, when a run is resumed; None for all.
+        finished: the folder of a table whose pairs a stream leaves out; None for none.
     """
 
     default_workers: int | None = None
@@ -70,8 +76,9 @@ class PairDataModule(LightningDataModule):
         self.limit = limit
         self.pictures = pictures
         self.positions: NDArray[np.int64] | None = None
+        self.finished: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._source: PairSource | None = None
+        self._source: PairSource | PairStream | None = None
 
     @classmethod
     @abstractmethod
@@ -79,7 +86,7 @@ class PairDataModule(LightningDataModule):
         """Make the datamodule that a configuration asks for."""
 
     @abstractmethod
-    def open_source(self) -> PairSource:
+    def open_source(self) -> PairSource | PairStream:
         """Open the source; called once.
 
         Raises:
@@ -87,34 +94,65 @@ class PairDataModule(LightningDataModule):
         """
 
     @property
-    def source(self) -> PairSource:
+    def source(self) -> PairSource | PairStream:
         """The pairs, all of them."""
         if self._source is None:
             self._source = self.open_source()
         return self._source
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int | None:
+        """How many pairs there are to explain; None for a stream, whose end nobody has seen."""
+        if isinstance(self.source, PairStream):
+            return None
         return len(self.source) if self.limit is None else min(self.limit, len(self.source))
+
+    def __len__(self) -> int:
+        if self.total is None:
+            raise TypeError("a stream has no length")
+        return self.total
 
     @override
     def setup(self, stage: str) -> None:
-        if len(self) == 0:
+        if self.total == 0:
             raise M2IBError("the data source has no pairs")
 
     @override
     def train_dataloader(self) -> Iterable[PairBatch]:
-        """This rank's share: every ``world_size``-th pair of those that are left, none twice and none dropped."""
+        """This rank's share."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        pictures = self.pictures * ranks
+        if isinstance(self.source, PairStream):
+            return self._stream(self.source, rank, ranks, pictures)
         positions = np.arange(len(self)) if self.positions is None else self.positions
-        return self._loader(positions[rank::ranks], self.pictures * ranks)
+        return self._loader(self.source, positions[rank::ranks], pictures)
 
     def calibration_batches(self, pairs: int) -> Iterable[PairBatch]:
         """The source from its beginning, for the statistics of ``prior=data``; as far as ``pairs`` may need."""
-        return self._loader(np.arange(min(len(self.source), 2 * pairs)), pictures=0)
+        if isinstance(self.source, PairStream):
+            dataset = StreamDataset(self.source, self.preparer, limit=2 * pairs)
+            return StreamLoader(dataset, self.batch_size, num_workers=0)  # one reader: in source order
+        return self._loader(self.source, np.arange(min(len(self.source), 2 * pairs)), pictures=0)
 
-    def _loader(self, positions: NDArray[np.int64], pictures: int) -> PairLoader:
-        dataset = PairDataset(self.source, self.preparer, pictures)
-        return PairLoader(dataset, positions, self.batch_size, self.num_workers)
+    def _loader(self, source: PairSource, positions: NDArray[np.int64], pictures: int) -> PairLoader:
+        return PairLoader(PairDataset(source, self.preparer, pictures), positions, self.batch_size, self.num_workers)
+
+    def _stream(self, stream: PairStream, rank: int, ranks: int, pictures: int) -> StreamLoader:
+        workers = max(1, self.num_workers)
+        readers = [rank + ranks * worker for worker in range(workers)]
+        mine = {shard for reader in readers for shard, _, _ in shares(len(stream.names), reader, ranks * workers)}
+        names = [name for shard, name in enumerate(stream.names) if shard in mine or self.limit is not None]
+        dataset = StreamDataset(
+            stream,
+            self.preparer,
+            rank=rank,
+            ranks=ranks,
+            chunk=self.batch_size,
+            pictures=pictures,
+            limit=self.limit,
+            done=DoneRows(self.finished, names),
+        )
+        return StreamLoader(dataset, self.batch_size, self.num_workers)
 
 
 def _spare_cores() -> int:

@@ -48,7 +48,7 @@ class PairLoader:
                     following += 1
                     yield batch
             except RuntimeError as error:
-                if not _worker_died(error):
+                if not worker_died(error):
                     raise
                 yield self._one_by_one(following)
                 following += 1
@@ -74,7 +74,7 @@ class PairLoader:
         try:
             (item,) = quiet_iterator(loader)
         except RuntimeError as error:
-            if not _worker_died(error):
+            if not worker_died(error):
                 raise
             why = f"the process that read it died ({error})"
             item = self.dataset.preparer.prepare(replace(self.dataset.source[position], error=why), keep_picture=False)
@@ -105,5 +105,6 @@ def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
     return iterator
 
 
-def _worker_died(error: RuntimeError) -> bool:
+def worker_died(error: RuntimeError) -> bool:
+    """Whether PyTorch's data loader says so."""
     return "DataLoader worker" in str(error)

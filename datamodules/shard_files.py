@@ -60,8 +60,7 @@ def find_files(path: str) -> list[str]:
 
 def _find_paths(path: str, expanded: str) -> list[str]:
     if os.path.isdir(expanded):
-        files = [file for file in _absolute([entry.path for entry in os.scandir(expanded)]) if ending_of(file)]
-        return [file for file in files if not basename(file).startswith(".")]
+        return _shards_of(expanded)
     if os.path.isfile(expanded) or not is_a_pattern(path):
         return _absolute([expanded])
     patterns = expand_braces(expanded)
@@ -71,6 +70,11 @@ def _find_paths(path: str, expanded: str) -> list[str]:
         more = f", nor of {len(missing) - 1} more of {len(patterns)}" if len(missing) > 1 else ""
         raise M2IBError(f"data.path={path!r}: there is no file of the name {missing[0]!r}{more}{_instead(missing[0])}")
     return [file for files in found for file in files]
+
+
+def _shards_of(folder: str) -> list[str]:
+    files = _absolute([entry.path for entry in os.scandir(folder) if not entry.name.startswith(".")])
+    return [file for file in files if ending_of(file) is not None]
 
 
 def _absolute(paths: list[str]) -> list[str]:
@@ -84,7 +88,7 @@ def _instead(pattern: str) -> str:
         return ""
     if not folder.is_dir():
         return f", nor a folder {str(folder)!r}"
-    names = sorted(entry.name for entry in os.scandir(folder) if ending_of(entry.name) is not None)
+    names = sorted(basename(file) for file in _shards_of(str(folder)))
     if not names:
         return f": the folder has no {KINDS} files"
     return f": the folder has {names[0]}" + (f" to {names[-1]} ({len(names)} files)" if len(names) > 1 else "")
@@ -100,7 +104,7 @@ def _find_urls(url: str) -> list[str]:
     found = system.glob(root) if "*" in url else system.ls(root, detail=False)
     files = [system.unstrip_protocol(file) for file in found if not basename(file).startswith(".")]
     if not any(ending_of(file) for file in files):
-        raise FileNotFoundError(f"{url!r} has no {KINDS} files")
+        raise ValueError(f"{url!r} has no {KINDS} files")
     return files
 
 
@@ -154,6 +158,6 @@ def opened(file: str) -> Iterator[io.BufferedReader]:
 
 def reason_of(error: BaseException) -> str:
     """Why, in a line."""
-    if isinstance(error, FileNotFoundError) and error.errno is not None:
+    if isinstance(error, FileNotFoundError):
         return "it does not exist"
     return str(error).strip().split("\n")[0] or type(error).__name__

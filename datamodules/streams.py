@@ -20,7 +20,7 @@ from m2ib_lightning.datamodules.shard_files import (
     opened,
     reason_of,
 )
-from m2ib_lightning.datamodules.tables import _load
+from m2ib_lightning.datamodules.tables import load_quietly
 from m2ib_lightning.datamodules.tar import Aliases, read_tar
 from m2ib_lightning.errors import M2IBError, PairError
 
@@ -217,18 +217,17 @@ def _parquet_columns(file: str) -> list[str]:
 
 def _parquet_rows(file: str) -> Iterator[Row]:
     with _parquet(file) as table:
-        names = table.schema_arrow.names
+        names, count = table.schema_arrow.names, 0
         for group in range(table.num_row_groups):
             written = table.metadata.row_group(group)
             largest = _BATCH_BYTES * written.num_rows // max(1, written.total_byte_size)
             size = max(1, min(_BATCH_ROWS, largest))
-            count = 0
             for batch in table.iter_batches(size, row_groups=[group], use_threads=False):
                 for index in range(batch.num_rows):
                     yield _parquet_row(names, batch, index)
                 count += batch.num_rows
-            if count != written.num_rows:
-                raise EOFError(f"row group {group} has {count} rows and should have {written.num_rows}")
+        if count != table.metadata.num_rows:
+            raise EOFError(f"it has {count} rows and should have {table.metadata.num_rows}")
 
 
 def _parquet_row(names: list[str], batch: Any, index: int) -> Row:
@@ -242,13 +241,13 @@ def _open_dataset(path: str, split: str) -> DatasetShards:
     folder = Path(path).expanduser().absolute()
     if folder.is_dir():
         what = f"data.path={path!r} has no {KINDS} files, and as a data set it"
-        data = _load(what, str(folder), split=split, streaming=True)
+        data = load_quietly(what, str(folder), split=split, streaming=True)
     elif path.count("/") != 1 or path.startswith((".", "/", "~")) or ending_of(path) or is_a_pattern(path):
         raise M2IBError(f"data.path={path!r} does not exist (no such file or folder, and not a hub data set's name)")
     else:
         what = f"data.path={path!r} is no file or folder here, and as a hub data set it"
         advice = "Without a network, download it elsewhere and give its files."
-        data = _load(what, path, split=split, advice=advice, streaming=True)
+        data = load_quietly(what, path, split=split, advice=advice, streaming=True)
         folder = Path()
     if data.features:
         data = data.decode(False)  # not cast_column: over a network `datasets` would decode first and then encode again

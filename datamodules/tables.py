@@ -102,7 +102,9 @@ def _open_file(file: Path, names: tuple[str, str]) -> Table:
         return open_delimited(file, names)
     if suffix == ".jsonl":
         return open_jsonl(file)
-    return _table(file.name, _load(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file)), file.parent)
+    return _table(
+        file.name, load_quietly(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file)), file.parent
+    )
 
 
 def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
@@ -136,7 +138,7 @@ class _Renamed:
 
 
 def _open_hub(name: str, split: str) -> Table:
-    rows = _load(
+    rows = load_quietly(
         f"data.path={name!r} is no file or folder here, and as a hub data set it",
         name,
         split=split,
@@ -145,7 +147,12 @@ def _open_hub(name: str, split: str) -> Table:
     return _table(f"{name}/{split}", rows, Path())
 
 
-def _load(what: str, reader: str, *, split: str = "train", advice: str = "", **options: Any) -> Any:
+def load_quietly(what: str, reader: str, *, split: str = "train", advice: str = "", **options: Any) -> Any:
+    """``datasets.load_dataset`` without its bars and log lines.
+
+    Raises:
+        M2IBError: ``what`` could not be read, and why.
+    """
     import datasets
 
     quiet = datasets.utils.logging

@@ -33,8 +33,7 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
     Raises:
         Exception: of many kinds, where the rest can't be read; the sample before may be incomplete and is left out.
     """
-    zipped = file.peek(2)[:2] == b"\x1f\x8b"  # `gzip` reads all parts of it and checks them, `tarfile` does not
-    unzipped: IO[bytes] = gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[assignment]
+    unzipped: IO[bytes] = _Unzipped(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[assignment]
     with _Archive.open(
         fileobj=unzipped, mode="r|", tarinfo=_Header, bufsize=2**16, encoding="utf-8", errors="backslashreplace"
     ) as archive:
@@ -53,6 +52,14 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
             yield sample.cells()
 
 
+class _Unzipped(gzip.GzipFile):
+    """Unlike ``tarfile`` itself, this reads all parts of a gzip file and checks their sums."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """What there is before anything broken, at first."""
+        return self.read1(-1 if size is None else size)
+
+
 class _Archive(tarfile.TarFile):
     ended = False  # whether the last block was one of zeros, which end an archive
 
@@ -68,8 +75,8 @@ class _Header(tarfile.TarInfo):
                 header = super().fromtarfile(archive)
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
                 archive.ended = True  # another archive may follow, as `cat a.tar b.tar` makes it
-            except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-                if archive.ended:
+            except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+                if archive.ended:  # so far it was complete
                     raise tarfile.EOFHeaderError from None  # type: ignore[attr-defined]
                 empty = archive.fileobj is None or archive.fileobj.tell() == 0
                 raise tarfile.ReadError(

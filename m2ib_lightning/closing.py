@@ -8,10 +8,10 @@ from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.summary import Summary
 
 
-def closing_words(run: RunDirectory, summary: Summary) -> None:
-    """Print them; what went wrong goes to stderr."""
+def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
+    """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
     counts = summary.counts
-    if summary.skipped:
+    if summary.skipped or summary.lost or (stopped and summary.skipped is None):
         _say_what_is_missing(summary)
     print(f"\n{count_of(counts.done, 'pair')} explained in {summary.seconds:.1f} s, {counts.failed} failed.")
     if counts.truncated:
@@ -41,10 +41,12 @@ def closing_words(run: RunDirectory, summary: Summary) -> None:
 def _say_what_is_missing(summary: Summary) -> None:
     ranks = ", ".join(map(str, summary.lost))
     died = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {ranks} died: " if summary.lost else "stopped: "
+    some = (
+        f" ({', '.join(summary.missing[:3])}{', ...' if len(summary.missing) > 3 else ''})" if summary.missing else ""
+    )
+    which = "some pairs" if summary.skipped is None else f"{summary.skipped} of {summary.total} pairs"
     print(
-        f"\n{died}{summary.skipped} of {summary.total} pairs were not reached ({', '.join(summary.missing[:3])}"
-        f"{', ...' if (summary.skipped or 0) > 3 else ''}). "
-        "The same command with resume=true and this output_dir does them.",
+        f"\n{died}{which} were not reached{some}. The same command with resume=true and this output_dir does them.",
         file=sys.stderr,
     )
 

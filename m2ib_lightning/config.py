@@ -55,7 +55,9 @@ class DataConfig:
     """Which pairs are explained."""
 
     name: str = _key("scenes", "the data source: 'scenes' (synthetic) or 'captions' (any image-text table)")
-    path: str | None = _key(None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, or a hub data set")
+    path: str | None = _key(
+        None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob)"
+    )
     split: str = _key("train", "captions: the split of a hub data set")
     image_column: str = _key("image", "captions: the column of images (paths, or pictures)")
     text_column: str = _key("caption", "captions: the column of captions")
@@ -64,6 +66,14 @@ class DataConfig:
     fit: str | None = _key(
         None, "how pictures fit the model's input: 'crop' (CLIP's), 'pad', 'stretch' (SigLIP's); null: the model's own"
     )
+    streaming: bool = _key(False, "captions: read shards (.tar, .parquet, hub) forwards, with flat memory; tars always")
+    allow_urls: bool = _key(False, "captions: download images that are http(s) URLs")
+    allow_private_urls: bool = _key(False, "also from private, loopback and other addresses that are not public")
+    url_timeout: float = _key(20.0, "seconds that one try of a download may take")
+    url_max_bytes: int = _key(50_000_000, "the largest image that is downloaded, in bytes")
+    url_retries: int = _key(2, "tries of a download after the first, with growing pauses")
+    url_connections: int = _key(16, "downloads at once, in each process that decodes")
+    url_cache: str | None = _key(None, "a folder that keeps downloaded images; null: none is kept")
     image_timeout: float = _key(60.0, "seconds after which an image that is still being read counts as broken")
     objects: int = _key(3, "scenes: how many objects a scene has (1 to 4)")
     mentioned: int = _key(1, "scenes: how many of them the caption names")

@@ -59,7 +59,11 @@ def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
     except PairError:
         raise
     except FileNotFoundError:
-        url = " (images at URLs are not downloaded: fetch them and give paths)" if "://" in str(image)[:12] else ""
+        url = (
+            " (images at URLs are only downloaded with data.allow_urls=true; else give files)"
+            if "://" in str(image)[:12]
+            else ""
+        )
         raise PairError(f"{name} does not exist{url}") from None
     except PermissionError:
         raise PairError(f"{name} may not be read: permission denied") from None

@@ -52,15 +52,15 @@ def journal_of(part: Path) -> Path:
 
 def journals(folder: Path) -> list[Path]:
     """The journals that count: those whose part is not there."""
-    return sorted(path for path in folder.glob(".part-*.arrows") if not _part_of(path).exists())
+    return sorted(path for path in folder.glob(".part-*.arrows") if not part_of(path).exists())
 
 
 def recover(journal: Path) -> None:
     """Make the part of a journal, also of one whose writer was killed."""
-    if not _part_of(journal).exists():
+    if not part_of(journal).exists():
         table, counts = read_journal(journal)
         if table.num_rows:
-            write_part(table, counts, _part_of(journal))
+            write_part(table, counts, part_of(journal))
     journal.unlink(missing_ok=True)
 
 
@@ -73,10 +73,13 @@ def read_journal(journal: Path) -> tuple[pa.Table, Counts]:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 counts += Counts.from_json(metadata[COUNTS])
+    except FileNotFoundError:
+        raise
     except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or where the writer was killed
         pass
     return pa.Table.from_batches(batches, schema=SCHEMA), counts
 
 
-def _part_of(journal: Path) -> Path:
+def part_of(journal: Path) -> Path:
+    """What a journal becomes."""
     return journal.with_name(f"{journal.stem.removeprefix('.')}.parquet")

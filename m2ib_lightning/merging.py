@@ -6,6 +6,7 @@ from itertools import islice
 
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.journal import journals, recover
+from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.report import write_report
 from m2ib_lightning.resume import done_keys, remaining_positions
 from m2ib_lightning.run_directory import RunDirectory
@@ -38,4 +39,6 @@ def merge(run: RunDirectory, launch: Launch, rank: int, datamodule: PairDataModu
 def _missing(run: RunDirectory, datamodule: PairDataModule) -> list[str]:
     """The keys of the first pairs that have no row."""
     source, done = datamodule.source, done_keys(run.attributions)
+    if isinstance(source, PairStream):
+        return []
     return [source.key(int(index)) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]

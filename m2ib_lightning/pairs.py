@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -47,6 +47,20 @@ class PairSource(Protocol):
 
     def key(self, index: int, /) -> str:
         """Its key, without reading the pair: a run that is resumed asks for all of them."""
+
+
+@runtime_checkable
+class PairStream(Protocol):
+    """Pairs that can only be read forwards, shard by shard, each in a fixed order.
+
+    Attributes:
+        names: of the shards, unique, the same in every run. A key is ``<name>:<row>``, or ``<name>:<row>.<item>``.
+    """
+
+    names: Sequence[str]
+
+    def rows(self, shard: int, /) -> Iterator[list[RawPair]]:
+        """The pairs of each row of a shard; what can't be read is a ``RawPair`` with ``error``."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from m2ib_lightning.framing import Framing
 from m2ib_lightning.images import TIMEOUT, read_image
 from m2ib_lightning.pairs import Pair, PairBatch, PairSource, PreparedPair, RawPair
 from m2ib_lightning.tokens import CaptionTokenizer
+from m2ib_lightning.urls import UrlSettings, fetch_all, is_url
 
 _PICTURE_SIZE = 512  # pixels, of the copy that is drawn on
 
@@ -28,6 +30,7 @@ class Preparer:
         padding: the tokenizer's ``padding`` argument, from the family.
         fit: how pictures are fitted into the model's input (``Framing``); None for the processor's own way.
         image_timeout: seconds after which an image that is still being read counts as broken.
+        urls: whether and how images at URLs are downloaded.
 
     Raises:
         M2IBError: if the processor has no tokenizer, or fits pictures in a way that is not known.
@@ -41,6 +44,7 @@ class Preparer:
         *,
         fit: str | None = None,
         image_timeout: float = TIMEOUT,
+        urls: UrlSettings | None = None,
     ) -> None:
         if not image_timeout > 0:
             raise M2IBError(f"data.image_timeout must be a number of seconds above 0, got {image_timeout}")
@@ -49,11 +53,25 @@ class Preparer:
         self.framing = Framing(processor.image_processor, fit)
         self.padding = padding
         self.image_timeout = image_timeout
+        self.urls = urls or UrlSettings()
 
-    def with_options(self, *, fit: str | None, image_timeout: float = TIMEOUT) -> Preparer:
-        """The same with another ``fit`` and another time limit."""
+    def with_options(
+        self, *, fit: str | None, image_timeout: float = TIMEOUT, urls: UrlSettings | None = None
+    ) -> Preparer:
+        """The same with another ``fit``, another time limit, other settings for URLs."""
         limit = self.tokenizer.max_tokens
-        return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout)
+        return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout, urls=urls)
+
+    def download(self, raws: Sequence[RawPair]) -> list[RawPair]:
+        """The pairs with their images at URLs downloaded, several at a time, where that is allowed."""
+        places = [place for place, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
+        found = list(raws)
+        if self.urls.allow and places:
+            fetched = fetch_all([str(raws[place].image) for place in places], self.urls)
+            for place, image in zip(places, fetched, strict=True):
+                failed = isinstance(image, PairError)
+                found[place] = replace(raws[place], **{"error": str(image)} if failed else {"image": image})
+        return found
 
     def prepare(
         self, raw: RawPair, *, keep_picture: bool, image_only: bool = False, position: int = 0
@@ -159,6 +177,13 @@ class PairDataset(Dataset[PreparedPair | Pair]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> PreparedPair | Pair:
-        index = int(index)  # also of an array
-        keep = self.pictures < 0 or index < self.pictures
-        return self.preparer.prepare(self.source[index], keep_picture=keep, position=index)
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[PreparedPair | Pair]:
+        """A batch, as the data loader asks for it: downloads go side by side."""
+        places = [int(index) for index in indices]  # also of an array
+        raws = self.preparer.download([self.source[place] for place in places])
+        return [
+            self.preparer.prepare(raw, keep_picture=self.pictures < 0 or place < self.pictures, position=place)
+            for raw, place in zip(raws, places, strict=True)
+        ]

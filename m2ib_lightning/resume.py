@@ -89,13 +89,9 @@ def _drop_failed(part: Path) -> None:
         write_part(table.filter(pc.is_null(table["error"])), replace(counts, failed=0), part)
 
 
-def done_keys(folder: Path, name: str | None = None) -> set[str]:
-    """The keys that have a row in the parts; with ``name`` those of one file or shard."""
-    keys: set[str] = set()
-    for table in tables(folder, ["key"]):
-        column = table["key"]
-        keys.update((column if name is None else column.filter(pc.starts_with(column, f"{name}:"))).to_pylist())
-    return keys
+def done_keys(folder: Path) -> set[str]:
+    """The keys that have a row."""
+    return {key for table in tables(folder, ["key"]) for key in table["key"].to_pylist()}
 
 
 def remaining_positions(source: PairSource, count: int, done: set[str]) -> NDArray[np.int64]:

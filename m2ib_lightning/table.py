@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m2ib_lightning.errors import M2IBError, nearest
-from m2ib_lightning.journal import journals, read_journal
+from m2ib_lightning.journal import journals, part_of, read_journal
 from m2ib_lightning.rows import SCHEMA
 
 
@@ -52,10 +52,20 @@ def parts(folder: Path) -> list[Path]:
 def tables(folder: Path, columns: list[str]) -> Iterator[pa.Table]:
     """The rows part by part, then those that only a journal has."""
     yield SCHEMA.empty_table().select(columns)
-    for part in parts(folder):
-        yield pq.read_table(part, columns=columns).replace_schema_metadata(None)
-    for journal in journals(folder):
-        yield read_journal(journal)[0].select(columns)
+    waiting = journals(folder)  # first: one that becomes a part meanwhile is met as that
+    there = parts(folder)
+    for part in there:
+        yield _read(part, columns)
+    for journal in waiting:
+        if part_of(journal) not in there:
+            try:
+                yield read_journal(journal)[0].select(columns)
+            except FileNotFoundError:
+                yield _read(part_of(journal), columns)
+
+
+def _read(part: Path, columns: list[str]) -> pa.Table:
+    return pq.read_table(part, columns=columns).replace_schema_metadata(None)
 
 
 def source_order(key: str) -> tuple[str, list[int]]:

@@ -257,10 +257,9 @@ class _Try:
             connection = HTTPConnection(target.host, target.port)  # refuses a host with control characters
             self._socket = stack.enter_context(self._connect(target))
             self._socket.settimeout(self._remaining())
-            if target.tls:  # the handshake apart: until it is over, this must be a socket that can be given up
-                wrapped = _tls().wrap_socket(self._socket, server_hostname=target.host, do_handshake_on_connect=False)
+            if target.tls:  # a handshake ends with the socket's time, however its bytes come
+                wrapped = _tls().wrap_socket(self._socket, server_hostname=target.host)
                 self._socket = stack.enter_context(wrapped)
-                wrapped.do_handshake()
             connection.sock = self._socket
             connection.request("GET", target.path, headers={"Host": target.header, **_HEADERS})
             yield stack.enter_context(connection.getresponse())

@@ -101,7 +101,7 @@ Image.register_open("SLEEPY", _Sleepy, lambda prefix: prefix.startswith(b"SLEEPY
 
 CELLS = [
     Bad("missing", "bad.png' does not exist"),
-    Bad("url", "images at URLs are not downloaded: fetch them", image="https://example.com/x.jpg"),
+    Bad("url", "images at URLs are only downloaded with data.allow_urls=true", image="https://example.com/x.jpg"),
     Bad("null-image", "the image is missing (a null cell)", image=None),
     Bad("empty-cell", "the image is missing (a null cell)", image=""),
     Bad("number", "an image must be a path", image=7),

@@ -58,7 +58,7 @@ def test_a_malformed_exif_block_is_an_error_of_that_image(tmp_path: Path) -> Non
 
 
 def test_a_url_is_not_fetched() -> None:
-    with pytest.raises(PairError, match="images at URLs are not downloaded"):
+    with pytest.raises(PairError, match="images at URLs are only downloaded with"):
         open_image("https://example.com/x.jpg")
 
 

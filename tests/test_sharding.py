@@ -205,6 +205,8 @@ def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, 
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
     process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
     wait_for_rows(run, 2)
+    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:  # before that, it simply ends a process
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)  # to the parent alone, which passes it on
     _, errors = finish(process, 128 + signal.SIGTERM)
     assert "stopped: " in errors

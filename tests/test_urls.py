@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -25,6 +26,8 @@ from m2ib_lightning.urls import UrlSettings, fetch, fetch_all, is_url
 BODY = bytes(range(256)) * 8
 
 Behaviour = Callable[["Handler"], None]
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs more loopback addresses than 127.0.0.1")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,6 +58,7 @@ class Site(ThreadingHTTPServer):
     """A server that keeps what it was asked."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__((host, 0), Handler)
@@ -324,6 +328,7 @@ def test_a_redirect_to_another_scheme_is_refused(site: Site, to: str) -> None:
     assert site.paths == ["/away"]
 
 
+@linux
 def test_a_redirect_to_a_private_address_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = Site("127.0.0.2")
     try:
@@ -409,8 +414,12 @@ def test_a_slow_server_is_given_up(site: Site, slow: Behaviour) -> None:
     message = failure(site.at("/slow"), timeout=0.3, retries=1)
     assert "it took longer than 0.3 s (data.url_timeout) (2 tries; data.url_retries)" in message
     assert 0.6 <= time.monotonic() - began < 3
+    assert_no_thread_waits()  # for the server, which still drips
+
+
+def assert_no_thread_waits() -> None:
     for thread in threading.enumerate():
-        if "(work)" in thread.name:  # those that had to wait for the server, which still drips
+        if "(work)" in thread.name:
             thread.join(5)
             assert not thread.is_alive()
 
@@ -420,10 +429,23 @@ def test_the_time_is_for_all_redirects_together(site: Site) -> None:
     assert "it took longer than 0.1 s" in failure(site.at("/slow"), timeout=0.1, retries=0)
 
 
-def test_a_slow_handshake_is_given_up(site: Site) -> None:
+def test_a_slow_handshake_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def drip() -> None:
+            with listening.accept()[0] as accepted, suppress(OSError):
+                accepted.sendall(b"\x16\x03\x03\x3e\x80")  # a handshake record of 16,000 bytes
+                while not over.wait(0.02):
+                    accepted.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
         url = f"https://127.0.0.1:{listening.getsockname()[1]}/a.png"
-        assert "it took longer than 0.2 s" in failure(url, timeout=0.2, retries=0)
+        assert "it took longer than 0.3 s" in failure(url, timeout=0.3, retries=0)
+        assert_no_thread_waits()
+        over.set()
+        dripping.join()
 
 
 def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,6 +508,20 @@ def test_a_refused_connection_is_tried_again(waits: list[float]) -> None:
 def test_the_next_address_is_tried_within_one_try(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve(monkeypatch, ["127.0.0.3", "127.0.0.1"])  # nothing listens at the first
     assert fetch(site.at("/good.png", "both.invalid"), settings(retries=0)) == BODY
+
+
+@linux
+def test_a_silent_address_leaves_time_for_the_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.3", site.server_address[1]), backlog=0) as full, socket.socket() as first:
+        first.connect(full.getsockname())  # the queue is full: the next is not answered
+        resolve(monkeypatch, ["127.0.0.3", "127.0.0.1"])
+        assert fetch(site.at("/good.png", "both.invalid"), settings(timeout=1.0, retries=0)) == BODY
+
+
+def test_the_answer_has_all_the_time_that_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(monkeypatch, ["127.0.0.1", "127.0.0.2"])
+    site.routes["/late.png"] = lambda h: h.send() if not h.server.over.wait(1.1) else None
+    assert fetch(site.at("/late.png", "both.invalid"), settings(timeout=2.0, retries=0)) == BODY
 
 
 @pytest.mark.parametrize(("number", "looked_up"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 3)])

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from m2ib_lightning.callbacks import CurveLogger, HeatmapWriter, PairProgressBar, TableWriter
-from m2ib_lightning.closing import closing_words
+from m2ib_lightning.closing import closing_words, count_of
 from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import INCOMPLETE, M2IBError
 from m2ib_lightning.merging import merge
 from m2ib_lightning.module import M2IBModule
+from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.precision import speed_on_cpu
 from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.summary import Summary
@@ -61,7 +64,7 @@ def attribute(config: Config) -> int:
             finally:
                 _wait(trainer)
             start.launch.finish(world.rank)
-            summary = _merge(start, work, world)
+            summary = _merge(start, work, world, stopped=bool(signum))
             if stop.received == getattr(signal, "SIGUSR1", None) and world.rank == 0 and "SLURM_JOB_ID" in os.environ:
                 requeue(os.environ["SLURM_JOB_ID"], lambda: not start.launch.at_work(world.rank))
     if signum:
@@ -105,14 +108,14 @@ def _wait(trainer: Trainer) -> None:
             launcher.kill(signal.SIGKILL)
 
 
-def _merge(start: Start, work: Work, world: World) -> Summary | None:
+def _merge(start: Start, work: Work, world: World, stopped: bool) -> Summary | None:
     """The last rank at work writes what is about all of them, and says how it went."""
     if start.launch.at_work(world.rank):
         if not world.is_child:
             print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
         return None
     summary = merge(start.run, start.launch, world.rank, work.datamodule)
-    closing_words(start.run, summary)
+    closing_words(start.run, summary, stopped)
     return summary
 
 
@@ -121,9 +124,15 @@ def _opening_words(trainer: Trainer, work: Work, start: Start) -> None:
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
     done = f", {start.done} of them done before" if start.done else ""
     print(
-        f"{len(work.datamodule)} pairs{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
+        f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
         flush=True,
     )
+
+
+def _described(datamodule: PairDataModule) -> str:
+    if isinstance(datamodule.source, PairStream):
+        return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
+    return f"{len(datamodule)} pairs"
 
 
 def _mention_slow_precision(trainer: Trainer) -> None:
@@ -151,7 +160,19 @@ def _callbacks(config: Config, start: Start) -> list[Callback]:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images."""
+    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images.
+
+    A thread that can't write (TensorBoard's, when the disk is full) says so in a line, not in a traceback.
+    """
+    hook = threading.excepthook
+
+    def in_a_line(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
+        else:
+            hook(failure)
+
+    threading.excepthook = in_a_line
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -162,3 +183,4 @@ def _quiet_lightning() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+            threading.excepthook = hook

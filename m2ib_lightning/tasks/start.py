@@ -13,20 +13,24 @@ import numpy as np
 import torch
 
 from m2ib_lightning.command_line import to_yaml
-from m2ib_lightning.config import BottleneckConfig, Config, TowerConfig
+from m2ib_lightning.config import BottleneckConfig, Config, DataConfig, TowerConfig
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.files import whole_file, write_whole
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel, load_model
+from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.resume import check_same_run, done_keys, put_in_order, remaining_positions
+from m2ib_lightning.rows import read_counts
 from m2ib_lightning.run_directory import RunDirectory, open_run_directory
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.sharding.rendezvous import HANDED
 from m2ib_lightning.statistics import Statistics, calibrate, needed
+from m2ib_lightning.table import parts
 from m2ib_lightning.tasks.trainer_arguments import World
+from m2ib_lightning.urls import UrlSettings
 
 _PATIENCE = 60.0
 """Seconds in which what rank 0 wrote must be seen from another node."""
@@ -60,7 +64,8 @@ class Work:
         datamodule_type = DATAMODULES.get(config.data.name)
         model = load_model(config.model.name)
         settings = resolve(_settings(config, model), model.encoder)
-        preparer = model.preparer.with_options(fit=config.data.fit, image_timeout=config.data.image_timeout)
+        data = config.data
+        preparer = model.preparer.with_options(fit=data.fit, image_timeout=data.image_timeout, urls=_urls(data))
         datamodule = datamodule_type.from_config(config, preparer)
         datamodule.setup("fit")
         given = config.bottleneck.statistics
@@ -116,14 +121,15 @@ def begin(work: Work, world: World) -> Start:
         check_same_run(run, resolved)
     write_whole(run.config, resolved)
     put_in_order(run, config.retry_failed)
-    done = done_keys(run.attributions)
-    launch = begin_launch(run.launches, world.size, len(work.datamodule))
-    if done:
-        positions = remaining_positions(work.datamodule.source, len(work.datamodule), done)
+    done = sum(read_counts(part).rows for part in parts(run.attributions))
+    launch = begin_launch(run.launches, world.size, work.datamodule.total)
+    source = work.datamodule.source
+    if done and not isinstance(source, PairStream):
+        positions = remaining_positions(source, len(work.datamodule), done_keys(run.attributions))
         with whole_file(launch.remaining) as file:
             np.save(file, positions)
     _share(work.datamodule, run, launch)
-    return Start(run, launch, statistics, len(done))
+    return Start(run, launch, statistics, done)
 
 
 def join(work: Work, message: dict[str, str]) -> Start:
@@ -151,6 +157,7 @@ def _share(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> Non
     """Tell the datamodule what is left to do."""
     if launch.remaining.exists():
         datamodule.positions = np.load(launch.remaining, mmap_mode="r")
+    datamodule.finished = run.attributions
 
 
 def check_world(config: Config, world: World) -> None:
@@ -173,6 +180,18 @@ def check_world(config: Config, world: World) -> None:
             f"trainer.num_nodes={world.nodes}: set MASTER_ADDR and MASTER_PORT (where rank 0 is; the same on every "
             "node) and NODE_RANK (0, 1, ...), and start the command on each; torchrun and Slurm set them themselves"
         )
+
+
+def _urls(data: DataConfig) -> UrlSettings:
+    return UrlSettings(
+        allow=data.allow_urls,
+        allow_private=data.allow_private_urls,
+        timeout=data.url_timeout,
+        max_bytes=data.url_max_bytes,
+        retries=data.url_retries,
+        connections=data.url_connections,
+        cache=None if data.url_cache is None else Path(data.url_cache).expanduser(),
+    )
 
 
 def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:

@@ -1,0 +1,176 @@
+"""Batches of pairs that can only be read forwards: each rank and each of its processes reads a share of its own."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from m2ib_lightning.datamodules.loading import loading, quiet_iterator, worker_died
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair, RawPair
+from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.table import tables
+
+_FAR = 2**62
+"""The position of pairs that are not drawn: those after the first shard, whose place in the source nobody knows."""
+
+
+class StreamLoader:
+    """The pairs of a stream, as batches.
+
+    Args:
+        dataset: this rank's share.
+        batch_size: pairs at a time.
+        num_workers: processes that read and decode; 0 for none.
+
+    Raises:
+        M2IBError: when one of them dies: what it had read ahead is not known, ``resume`` reads it again.
+    """
+
+    def __init__(self, dataset: StreamDataset, batch_size: int, num_workers: int) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            **loading(self.num_workers),
+            collate_fn=self.dataset.preparer.collate,
+        )
+        try:
+            yield from quiet_iterator(loader)
+        except RuntimeError as error:
+            if not worker_died(error):
+                raise
+            raise M2IBError(
+                f"a process that reads the stream died ({error}). What is done is kept; with resume=true the same "
+                "command reads the rest"
+            ) from error
+
+
+class StreamDataset(IterableDataset[PreparedPair | Pair]):
+    """One rank's share of a stream, prepared.
+
+    Args:
+        stream: the pairs.
+        preparer: makes them tensors.
+        rank: of this process.
+        ranks: how many there are.
+        chunk: how many pairs are downloaded and prepared together.
+        pictures: the first so many pairs keep a copy to draw on; -1 for all.
+        limit: only the first so many pairs of the source; each rank then counts them all.
+        done: pairs that have a row already.
+    """
+
+    def __init__(
+        self,
+        stream: PairStream,
+        preparer: Preparer,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        chunk: int = 8,
+        pictures: int = 0,
+        limit: int | None = None,
+        done: DoneRows | None = None,
+    ) -> None:
+        self.stream = stream
+        self.preparer = preparer
+        self.rank, self.ranks = rank, ranks
+        self.chunk = chunk
+        self.pictures = pictures
+        self.limit = limit
+        self.done = done or DoneRows()
+
+    def __iter__(self) -> Iterator[PreparedPair | Pair]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        mine = self._pairs(self.rank + self.ranks * number, self.ranks * workers)
+        while chunk := list(islice(mine, self.chunk)):
+            raws = self.preparer.download([raw for _, raw in chunk])
+            for (position, _), raw in zip(chunk, raws, strict=True):
+                keep = self.pictures < 0 or position < self.pictures
+                yield self.preparer.prepare(raw, keep_picture=keep, position=position)
+
+    def _pairs(self, reader: int, readers: int) -> Iterator[tuple[int, RawPair]]:
+        """The pairs, with their positions, of one of all the processes that read."""
+        found = self._by_shard(reader, readers) if self.limit is None else self._counted(reader, readers, self.limit)
+        done: Collection[int] = ()
+        name = None
+        for shard, position, raw in found:
+            if name != self.stream.names[shard]:
+                name = self.stream.names[shard]
+                done = self.done.of(name)
+            if code_of(raw.key) not in done:
+                yield position, raw
+
+    def _by_shard(self, reader: int, readers: int) -> Iterator[tuple[int, int, RawPair]]:
+        for shard, member, members in shares(len(self.stream.names), reader, readers):
+            for row, pairs in enumerate(self.stream.rows(shard)):
+                if row % members == member:
+                    yield from ((shard, row if shard == 0 else _FAR, raw) for raw in pairs)
+
+    def _counted(self, reader: int, readers: int, limit: int) -> Iterator[tuple[int, int, RawPair]]:
+        shards = range(len(self.stream.names))
+        pairs = ((shard, raw) for shard in shards for row in self.stream.rows(shard) for raw in row)
+        for position, (shard, raw) in enumerate(islice(pairs, limit)):
+            if position % readers == reader:
+                yield shard, position, raw
+
+
+def shares(shards: int, reader: int, readers: int) -> list[tuple[int, int, int]]:
+    """What one of the readers reads: shards, and of each every ``members``-th row from ``member`` on.
+
+    With fewer shards than readers, some share a shard; each of them then reads all of it.
+
+    >>> shares(5, reader=1, readers=2)
+    [(1, 0, 1), (3, 0, 1)]
+    >>> [shares(2, reader, 5) for reader in range(5)]
+    [[(0, 0, 3)], [(1, 0, 2)], [(0, 1, 3)], [(1, 1, 2)], [(0, 2, 3)]]
+    """
+    if shards >= readers:
+        return [(shard, 0, 1) for shard in range(reader, shards, readers)]
+    shard = reader % shards
+    return [(shard, reader // shards, len(range(shard, readers, shards)))]
+
+
+class DoneRows:
+    """Which pairs of some shards have a row already, in eight bytes each.
+
+    Args:
+        folder: the run's ``attributions``; None for nothing.
+        names: of the shards; others are left out.
+    """
+
+    def __init__(self, folder: Path | None = None, names: Collection[str] = ()) -> None:
+        self._codes: dict[str, array[int]] = {name: array("q") for name in names}
+        for key in _keys(folder) if folder is not None else ():
+            codes = self._codes.get(key.rpartition(":")[0])
+            if codes is not None:
+                codes.append(code_of(key))
+
+    def of(self, name: str) -> Collection[int]:
+        """The codes of a shard's pairs."""
+        return frozenset(self._codes.get(name, ()))
+
+
+def code_of(key: str) -> int:
+    """Row and item of a key as one number.
+
+    >>> code_of("a.tar:3") == 3 << 20, code_of("a.tar:3.0") == (3 << 20) + 1
+    (True, True)
+    """
+    row, _, item = key.rpartition(":")[2].partition(".")
+    return (int(row) << 20) + (int(item) + 1 if item else 0)
+
+
+def _keys(folder: Path) -> Iterable[str]:
+    for table in tables(folder, ["key"]):
+        yield from table["key"].to_pylist()
