@@ -82,6 +82,11 @@ def summarise(
     return Summary(counts, float(seconds), total, missing, lost, failed)
 
 
+def rows_of(run: RunDirectory) -> int:
+    """How many rows its parts have."""
+    return sum(read_counts(part).rows for part in parts(run.attributions))
+
+
 def first_rows(run: RunDirectory, column: str, most: int, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Some of the rows that have a value in that column (``heatmap`` or ``error``), in source order."""
     counted = {"heatmap": "drawn", "error": "failed"}[column]

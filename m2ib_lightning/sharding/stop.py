@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,12 @@ class StopSignals(Callback):
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+
+    @property
+    def by_slurm(self) -> bool:
+        """Whether Slurm sent it, some time before it ends the job (``--signal=USR1@120``)."""
+        asked = self.received is not None and self.received == getattr(signal, "SIGUSR1", None)
+        return asked and "SLURM_JOB_ID" in os.environ
 
     @contextmanager
     def watching(self, trainer: Trainer) -> Iterator[None]:
@@ -63,11 +69,8 @@ def ignore_in_workers(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def requeue(job: str, others_done: Callable[[], bool], patience: float = 60.0) -> None:
-    """Ask Slurm to start the job again, once the others have written what they have; requeueing ends them."""
-    end = time.monotonic() + patience
-    while time.monotonic() < end and not others_done():
-        time.sleep(0.2)
+def requeue(job: str) -> None:
+    """Ask Slurm to start the job again, which ends it first."""
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
         print(f"asked Slurm to start job {job} again", flush=True)

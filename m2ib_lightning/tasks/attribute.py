@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,12 @@ from m2ib_lightning.module import M2IBModule
 from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.precision import speed_on_cpu
 from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
-from m2ib_lightning.summary import Summary
+from m2ib_lightning.summary import Summary, rows_of
 from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
 from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
+
+_PATIENCE = 60.0
+"""Seconds that the other ranks get to write what they have, before Slurm is asked to start the job again."""
 
 
 def attribute(config: Config) -> int:
@@ -63,11 +67,12 @@ def attribute(config: Config) -> int:
                 signum = _fit(trainer, work, start, stop)
             finally:
                 _wait(trainer)
+            signum = signum or stop.received or 0  # it can also come while this rank waits for others
             start.launch.finish(world.rank)
             summary = _merge(start, work, world, stopped=bool(signum))
-            if stop.received == getattr(signal, "SIGUSR1", None) and world.rank == 0 and "SLURM_JOB_ID" in os.environ:
-                requeue(os.environ["SLURM_JOB_ID"], lambda: not start.launch.at_work(world.rank))
-    if signum:
+            if stop.by_slurm and world.rank == 0:
+                _ask_for_another_turn(start)
+    if signum and (summary is None or summary.skipped != 0):
         return 128 + signum
     if summary is None:
         return 0
@@ -96,6 +101,15 @@ def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:
             "command does the rest"
         ) from error
     return stop.received or 0
+
+
+def _ask_for_another_turn(start: Start) -> None:
+    """Of Slurm, when its signal came before the end and all ranks have written what they have."""
+    end = time.monotonic() + _PATIENCE
+    while start.launch.at_work(0) and time.monotonic() < end:  # to requeue a job ends its processes
+        time.sleep(0.2)
+    if start.launch.total is None or rows_of(start.run) < start.launch.total:
+        requeue(os.environ["SLURM_JOB_ID"])
 
 
 def _wait(trainer: Trainer) -> None:

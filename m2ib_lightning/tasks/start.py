@@ -22,13 +22,12 @@ from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.resume import check_same_run, done_keys, put_in_order, remaining_positions
-from m2ib_lightning.rows import read_counts
 from m2ib_lightning.run_directory import RunDirectory, open_run_directory
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.sharding.rendezvous import HANDED
 from m2ib_lightning.statistics import Statistics, calibrate, needed
-from m2ib_lightning.table import parts
+from m2ib_lightning.summary import rows_of
 from m2ib_lightning.tasks.trainer_arguments import World
 from m2ib_lightning.urls import UrlSettings
 
@@ -121,7 +120,7 @@ def begin(work: Work, world: World) -> Start:
         check_same_run(run, resolved)
     write_whole(run.config, resolved)
     put_in_order(run, config.retry_failed)
-    done = sum(read_counts(part).rows for part in parts(run.attributions))
+    done = rows_of(run)
     launch = begin_launch(run.launches, world.size, work.datamodule.total)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
