@@ -115,14 +115,20 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
         for shard, member, members in shares(len(self.stream.names), reader, readers):
             for row, pairs in enumerate(self.stream.rows(shard)):
                 if row % members == member:
-                    yield from ((shard, row if shard == 0 else _FAR, raw) for raw in pairs)
+                    yield from ((shard, _position(shard, row), raw) for raw in pairs)
 
     def _counted(self, reader: int, readers: int, limit: int) -> Iterator[tuple[int, int, RawPair]]:
-        shards = range(len(self.stream.names))
-        pairs = ((shard, raw) for shard in shards for row in self.stream.rows(shard) for raw in row)
-        for position, (shard, raw) in enumerate(islice(pairs, limit)):
-            if position % readers == reader:
-                yield shard, position, raw
+        pairs = (
+            (shard, _position(shard, row), raw)
+            for shard in range(len(self.stream.names))
+            for row, raws in enumerate(self.stream.rows(shard))
+            for raw in raws
+        )
+        yield from (pair for number, pair in enumerate(islice(pairs, limit)) if number % readers == reader)
+
+
+def _position(shard: int, row: int) -> int:
+    return row if shard == 0 else _FAR
 
 
 def shares(shards: int, reader: int, readers: int) -> list[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
     counts = summary.counts
     if summary.skipped or summary.lost or (stopped and summary.skipped is None):
-        _say_what_is_missing(summary)
+        _say_what_is_missing(summary, stopped)
     print(f"\n{count_of(counts.done, 'pair')} explained in {summary.seconds:.1f} s, {counts.failed} failed.")
     if counts.truncated:
         print(f"{count_of(counts.truncated, 'caption')} longer than the model reads: only the beginning was explained.")
@@ -38,9 +38,9 @@ def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     )
 
 
-def _say_what_is_missing(summary: Summary) -> None:
-    ranks = ", ".join(map(str, summary.lost))
-    died = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {ranks} died: " if summary.lost else "stopped: "
+def _say_what_is_missing(summary: Summary, stopped: bool) -> None:
+    ranks = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {', '.join(map(str, summary.lost))}"
+    died = f"{ranks} died: " if summary.lost and not stopped else "stopped: "
     some = (
         f" ({', '.join(summary.missing[:3])}{', ...' if len(summary.missing) > 3 else ''})" if summary.missing else ""
     )

@@ -38,11 +38,7 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
     Raises:
         M2IBError: if a key that changes results differs; names each with both values.
     """
-    try:
-        before = run.config.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise M2IBError(f"{str(run.path)!r} holds a run without config.yaml: it can't be resumed") from None
-    old, new = _values(before), _values(resolved)
+    old, new = _values(run.config.read_text(encoding="utf-8")), _values(resolved)
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if differing:
         raise M2IBError(
@@ -73,8 +69,9 @@ def put_in_order(run: RunDirectory, retry_failed: bool) -> None:
     """Before a launch: make parts of what killed processes left, and drop failed rows that are to be tried again."""
     for journal in journals(run.attributions):
         recover(journal)
-    for stale in run.attributions.glob(".part-*"):  # temporary files, and journals whose part is there
-        stale.unlink()
+    for folder in (run.path, run.attributions, run.heatmaps):
+        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # half files, and journals whose part is there
+            stale.unlink()
     if retry_failed:
         for part in parts(run.attributions):
             _drop_failed(part)

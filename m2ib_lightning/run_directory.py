@@ -75,22 +75,24 @@ def open_run_directory(output_dir: str | None, resume: bool = False) -> tuple[Ru
         raise M2IBError("resume=true needs output_dir: the run to continue (output_dir=runs/latest is the last one)")
     if resume and output_dir is not None and RunDirectory(Path(output_dir).expanduser()).config.exists():
         return RunDirectory(Path(output_dir).expanduser().resolve()), True
-    return _create(output_dir), False
+    return _create(output_dir, resume), False
 
 
-def _create(output_dir: str | None) -> RunDirectory:
+def _create(output_dir: str | None, resume: bool) -> RunDirectory:
     try:
         path = Path(output_dir).expanduser() if output_dir is not None else _fresh(Path("runs"))
     except OSError as error:
         raise M2IBError(f"could not make a run directory in 'runs': {error}") from None
     run = RunDirectory(path)
-    if run.config.exists() or (run.attributions.exists() and any(run.attributions.iterdir())):
+    if resume and run.attributions.exists() and any(run.attributions.iterdir()):
+        raise M2IBError(f"output_dir={str(path)!r} holds a table without config.yaml: it can't be resumed")
+    if run.config.exists() or (run.attributions.exists() and not resume):
         raise M2IBError(
             f"output_dir={str(path)!r} holds a run already: continue it with resume=true, or choose another directory"
         )
     try:
         for folder in (run.attributions, run.heatmaps):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=resume)  # a start that was killed early may have left them
         if output_dir is None:
             _point_at(path.parent / "latest", path.name)
     except OSError as error:

@@ -115,9 +115,9 @@ def all_launches(launches: Path) -> list[Launch]:
     return [open_launch(file.parent) for file in sorted(launches.glob("*/launch.json"))]
 
 
-def ranks_at_work(launches: Path) -> list[str]:
-    """The processes of earlier launches that still live."""
-    locks = sorted(launches.glob("*/rank-*.lock"))
+def ranks_at_work(launches: Path, but: Launch | None = None) -> list[str]:
+    """The processes that live and work on a run, without those of one launch."""
+    locks = [lock for lock in sorted(launches.glob("*/rank-*.lock")) if but is None or lock.parent != but.folder]
     return [lock.read_text(encoding="utf-8") for lock in locks if _is_locked(lock)]
 
 

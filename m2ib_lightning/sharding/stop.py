@@ -23,10 +23,12 @@ class StopSignals(Callback):
 
     Attributes:
         received: the signal, or None.
+        launcher: whose processes get the signal too, if it started any.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.launcher: Any = None
 
     @property
     def by_slurm(self) -> bool:
@@ -35,13 +37,13 @@ class StopSignals(Callback):
         return asked and "SLURM_JOB_ID" in os.environ
 
     @contextmanager
-    def watching(self, trainer: Trainer) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Inside, the signals are caught, and passed on to the processes that this one started."""
 
         def handle(number: int, frame: Any) -> None:
             first, self.received = self.received is None, signal.Signals(number)
-            if first and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-                trainer.strategy.launcher.kill(number)
+            if first and isinstance(self.launcher, _SubprocessScriptLauncher):
+                self.launcher.kill(number)
 
         if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
             yield

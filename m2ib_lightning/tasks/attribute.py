@@ -44,7 +44,8 @@ def attribute(config: Config) -> int:
         0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 and the number of the signal that
         ended the run before its time.
     """
-    with _quiet_lightning():
+    stop = StopSignals()
+    with _quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
         with Rendezvous(world.meeting_place, world.rank, world.size) as rendezvous:
@@ -53,8 +54,7 @@ def attribute(config: Config) -> int:
                 start = begin(work, world)
                 rendezvous.tell(start.message)
             else:
-                start = join(work, rendezvous.listen())
-        stop = StopSignals()
+                start = join(work, world, rendezvous.listen())
         trainer = Trainer(
             **arguments,
             logger=TensorBoardLogger(start.run.path, name="tensorboard", version="", default_hp_metric=False),
@@ -62,7 +62,8 @@ def attribute(config: Config) -> int:
         )
         if world.rank == 0:
             _opening_words(trainer, work, start)
-        with start.launch.lock(world.rank), stop.watching(trainer):
+        stop.launcher = trainer.strategy.launcher
+        with start.held:
             try:
                 signum = _fit(trainer, work, start, stop)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,14 @@ class Start:
         run: the run directory.
         launch: which start of the run this is.
         statistics: every prior that is needed.
+        held: the rank's lock; closing it lets go.
         done: pairs that earlier launches wrote rows for.
     """
 
     run: RunDirectory
     launch: Launch
     statistics: Statistics
+    held: ExitStack
     done: int = 0
 
     @property
@@ -107,9 +110,7 @@ def begin(work: Work, world: World) -> Start:
     """
     config = work.config
     run, resumed = open_run_directory(config.output_dir, config.resume)
-    busy = ranks_at_work(run.launches)
-    if busy:
-        raise M2IBError(f"{str(run.path)!r}: an earlier start of this run is still at work ({'; '.join(busy)})")
+    _refuse_company(run)
     try:
         statistics = _statistics(work, run, world.device)
     except BaseException:
@@ -118,20 +119,29 @@ def begin(work: Work, world: World) -> Start:
     resolved = _resolved(config, work.settings, statistics)
     if resumed:
         check_same_run(run, resolved)
+    launch = begin_launch(run.launches, world.size, work.datamodule.total)
+    held = ExitStack()
+    held.enter_context(launch.lock(world.rank))
+    _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
     write_whole(run.config, resolved)
     put_in_order(run, config.retry_failed)
     done = rows_of(run)
-    launch = begin_launch(run.launches, world.size, work.datamodule.total)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.attributions))
         with whole_file(launch.remaining) as file:
             np.save(file, positions)
     _share(work.datamodule, run, launch)
-    return Start(run, launch, statistics, done)
+    return Start(run, launch, statistics, held, done)
 
 
-def join(work: Work, message: dict[str, str]) -> Start:
+def _refuse_company(run: RunDirectory, launch: Launch | None = None) -> None:
+    busy = ranks_at_work(run.launches, launch)
+    if busy:
+        raise M2IBError(f"{str(run.path)!r}: an earlier start of this run is still at work ({'; '.join(busy)})")
+
+
+def join(work: Work, world: World, message: dict[str, str]) -> Start:
     """The other ranks: open what rank 0 made.
 
     Raises:
@@ -149,7 +159,9 @@ def join(work: Work, message: dict[str, str]) -> Start:
     launch = open_launch(folder)
     statistics = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
     _share(work.datamodule, run, launch)
-    return Start(run, launch, statistics)
+    held = ExitStack()
+    held.enter_context(launch.lock(world.rank))
+    return Start(run, launch, statistics, held)
 
 
 def _share(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:
