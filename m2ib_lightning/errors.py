@@ -8,6 +8,9 @@ from collections.abc import Iterable
 INCOMPLETE = 3
 """The exit status when pairs are missing because a rank died."""
 
+BROKEN_PIPE = 141
+"""The exit status when nobody reads what is printed any more (128 + SIGPIPE)."""
+
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it (128 + SIGINT)."""
 

@@ -32,7 +32,7 @@ def main(words: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=600)
     parser.add_argument("--ranks", type=int, default=4, help="at most so many")
     parser.add_argument("--seed", type=int, default=0, help="keys the moments and the numbers of ranks")
     parser.add_argument("--out", type=Path, help="keep the runs there")

@@ -218,11 +218,27 @@ def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, 
     assert differences(run, single) == []
 
 
+def test_ctrl_c_ends_all_ranks_and_keeps_what_is_done(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
+    wait_for_rows(run, 2)
+    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    finish(process, 130)
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 < summary["pairs_done"] == len(load_attributions(run)) < PAIRS
+    finish(start([*words, "resume=true"]))
+    assert differences(run, single) == []
+
+
 def test_a_launch_beside_one_that_is_at_work_is_refused(keys: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1", "bottleneck.max_rows=1"]
     process = start([*words, "trainer.devices=2"])
     wait_for_rows(run, 1)
+    os.killpg(process.pid, signal.SIGSTOP)  # it lives, and holds what it holds, for as long as we like
     _, errors = finish(start([*words, "resume=true"]), 2)
     assert "an earlier start of this run is still at work (process " in errors
     os.killpg(process.pid, signal.SIGKILL)

@@ -208,15 +208,15 @@ def test_a_process_that_dies_ends_a_stream_with_advice(folder: Path, tmp_path: P
 
 
 class Server(BaseHTTPRequestHandler):
-    """Pictures at ``/<number>.png``; all else is 404."""
+    """Pictures at ``/<number>.png``; nothing at ``/gone.png``, and elsewhere a page that is no picture."""
 
     asked: ClassVar[dict[str, int]] = {}
 
     def do_GET(self) -> None:
         self.asked[self.path] = self.asked.get(self.path, 0) + 1
         name = self.path.strip("/").removesuffix(".png")
-        body = png(int(name)) if name.isdigit() else b"no such picture"
-        self.send_response(200 if name.isdigit() else 404)
+        body = png(int(name)) if name.isdigit() else b"<html>no picture</html>"
+        self.send_response(404 if name == "gone" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -235,7 +235,7 @@ def server() -> Iterator[str]:
 
 
 def test_images_at_urls(folder: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    urls = [f"{server}/0.png", f"{server}/gone.png", f"{server}/1.png", f"{server}/2.png"]
+    urls = [f"{server}/{name}.png" for name in ("0", "gone", "1", "2", "garbage")]
     (tmp_path / "pairs.tsv").write_text("".join(f"{caption(k)}\t{url}\n" for k, url in enumerate(urls)))
     path, cache = tmp_path / "pairs.tsv", tmp_path / "cache"
     assert main(words(folder, path, tmp_path / "no")) == 1
@@ -249,11 +249,12 @@ def test_images_at_urls(folder: Path, server: str, tmp_path: Path, capsys: pytes
     allowed = ["data.allow_urls=true", "data.allow_private_urls=true", f"data.url_cache={cache}"]
     assert main(words(folder, path, tmp_path / "run", *allowed)) == 0
     rows = load_attributions(tmp_path / "run").to_list()
-    assert [row["error"] is None for row in rows] == [True, False, True, True]
+    assert [row["error"] is None for row in rows] == [True, False, True, True, False]
     assert "404" in rows[1]["error"]
+    assert "could not be read as an image of a known format" in rows[4]["error"]
     assert [row["image"] for row in rows] == urls
     assert set(Server.asked.values()) == {1}
-    assert len([file for file in cache.rglob("*") if file.is_file()]) == 3
+    assert len([file for file in cache.rglob("*") if file.is_file()]) == 4
 
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(png(max(0, number - 1) if number > 1 else number))

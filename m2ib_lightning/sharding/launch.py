@@ -47,6 +47,11 @@ class Launch:
         return int(self.folder.name)
 
     @property
+    def facts(self) -> Path:
+        """What is known of it."""
+        return self.folder / "launch.json"
+
+    @property
     def remaining(self) -> Path:
         """The positions that this launch is to do, where they are not all."""
         return self.folder / "remaining.npy"
@@ -100,19 +105,15 @@ def begin_launch(launches: Path, world_size: int, total: int | None) -> Launch:
         folder.mkdir()
     except FileExistsError:
         raise M2IBError(f"another process has just started this run ({launches.parent})") from None
-    write_whole(folder / "launch.json", json.dumps({"world_size": world_size, "total": total}))
-    return Launch(folder, world_size, total)
+    launch = Launch(folder, world_size, total)
+    write_whole(launch.facts, json.dumps({"world_size": world_size, "total": total}))
+    return launch
 
 
 def open_launch(folder: Path) -> Launch:
     """A launch that is there."""
     facts = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     return Launch(folder, facts["world_size"], facts["total"])
-
-
-def all_launches(launches: Path) -> list[Launch]:
-    """Those that began, in order."""
-    return [open_launch(file.parent) for file in sorted(launches.glob("*/launch.json"))]
 
 
 def ranks_at_work(launches: Path, but: Launch | None = None) -> list[str]:

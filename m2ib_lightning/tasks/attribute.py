@@ -67,8 +67,8 @@ def attribute(config: Config) -> int:
             try:
                 signum = _fit(trainer, work, start, stop)
             finally:
-                _wait(trainer)
-            signum = signum or stop.received or 0  # it can also come while this rank waits for others
+                interrupted = _wait(trainer)
+            signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
             start.launch.finish(world.rank)
             summary = _merge(start, work, world, stopped=bool(signum))
             if stop.by_slurm and world.rank == 0:
@@ -113,14 +113,16 @@ def _ask_for_another_turn(start: Start) -> None:
         requeue(os.environ["SLURM_JOB_ID"])
 
 
-def _wait(trainer: Trainer) -> None:
-    """For the processes that this one started: the command is over when they are."""
+def _wait(trainer: Trainer) -> int:
+    """For the processes that this one started: the command is over when they are. Returns Ctrl-C's signal, or 0."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
         try:
             launcher.wait()
         except KeyboardInterrupt:
             launcher.kill(signal.SIGKILL)
+            return signal.SIGINT
+    return 0
 
 
 def _merge(start: Start, work: Work, world: World, stopped: bool) -> Summary | None:

@@ -93,8 +93,9 @@ class Start:
 
     @property
     def message(self) -> dict[str, str]:
-        """What the other ranks have to know."""
-        return {"run": str(self.run.path), "launch": self.launch.folder.name}
+        """What the other ranks have to know, and which file they must see before they begin."""
+        last = self.launch.remaining if self.launch.remaining.exists() else self.launch.facts
+        return {"run": str(self.run.path), "launch": self.launch.folder.name, "last": last.name}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -148,9 +149,9 @@ def join(work: Work, world: World, message: dict[str, str]) -> Start:
         M2IBError: if it can't be seen from here.
     """
     run = RunDirectory(Path(message["run"]))
-    end = time.monotonic() + _PATIENCE
     folder = run.launches / message["launch"]
-    while not (folder / "launch.json").exists():
+    end = time.monotonic() + _PATIENCE
+    while not (folder / message["last"]).exists():  # network file systems may be late
         if time.monotonic() > end:
             raise M2IBError(
                 f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
