@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, part: Path) -> None:
         self.part = part
         self.path = journal_of(part)
-        self._file = self.path.open("wb")
+        self._file = self.path.open("w+b")
         self._writer = pa.ipc.new_stream(self._file, SCHEMA)
         self._synced = time.monotonic()
 
@@ -40,9 +40,13 @@ class Journal:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Make the part of it."""
+        """Make the part of it; the writer knows best, also when someone took it for dead and made one."""
+        self._file.seek(0)
+        table, counts = _read(self._file)
+        if table.num_rows:
+            write_part(table, counts, self.part)
         self._file.close()
-        recover(self.path)
+        self.path.unlink(missing_ok=True)
 
 
 def journal_of(part: Path) -> Path:
@@ -66,16 +70,19 @@ def recover(journal: Path) -> None:
 
 def read_journal(journal: Path) -> tuple[pa.Table, Counts]:
     """Its rows, as far as they were written whole."""
+    with journal.open("rb") as file:
+        return _read(file)
+
+
+def _read(file: BinaryIO) -> tuple[pa.Table, Counts]:
     batches, counts = [], Counts()
     try:
-        with journal.open("rb") as file, pa.ipc.open_stream(file) as stream:
+        with pa.ipc.open_stream(pa.PythonFile(file, "r")) as stream:
             while True:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 counts += Counts.from_json(metadata[COUNTS])
-    except FileNotFoundError:
-        raise
-    except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or where the writer was killed
+    except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end, or where the writer was killed
         pass
     return pa.Table.from_batches(batches, schema=SCHEMA), counts
 

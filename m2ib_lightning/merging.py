@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.journal import journals, recover
 from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.report import write_report
 from m2ib_lightning.resume import done_keys, remaining_positions
@@ -25,12 +25,10 @@ def merge(run: RunDirectory, launch: Launch, rank: int, datamodule: PairDataModu
         rank: of this process.
         datamodule: which pairs there were to explain.
     """
-    for journal in journals(run.attributions):  # of ranks that died
-        recover(journal)
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
-    summary = summarise(run, launch.total, lost=lost, missing=())
+    summary = summarise(run, launch.total, lost=lost)
     if summary.skipped:
-        summary = summarise(run, launch.total, lost=lost, missing=_missing(run, datamodule))
+        summary = replace(summary, missing=_missing(run, datamodule))
     summary.save(run)
     write_report(run, summary)
     return summary

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from m2ib_lightning.callbacks.table import writer_of
 from m2ib_lightning.counts import MEANS, Counts
 from m2ib_lightning.files import write_whole
+from m2ib_lightning.journal import journals, part_of, read_journal
 from m2ib_lightning.rows import read_counts
 from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.table import parts, source_order
@@ -67,19 +68,17 @@ class Summary:
         write_whole(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
-def summarise(
-    run: RunDirectory, total: int | None, *, missing: Sequence[str] = (), lost: Sequence[int] = (), failures: int = 5
-) -> Summary:
-    """Read the parts' footers, and a few rows that failed."""
+def summarise(run: RunDirectory, total: int | None, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
+    """Read the parts' footers, what ranks that died left in their journals, and a few rows that failed."""
     counts, times = Counts(), dict[tuple[int, int], float]()
-    for part in parts(run.attributions):
-        found = read_counts(part)
+    left = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.attributions)]
+    for part, found in [*((part, read_counts(part)) for part in parts(run.attributions)), *left]:
         counts += found
         times[writer_of(part)] = times.get(writer_of(part), 0.0) + found.seconds
     launches = {launch for launch, _ in times}
     seconds = sum(max(time for (number, _), time in times.items() if number == launch) for launch in launches)
     failed = list(first_rows(run, "error", failures, ["error"])) if counts.failed else []
-    return Summary(counts, float(seconds), total, missing, lost, failed)
+    return Summary(counts, float(seconds), total, lost=lost, failures=failed)
 
 
 def rows_of(run: RunDirectory) -> int:

@@ -24,6 +24,8 @@ from m2ib_lightning.files import whole_file, write_whole
 from m2ib_lightning.journal import Journal, journal_of, journals, read_journal, recover
 from m2ib_lightning.pairs import Pair
 from m2ib_lightning.rows import read_counts
+from m2ib_lightning.sharding import begin_launch, ranks_at_work
+from m2ib_lightning.sharding import launch as launch_module
 from m2ib_lightning.table import tables
 from tests.folders import save_clip_folder, save_photograph
 
@@ -84,6 +86,31 @@ def test_a_kill_between_the_part_and_the_end_of_its_journal_gives_no_row_twice(t
     journal_of(part).write_bytes(kept)
     assert journals(tmp_path) == []
     assert sum(table.num_rows for table in tables(tmp_path, ["key"])) == 3
+
+
+def test_a_writer_that_was_taken_for_dead_loses_nothing(tmp_path: Path) -> None:
+    part = tmp_path / "part-0001-00000-000000.parquet"
+    journal = journal_with(part, 1)
+    recover(journal_of(part))
+    late = failed_rows(3, 3)
+    journal.append([result.to_row() for result in late], Counts.of(late))
+    journal.close()
+    assert [row["key"] for row in pq.read_table(part).to_pylist()] == [f"t:{k}" for k in range(6)]
+    assert list(tmp_path.iterdir()) == [part]
+
+
+def test_who_is_at_work_is_not_known_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = begin_launch(tmp_path / "launches", 3, 10)
+    assert launch.others(0) == {1: "lost", 2: "lost"}
+    with launch.lock(1):
+        monkeypatch.setattr(launch_module, "fcntl", None)
+        assert launch.others(0) == {1: "unknown", 2: "lost"}
+        assert launch.at_work(0)
+        assert ranks_at_work(tmp_path / "launches") == []
+    launch.finish(1)
+    assert launch.others(0) == {1: "finished", 2: "lost"}
+    assert not launch.at_work(0)
+    assert begin_launch(tmp_path / "launches", 1, 10).number == 2
 
 
 def test_an_empty_journal_is_no_part(tmp_path: Path) -> None:

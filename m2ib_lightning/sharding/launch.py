@@ -24,7 +24,8 @@ try:
 except ImportError:  # not on Windows: there, nobody can tell who is at work
     fcntl = None  # type: ignore[assignment]
 
-State = Literal["finished", "at work", "lost"]
+State = Literal["finished", "at work", "lost", "unknown"]
+"""Unknown: the file system has no locks."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,16 @@ class Launch:
         """How another rank is."""
         if self._finished(rank).exists():
             return "finished"
-        return "at work" if _is_locked(self._lock(rank)) else "lost"
+        locked = _is_locked(self._lock(rank))
+        return "unknown" if locked is None else "at work" if locked else "lost"
 
     def others(self, rank: int) -> dict[int, State]:
         """How all the others are."""
         return {other: self.state(other) for other in range(self.world_size) if other != rank}
 
     def at_work(self, rank: int) -> bool:
-        """Whether any of the others has not finished yet."""
-        return "at work" in self.others(rank).values()
+        """Whether any of the others has not finished yet, or may not have."""
+        return not {"at work", "unknown"}.isdisjoint(self.others(rank).values())
 
     def _lock(self, rank: int) -> Path:
         return self.folder / f"rank-{rank:05d}.lock"
@@ -122,15 +124,20 @@ def ranks_at_work(launches: Path, but: Launch | None = None) -> list[str]:
     return [lock.read_text(encoding="utf-8") for lock in locks if _is_locked(lock)]
 
 
-def _is_locked(lock: Path) -> bool:
-    """Whether another process holds the lock; never ask for one's own: closing the file would let go of it."""
-    if fcntl is None:
+def _is_locked(lock: Path) -> bool | None:
+    """Whether another process holds the lock; None if there are no locks here.
+
+    Never ask for one's own: closing the file would let go of it.
+    """
+    if not lock.exists():
         return False
+    if fcntl is None:
+        return None
     try:
         with lock.open("r+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return True
     except OSError:
-        return False
+        return None
     return False
