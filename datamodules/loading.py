@@ -92,7 +92,7 @@ def loading(num_workers: int) -> dict[str, Any]:
 
 
 def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, without PyTorch's SIGCHLD handler.
+    """What the loader yields, without PyTorch's SIGCHLD handler.
 
     That raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a file.
     Without it the loader notices within seconds, when it is asked for the next batch.
@@ -102,7 +102,13 @@ def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
     iterator = iter(loader)
     if handled:
         signal.signal(signal.SIGCHLD, before)
-    return iterator
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if worker_died(error):  # the others may wait for ever for a lock that it held
+            for worker in getattr(iterator, "_workers", ()):
+                worker.kill()
+        raise
 
 
 def worker_died(error: RuntimeError) -> bool:

@@ -305,7 +305,7 @@ def test_chaos(tmp_path: Path) -> None:
         "--pairs=60",
         "--seed=1",
         f"--out={tmp_path}",
-        "--ranks=3",
+        "--ranks=2",
     ]
     done = subprocess.run(chaos, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -32,6 +32,9 @@ from m2ib_lightning.summary import rows_of
 from m2ib_lightning.tasks.trainer_arguments import World
 from m2ib_lightning.urls import UrlSettings
 
+_LAST_BREATH = 5.0
+"""Seconds in which a process that was killed is gone."""
+
 _PATIENCE = 60.0
 """Seconds in which what rank 0 wrote must be seen from another node."""
 
@@ -137,7 +140,9 @@ def begin(work: Work, world: World) -> Start:
 
 
 def _refuse_company(run: RunDirectory, launch: Launch | None = None) -> None:
-    busy = ranks_at_work(run.launches, launch)
+    end = time.monotonic() + _LAST_BREATH
+    while (busy := ranks_at_work(run.launches, launch)) and time.monotonic() < end:
+        time.sleep(0.1)
     if busy:
         raise M2IBError(f"{str(run.path)!r}: an earlier start of this run is still at work ({'; '.join(busy)})")
 
