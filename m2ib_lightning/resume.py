@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.journal import journals, recover
 from m2ib_lightning.pairs import PairSource
@@ -50,7 +51,8 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
 
 def _values(text: str) -> dict[str, Any]:
     """The keys that change results, flat; the precision, and the statistics' hash, are among them."""
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    written = OmegaConf.merge(OmegaConf.create(asdict(Config())), OmegaConf.create(text))  # keys may be new since
+    config: Any = OmegaConf.to_container(written)
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
     first = text.split("\n", 1)[0]
     statistics = first.rpartition(": ")[2] if first.startswith("#") else None

@@ -188,6 +188,14 @@ def test_the_saved_configuration_resumes_the_run(folder: Path, copy: Path) -> No
     assert len(load_attributions(copy)) == 8
 
 
+def test_a_run_of_a_version_without_some_keys_is_resumed(folder: Path, copy: Path) -> None:
+    config = copy / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "allow_urls" not in line))
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "streaming" not in line))
+    assert run(folder, copy, "data.limit=8", "resume=true") == 0
+    assert len(load_attributions(copy)) == 8
+
+
 def test_failed_pairs_are_tried_again_when_asked(folder: Path, tmp_path: Path) -> None:
     captions = ["a red circle", "a star", "the ring"]
     names = ["one.png", "two.png", "three.png"]

@@ -31,20 +31,21 @@ class Rendezvous:
     Args:
         environment: where address and port come from; None if nobody is to be told.
         rank: of this process.
-        world_size: of all of them.
+        listeners: how many ranks ask there; the children of a process do not.
 
     Used as a context, it tells the others when rank 0 fails inside before it has told them anything else.
     """
 
-    def __init__(self, environment: ClusterEnvironment | None, rank: int, world_size: int) -> None:
+    def __init__(self, environment: ClusterEnvironment | None, rank: int, listeners: int) -> None:
         self.rank = rank
-        self.world_size = world_size
+        self.listeners = listeners
         self._environment = environment
         self._told = False
         self._store: TCPStore | None = None
         # torchrun's agent keeps a store of its own there, and starts the ranks again when one dies
         self._agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._key = f"m2ib/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        self._heard = f"{self._key}/heard"
 
     def __enter__(self) -> Rendezvous:
         if self.rank == 0 and self._environment is not None:
@@ -56,15 +57,26 @@ class Rendezvous:
     ) -> None:
         if self._store is not None and error is not None and not self._told:
             self._store.set(self._key, json.dumps({"error": str(error)}))
-            end = time.monotonic() + _LAST_WORDS
-            while time.monotonic() < end and self._store.add(f"{self._key}/heard", 0) < self.world_size - 1:
-                time.sleep(0.05)
+            self.linger(_LAST_WORDS)
 
     def tell(self, message: dict[str, str]) -> None:
         """Rank 0: what the others are to know."""
         self._told = True
         if self._store is not None:
             self._store.set(self._key, json.dumps(message))
+
+    def linger(self, seconds: float = 60.0) -> None:
+        """Rank 0, before it ends and the store with it: give the others time to hear it."""
+        end = time.monotonic() + seconds
+        while self._store is not None and time.monotonic() < end:
+            if self._store.add(self._heard, 0) >= self.listeners:
+                return
+            time.sleep(0.05)
+
+    def confirm(self) -> None:
+        """The other ranks: rank 0 need not wait for this one any longer."""
+        if self._store is not None:
+            self._store.add(self._heard, 1)
 
     def listen(self) -> dict[str, str]:
         """The other ranks: what rank 0 told.
@@ -76,9 +88,8 @@ class Rendezvous:
             message: dict[str, str] = json.loads(os.environ[HANDED])
             return message
         try:
-            store = self._connect()
-            message = json.loads(store.get(self._key))
-            store.add(f"{self._key}/heard", 1)
+            self._store = self._connect()
+            message = json.loads(self._store.get(self._key))
         except (DistError, RuntimeError) as failure:
             where = self._address()
             raise M2IBError(
@@ -86,6 +97,7 @@ class Rendezvous:
                 f"stopped, or is not reached there ({str(failure).splitlines()[0]})"
             ) from None
         if "error" in message:
+            self.confirm()
             raise M2IBError(f"rank 0 did not begin: {message['error']}")
         return message
 

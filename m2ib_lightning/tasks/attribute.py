@@ -48,13 +48,14 @@ def attribute(config: Config) -> int:
     with _quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
-        with Rendezvous(world.meeting_place, world.rank, world.size) as rendezvous:
+        with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
             work = Work.prepare(config)
             if world.rank == 0:
                 start = begin(work, world)
                 rendezvous.tell(start.message)
             else:
                 start = join(work, world, rendezvous.listen())
+                rendezvous.confirm()
         trainer = Trainer(
             **arguments,
             logger=TensorBoardLogger(start.run.path, name="tensorboard", version="", default_hp_metric=False),
@@ -69,6 +70,8 @@ def attribute(config: Config) -> int:
             finally:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
+            if world.rank == 0 and not signum:
+                rendezvous.linger()
             start.launch.finish(world.rank)
             summary = _merge(start, work, world, stopped=bool(signum))
             if stop.by_slurm and world.rank == 0:

@@ -75,6 +75,11 @@ class World:
         return self.environment if self.started_by_others or self.nodes > 1 else None
 
     @property
+    def listeners(self) -> int:
+        """How many ranks meet rank 0 there: all others, or of each other node the one that starts the rest."""
+        return self.size - 1 if self.started_by_others else self.nodes - 1
+
+    @property
     def is_child(self) -> bool:
         """Whether another process of this run started it, and handed it what it must know."""
         return HANDED in os.environ
