@@ -14,6 +14,7 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.precision import check_precision
 from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.sharding import SamplesStrategy as SamplesStrategy  # so that Trainer(strategy="samples") is known
 from m2ib_lightning.statistics import Statistics
 
 

@@ -132,6 +132,32 @@ def test_when_rank_0_can_not_begin_the_others_learn_why(keys: list[str], single:
     assert "holds a run already: continue it with resume=true" in errors[1]
 
 
+OWN = """
+import sys
+from pathlib import Path
+from lightning import Trainer
+from m2ib_lightning import BottleneckSettings, M2IBModule, ScenesDataModule, load_model
+from m2ib_lightning.callbacks import TableWriter
+model, folder = load_model(sys.argv[1]), Path(sys.argv[2])
+folder.mkdir(parents=True, exist_ok=True)
+settings = BottleneckSettings().override({"steps": 2, "noise_samples": 2})
+plain = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
+ranks = {"strategy": "samples", "devices": 2, "accelerator": "cpu"}
+trainer = Trainer(**ranks, max_epochs=1, callbacks=[TableWriter(folder)], **plain)
+trainer.fit(M2IBModule(model, settings), datamodule=ScenesDataModule(model.preparer, limit=9))
+"""
+
+
+def test_a_trainer_of_one_s_own(folder: Path, single: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    command = [sys.executable, str(tmp_path / "own.py"), str(folder), str(tmp_path / "run" / "attributions")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    rows, expected = load_attributions(tmp_path / "run").to_list(), load_attributions(single).to_list()[:9]
+    assert [row["key"] for row in rows] == [row["key"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row["image_saliency"] == pytest.approx(other["image_saliency"], abs=1e-4 * max(other["image_saliency"]))
+
+
 def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
     """The environment of a task of a job that ``srun`` started."""
     job = {"SLURM_JOB_ID": 4242, "SLURM_JOB_NAME": "m2ib", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}

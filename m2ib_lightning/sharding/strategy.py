@@ -52,7 +52,9 @@ class SamplesLauncher(_SubprocessScriptLauncher):
                 os.environ.clear()
                 os.environ.update(before)
         _set_num_threads_if_needed(num_processes=self.num_processes)
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        self.wait()  # so that all is done when ``fit`` returns
+        return result
 
     def wait(self, seconds: float | None = None) -> dict[int, int]:
         """Wait for the children to end.

@@ -85,6 +85,8 @@ def attribute(config: Config) -> int:
 
 def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:
     """Work; returns the signal that ended it before its time, or 0."""
+    if stop.received is not None:  # before any work: start no other processes either
+        return stop.received
     module = M2IBModule(
         work.model,
         work.settings,
