@@ -255,14 +255,14 @@ def test_every_source_knows_its_keys(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_run_with_a_message_and_resume_goes_on(folder: Path, tmp_path: Path) -> None:
-    """On a file system of 700 kB, in a mount namespace of its own; then on one with room."""
+    """On a file system of 600 kB, in a mount namespace of its own; then on one with room."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here")
     small, kept = tmp_path / "small", tmp_path / "kept"
     small.mkdir()
-    words = f"model.name={folder} {' '.join(FAST)} data.limit=40 data.batch_size=2 output.heatmaps=40"
+    words = f"model.name={folder} {' '.join(FAST)} data.limit=40 data.batch_size=2 output.heatmaps=12"
     script = (
-        f"mount -t tmpfs -o size=700k none {small} && cd {ROOT}\n"
+        f"mount -t tmpfs -o size=600k none {small} && cd {ROOT}\n"
         f"{sys.executable} fit.py {words} output_dir={small}/run\nstatus=$?\ncp -r {small}/run {kept}\nexit $status\n"
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
@@ -294,7 +294,7 @@ def test_a_process_that_dies_of_a_pair_costs_that_pair(folder: Path, tmp_path: P
         "prepare.read_image = deadly\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    run = [*words, f"output_dir={tmp_path / 'run'}", "data.batch_size=2", "data.num_workers=2"]
+    run = [*words, f"output_dir={tmp_path / 'run'}", "data.batch_size=9", "data.num_workers=1"]
     done = subprocess.run([sys.executable, "-c", killer, *run], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     rows = load_attributions(tmp_path / "run")

@@ -72,7 +72,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("ranks", [3, 4])  # two: see torchrun
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 4])
 def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     printed, errors = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]))
