@@ -30,11 +30,13 @@ class Journal:
         self._file = self.path.open("w+b")
         self._writer = pa.ipc.new_stream(self._file, SCHEMA)
         self._synced = time.monotonic()
+        self._rows = 0
 
     def append(self, rows: Sequence[dict[str, Any]], counts: Counts) -> None:
         """Add the rows of a batch."""
         self._writer.write_batch(to_record_batch(rows), custom_metadata={COUNTS: counts.to_json()})
         self._file.flush()
+        self._rows += len(rows)
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -43,6 +45,8 @@ class Journal:
         """Make the part of it; the writer knows best, also when someone took it for dead and made one."""
         self._file.seek(0)
         table, counts = _read(self._file)
+        if table.num_rows != self._rows:
+            raise OSError(f"{self.path} could be read back to row {table.num_rows} of {self._rows} only; it is kept")
         if table.num_rows:
             write_part(table, counts, self.part)
         self._file.close()

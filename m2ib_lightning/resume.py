@@ -73,7 +73,7 @@ def put_in_order(run: RunDirectory, retry_failed: bool) -> None:
         recover(journal)
     for folder in (run.path, run.attributions, run.heatmaps):
         for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # half files, and journals whose part is there
-            stale.unlink()
+            stale.unlink(missing_ok=True)  # one may be in both lists
     if retry_failed:
         for part in parts(run.attributions):
             _drop_failed(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,32 @@ def test_who_is_at_work_is_not_known_without_locks(tmp_path: Path, monkeypatch: 
     assert launch.others(0) == {1: "finished", 2: "lost"}
     assert not launch.at_work(0)
     assert begin_launch(tmp_path / "launches", 1, 10).number == 2
+
+
+def test_what_a_kill_in_the_middle_of_a_part_leaves_is_cleared_away(folder: Path, copy: Path) -> None:
+    half = copy / "attributions" / ".part-0001-00000-000003.parquet.ab12cd34.tmp"
+    half.write_bytes(b"PAR1")
+    assert run(folder, copy, "data.limit=7", "resume=true") == 0
+    assert not half.exists()
+
+
+def test_a_journal_that_can_not_be_read_back_is_kept(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path / "part-0001-00000-000000.parquet", 2)
+    os.truncate(journal.path, journal.path.stat().st_size - 9)
+    with pytest.raises(OSError, match="could be read back to row 3 of 6 only; it is kept"):
+        journal.close()
+    assert list(tmp_path.iterdir()) == [journal.path]
+
+
+def test_nobody_is_a_rank_twice(tmp_path: Path) -> None:
+    launch = begin_launch(tmp_path / "launches", 2, 10)
+    with launch.lock(1):
+        pass
+    with pytest.raises(M2IBError, match="two processes have the same rank"), launch.lock(1):
+        pass
+    assert launch.is_last()
+    begin_launch(tmp_path / "launches", 2, 10)
+    assert not launch.is_last()
 
 
 def test_an_empty_journal_is_no_part(tmp_path: Path) -> None:

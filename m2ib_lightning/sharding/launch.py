@@ -59,14 +59,29 @@ class Launch:
 
     @contextmanager
     def lock(self, rank: int) -> Iterator[None]:
-        """Hold the rank's lock inside; the system lets go of it whatever ends the process."""
-        with self._lock(rank).open("w") as lock:
+        """Hold the rank's lock inside; the system lets go of it whatever ends the process.
+
+        Raises:
+            M2IBError: if a process has been this rank of this launch before.
+        """
+        try:
+            opened = self._lock(rank).open("x")
+        except FileExistsError:
+            raise M2IBError(
+                f"rank {rank} of start {self.number} of {str(self.folder.parent.parent)!r} is there already: two "
+                "processes have the same rank (is trainer.devices the same on every node?), or one was started again"
+            ) from None
+        with opened as lock:
             if fcntl is not None:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(OSError):  # a file system without locks; nobody else has this file to write
+                    fcntl.lockf(lock, fcntl.LOCK_EX)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             yield
+
+    def is_last(self) -> bool:
+        """Whether no start of the run came after it."""
+        return all(int(folder.name) <= self.number for folder in self.folder.parent.iterdir())
 
     def finish(self, rank: int) -> None:
         """Say that the rank has written all it will."""

@@ -22,7 +22,7 @@ HANDED = "M2IB_LAUNCH"
 """The environment variable in which children find the message."""
 
 _PATIENCE = timedelta(minutes=30)
-_LAST_WORDS = 5.0  # seconds in which the others may still hear why rank 0 stopped
+_LAST_WORDS = 20.0  # seconds in which the others may still hear why rank 0 stopped
 
 
 class Rendezvous:
@@ -68,15 +68,18 @@ class Rendezvous:
     def linger(self, seconds: float = 60.0) -> None:
         """Rank 0, before it ends and the store with it: give the others time to hear it."""
         end = time.monotonic() + seconds
-        while self._store is not None and time.monotonic() < end:
-            if self._store.add(self._heard, 0) >= self.listeners:
-                return
+        while self._store is not None and time.monotonic() < end and self._add(0) < self.listeners:
             time.sleep(0.05)
 
     def confirm(self) -> None:
         """The other ranks: rank 0 need not wait for this one any longer."""
-        if self._store is not None:
-            self._store.add(self._heard, 1)
+        self._add(1)
+
+    def _add(self, number: int) -> int:
+        try:
+            return self.listeners if self._store is None else int(self._store.add(self._heard, number))
+        except (DistError, RuntimeError):  # whoever kept the store has gone
+            return self.listeners
 
     def listen(self) -> dict[str, str]:
         """The other ranks: what rank 0 told.

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -22,27 +23,33 @@ class StopSignals(Callback):
     """After such a signal the batch in hand is finished and the run ends; put it after the callbacks that write.
 
     Attributes:
-        received: the signal, or None.
+        received: the first signal, or None.
         launcher: whose processes get the signal too, if it started any.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.launcher: Any = None
+        self._asked = False
 
     @property
     def by_slurm(self) -> bool:
         """Whether Slurm sent it, some time before it ends the job (``--signal=USR1@120``)."""
-        asked = self.received is not None and self.received == getattr(signal, "SIGUSR1", None)
-        return asked and "SLURM_JOB_ID" in os.environ
+        return self._asked and "SLURM_JOB_ID" in os.environ
+
+    def pass_on(self) -> None:
+        """To processes that were started after the signal came."""
+        if self.received is not None and isinstance(self.launcher, _SubprocessScriptLauncher):
+            self.launcher.kill(self.received)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Inside, the signals are caught, and passed on to the processes that this one started."""
 
         def handle(number: int, frame: Any) -> None:
-            first, self.received = self.received is None, signal.Signals(number)
-            if first and isinstance(self.launcher, _SubprocessScriptLauncher):
+            self.received = self.received or signal.Signals(number)
+            self._asked = self._asked or number == getattr(signal, "SIGUSR1", None)
+            if isinstance(self.launcher, _SubprocessScriptLauncher):
                 self.launcher.kill(number)
 
         if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
@@ -71,8 +78,12 @@ def ignore_in_workers(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def requeue(job: str) -> None:
-    """Ask Slurm to start the job again, which ends it first."""
+def requeue(job: str, asked: Path) -> None:
+    """Ask Slurm to start the job again, which ends it first; once: ``asked`` is a file that says that it was done."""
+    try:
+        asked.touch(exist_ok=False)
+    except FileExistsError:
+        return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
         print(f"asked Slurm to start job {job} again", flush=True)

@@ -32,13 +32,16 @@ class SamplesLauncher(_SubprocessScriptLauncher):
 
     Attributes:
         handed: what the children find in their environment.
+        started: called when they have been started.
     """
 
     handed: dict[str, str]
+    started: Callable[[], None]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.handed = {}
+        self.started = lambda: None
 
     @override
     def launch(self, function: Callable[..., T], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> T:
@@ -51,6 +54,7 @@ class SamplesLauncher(_SubprocessScriptLauncher):
             finally:  # what it set for the children would make a later run here think that it is one of them
                 os.environ.clear()
                 os.environ.update(before)
+            self.started()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         result = function(*args, **kwargs)
         self.wait()  # so that all is done when ``fit`` returns

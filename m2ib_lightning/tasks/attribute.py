@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +26,9 @@ from m2ib_lightning.module import M2IBModule
 from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.precision import speed_on_cpu
 from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
-from m2ib_lightning.summary import Summary, rows_of
+from m2ib_lightning.summary import Summary
 from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
 from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
-
-_PATIENCE = 60.0
-"""Seconds that the other ranks get to write what they have, before Slurm is asked to start the job again."""
 
 
 def attribute(config: Config) -> int:
@@ -44,7 +40,18 @@ def attribute(config: Config) -> int:
         0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 and the number of the signal that
         ended the run before its time.
     """
-    stop = StopSignals()
+    try:
+        return _attribute(config, StopSignals())
+    except BrokenPipeError:  # of what is printed
+        raise
+    except OSError as error:
+        raise M2IBError(
+            f"reading or writing failed: {error}. What was written before is there; with resume=true the same command "
+            "does the rest"
+        ) from error
+
+
+def _attribute(config: Config, stop: StopSignals) -> int:
     with _quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
@@ -67,6 +74,9 @@ def attribute(config: Config) -> int:
         with start.held:
             try:
                 signum = _fit(trainer, work, start, stop)
+            except BaseException:
+                start.held.close()  # the last of the others sees that this rank is lost, and merges
+                raise
             finally:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
@@ -74,13 +84,13 @@ def attribute(config: Config) -> int:
                 rendezvous.linger()
             start.launch.finish(world.rank)
             summary = _merge(start, work, world, stopped=bool(signum))
-            if stop.by_slurm and world.rank == 0:
-                _ask_for_another_turn(start)
+            if stop.by_slurm and summary is not None and summary.skipped != 0:
+                requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
     if signum and (summary is None or summary.skipped != 0):
         return 128 + signum
     if summary is None:
         return 0
-    return INCOMPLETE if summary.lost else 0 if summary.counts.done else 1
+    return INCOMPLETE if summary.lost or summary.skipped else 0 if summary.counts.done else 1
 
 
 def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:
@@ -97,25 +107,12 @@ def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
         launcher.handed = start.environment
+        launcher.started = stop.pass_on
     try:
         trainer.fit(module, datamodule=work.datamodule)
     except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
         return stop.received or signal.SIGINT
-    except OSError as error:
-        raise M2IBError(
-            f"writing to {start.run.path} failed: {error}. What was written before is there; with resume=true the same "
-            "command does the rest"
-        ) from error
     return stop.received or 0
-
-
-def _ask_for_another_turn(start: Start) -> None:
-    """Of Slurm, when its signal came before the end and all ranks have written what they have."""
-    end = time.monotonic() + _PATIENCE
-    while start.launch.at_work(0) and time.monotonic() < end:  # to requeue a job ends its processes
-        time.sleep(0.2)
-    if start.launch.total is None or rows_of(start.run) < start.launch.total:
-        requeue(os.environ["SLURM_JOB_ID"])
 
 
 def _wait(trainer: Trainer) -> int:

@@ -163,10 +163,22 @@ def join(work: Work, world: World, message: dict[str, str]) -> Start:
             )
         time.sleep(0.2)
     launch = open_launch(folder)
+    if launch.world_size != world.size:
+        raise M2IBError(
+            f"rank 0 knows {launch.world_size} ranks and this one {world.size}: give the same trainer.devices and "
+            "trainer.num_nodes on every node"
+        )
+    held = ExitStack()
+    held.enter_context(launch.lock(world.rank))  # before it looks: a start that comes now sees the lock
+    if not launch.is_last():
+        raise M2IBError(f"start {launch.number} of {str(run.path)!r} is over: another has begun since")
+    if work.datamodule.total != launch.total:
+        raise M2IBError(
+            f"rank 0 sees {launch.total} pairs in the data source and this rank {work.datamodule.total}: the source "
+            "must be the same on every node"
+        )
     statistics = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
     _share(work.datamodule, run, launch)
-    held = ExitStack()
-    held.enter_context(launch.lock(world.rank))
     return Start(run, launch, statistics, held)
 
 
