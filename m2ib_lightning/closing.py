@@ -11,7 +11,7 @@ from m2ib_lightning.summary import Summary
 def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
     counts = summary.counts
-    if summary.skipped or summary.lost or (stopped and summary.skipped is None):
+    if summary.skipped or (summary.skipped is None and (summary.lost or stopped)):
         _say_what_is_missing(summary, stopped)
     print(f"\n{count_of(counts.done, 'pair')} explained in {summary.seconds:.1f} s, {counts.failed} failed.")
     if counts.truncated:

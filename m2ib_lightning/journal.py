@@ -27,7 +27,9 @@ class Journal:
     def __init__(self, part: Path) -> None:
         self.part = part
         self.path = journal_of(part)
-        self._file = self.path.open("w+b")
+        if part.exists():
+            raise FileExistsError(f"{part} is there already: give each run, and each start of it, names of its own")
+        self._file = self.path.open("x+b")
         self._writer = pa.ipc.new_stream(self._file, SCHEMA)
         self._synced = time.monotonic()
         self._rows = 0

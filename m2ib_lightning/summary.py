@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -84,6 +85,12 @@ def summarise(run: RunDirectory, total: int | None, *, lost: Sequence[int] = (),
 def rows_of(run: RunDirectory) -> int:
     """How many rows its parts have."""
     return sum(read_counts(part).rows for part in parts(run.attributions))
+
+
+def last_writer(folder: Path) -> int:
+    """The last launch that wrote rows; 0 for none."""
+    written = [*parts(folder), *(part_of(journal) for journal in journals(folder))]
+    return max((writer_of(part)[0] for part in written), default=0)
 
 
 def first_rows(run: RunDirectory, column: str, most: int, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -140,6 +140,20 @@ def test_nobody_is_a_rank_twice(tmp_path: Path) -> None:
     assert not launch.is_last()
 
 
+def test_a_run_whose_launches_were_removed_loses_no_row(folder: Path, copy: Path) -> None:
+    shutil.rmtree(copy / "launches")
+    assert run(folder, copy, "data.limit=9", "resume=true") == 0
+    assert len(load_attributions(copy)) == 9
+    assert [folder.name for folder in (copy / "launches").iterdir()] == ["0002"]
+
+
+def test_no_part_is_written_over(tmp_path: Path) -> None:
+    part = tmp_path / "part-0001-00000-000000.parquet"
+    journal_with(part, 1).close()
+    with pytest.raises(FileExistsError, match="names of its own"):
+        Journal(part)
+
+
 def test_an_empty_journal_is_no_part(tmp_path: Path) -> None:
     Journal(tmp_path / "part-0001-00000-000000.parquet").close()
     assert list(tmp_path.iterdir()) == []

@@ -109,14 +109,21 @@ class Launch:
         return self.folder / f"rank-{rank:05d}.finished"
 
 
-def begin_launch(launches: Path, world_size: int, total: int | None) -> Launch:
+def begin_launch(launches: Path, world_size: int, total: int | None, written: int = 0) -> Launch:
     """The next launch, made by rank 0.
+
+    Args:
+        launches: the run's folder of them.
+        world_size: its number of ranks.
+        total: pairs of the whole run; None if that is not known.
+        written: the last launch that wrote rows; its folder may have been removed.
 
     Raises:
         M2IBError: if another process began one at the same time.
     """
     launches.mkdir(exist_ok=True)
-    number = max((int(folder.name) for folder in launches.iterdir()), default=0) + 1
+    number = max((int(folder.name) for folder in launches.iterdir()), default=0)
+    number = max(number, written) + 1
     folder = launches / f"{number:04d}"
     try:
         folder.mkdir()

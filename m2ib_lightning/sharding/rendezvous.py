@@ -49,7 +49,14 @@ class Rendezvous:
 
     def __enter__(self) -> Rendezvous:
         if self.rank == 0 and self._environment is not None:
-            self._store = self._connect()
+            try:
+                self._store = self._connect()
+            except (DistError, RuntimeError) as failure:
+                where = ":".join(map(str, self._address()))
+                first = str(failure).splitlines()[0]
+                raise M2IBError(
+                    f"rank 0 can't be met at {where} ({first}): is another run there? Set MASTER_PORT to a free port"
+                ) from None
         return self
 
     def __exit__(

@@ -90,7 +90,8 @@ def _attribute(config: Config, stop: StopSignals) -> int:
         return 128 + signum
     if summary is None:
         return 0
-    return INCOMPLETE if summary.lost or summary.skipped else 0 if summary.counts.done else 1
+    missing = summary.skipped or (summary.lost and summary.skipped is None)
+    return INCOMPLETE if missing else 0 if summary.counts.done else 1
 
 
 def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:

@@ -28,7 +28,7 @@ from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.sharding.rendezvous import HANDED
 from m2ib_lightning.statistics import Statistics, calibrate, needed
-from m2ib_lightning.summary import rows_of
+from m2ib_lightning.summary import last_writer, rows_of
 from m2ib_lightning.tasks.trainer_arguments import World
 from m2ib_lightning.urls import UrlSettings
 
@@ -123,7 +123,7 @@ def begin(work: Work, world: World) -> Start:
     resolved = _resolved(config, work.settings, statistics)
     if resumed:
         check_same_run(run, resolved)
-    launch = begin_launch(run.launches, world.size, work.datamodule.total)
+    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.attributions))
     held = ExitStack()
     held.enter_context(launch.lock(world.rank))
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
@@ -162,6 +162,12 @@ def join(work: Work, world: World, message: dict[str, str]) -> Start:
                 f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
             )
         time.sleep(0.2)
+    given = work.config.output_dir
+    if given is not None and not (Path(given).expanduser().exists() and Path(given).expanduser().samefile(run.path)):
+        raise M2IBError(
+            f"rank 0 of another run answered: it writes to {str(run.path)!r}, this one to {given!r}. Set MASTER_PORT "
+            "to a port of this run's own"
+        )
     launch = open_launch(folder)
     if launch.world_size != world.size:
         raise M2IBError(

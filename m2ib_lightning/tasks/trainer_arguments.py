@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
@@ -106,7 +107,7 @@ def trainer_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
     slurm = [SLURMEnvironment(auto_requeue=False)] if _slurm() else []  # it would write and load a checkpoint
     arguments |= {"plugins": [*arguments.get("plugins", []), *slurm]} if slurm else {}
     probe = _probe(arguments, given)
-    if probe.world_size > 1:
+    if probe.world_size > 1 or isinstance(probe.strategy, DDPStrategy):
         arguments["strategy"] = SamplesStrategy.strategy_name
     if half:
         plugin = half_precision(probe.strategy.root_device.type)
@@ -129,7 +130,8 @@ def _refuse(given: dict[str, Any]) -> None:
 
 
 def _slurm() -> bool:
-    return "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect()
+    """Whether ``srun`` started this rank; it may also have started torchrun, which then says what the ranks are."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect()
 
 
 def _sizes() -> dict[str, int]:
