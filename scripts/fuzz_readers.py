@@ -141,11 +141,12 @@ def try_table(path: Path) -> str:
     return "rows with errors" if any(raw.error for raw in found) else "read"
 
 
-def fuzz(seed: int, until: float, folder: Path, counts: Counter[str]) -> None:
-    """Fuzz until that time; the input in hand is always in ``folder/input*``."""
+def fuzz(seed: int, seconds: float, folder: Path, counts: Counter[str]) -> None:
+    """Fuzz for so long, from when all is ready; the input in hand is always in ``folder/input*``."""
     rng = np.random.default_rng(seed)
     images, tables = image_seeds(), table_seeds(folder)
     texts = [item for item in tables if item[0] != ".parquet" and item[0] != ".json"]
+    until = time.time() + seconds
     while time.time() < until:
         if rng.random() < 0.6:
             (name, first), (_, other) = (images[int(rng.integers(len(images)))] for _ in range(2))
@@ -162,12 +163,12 @@ def fuzz(seed: int, until: float, folder: Path, counts: Counter[str]) -> None:
         counts[f"{name.split('-')[0].strip('.')}: {outcome}"] += 1
 
 
-def child(seed: int, until: float, folder: Path, queue: multiprocessing.Queue[object]) -> None:
+def child(seed: int, seconds: float, folder: Path, queue: multiprocessing.Queue[object]) -> None:
     """Fuzz until the time is over or something is found."""
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     try:
-        fuzz(seed, until, folder, counts)
+        fuzz(seed, seconds, folder, counts)
         queue.put((counts, None))
     except BaseException:
         queue.put((counts, traceback.format_exc()))
@@ -184,16 +185,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--findings", type=Path, default=Path("findings"))
     arguments = parser.parse_args()
-    until, seed, found = time.time() + arguments.seconds, arguments.seed, 0
+    left, seed, found = arguments.seconds, arguments.seed, 0
     total: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
-    while time.time() < until:
+    while left > 0:
         with tempfile.TemporaryDirectory() as name:
             queue: multiprocessing.Queue[object] = context.Queue()
-            round_end = min(until, time.time() + 60)  # counts are lost when a child dies: short rounds
-            process = context.Process(target=child, args=(seed, round_end, Path(name), queue))
+            seconds = min(left, 60.0)  # counts are lost when a child dies: short rounds
+            left -= seconds
+            process = context.Process(target=child, args=(seed, seconds, Path(name), queue))
             process.start()
-            process.join(round_end - time.time() + 3 * SLOW)
+            process.join(seconds + 6 * SLOW)
             problem = f"the process died or hung (exit code {process.exitcode})"
             if not queue.empty():
                 counts, problem = queue.get()  # type: ignore[misc]
