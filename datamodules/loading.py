@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,8 +75,9 @@ class PairLoader:
         except RuntimeError as error:
             if not worker_died(error):
                 raise
+            key = self.dataset.source.key(position)  # and no more: this process would die of it, too
             why = f"the process that read it died ({error})"
-            item = self.dataset.preparer.prepare(replace(self.dataset.source[position], error=why), keep_picture=False)
+            item = Pair(key=key, id=key, image=key, caption=None, position=position, error=why)
         return item
 
 

@@ -39,4 +39,4 @@ def _missing(run: RunDirectory, datamodule: PairDataModule) -> list[str]:
     source, done = datamodule.source, done_keys(run.attributions)
     if isinstance(source, PairStream):
         return []
-    return [source.key(int(index)) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]
+    return [source.key(index) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]

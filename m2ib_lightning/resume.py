@@ -7,10 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from m2ib_lightning.config import Config
@@ -27,6 +25,10 @@ _CHANGES_NO_RESULT = (
     *("data.allow_", "data.url_"),
 )
 """Keys, or beginnings of keys, that may differ from one launch of a run to the next."""
+
+
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+"""What Lightning takes the short names for."""
 
 
 def check_same_run(run: RunDirectory, resolved: str) -> None:
@@ -56,7 +58,8 @@ def _values(text: str) -> dict[str, Any]:
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
     first = text.split("\n", 1)[0]
     statistics = first.rpartition(": ")[2] if first.startswith("#") else None
-    return flat | {"trainer.precision": str(config["trainer"].get("precision", "32-true")), "statistics": statistics}
+    precision = str(config["trainer"].get("precision", "32"))
+    return flat | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -93,8 +96,6 @@ def done_keys(folder: Path) -> set[str]:
     return {key for table in tables(folder, ["key"]) for key in table["key"].to_pylist()}
 
 
-def remaining_positions(source: PairSource, count: int, done: set[str]) -> NDArray[np.int64]:
+def remaining_positions(source: PairSource, count: int, done: set[str]) -> Iterator[int]:
     """Which of the first ``count`` pairs have no row yet."""
-    if not done:
-        return np.arange(count)
-    return np.fromiter((index for index in range(count) if source.key(index) not in done), np.int64)
+    return (index for index in range(count) if source.key(index) not in done)

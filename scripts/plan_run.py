@@ -1,6 +1,6 @@
 """From a short run, how a long one will go: time, files, bytes.
 
-    python fit.py data.limit=500 output_dir=pilot ...          # on one device of the kind that will do the work
+    python fit.py data.limit=500 output_dir=pilot ...          # on devices of the kind that will do the work
     python scripts/plan_run.py pilot --pairs 10_000_000 --ranks 64
 
 Ranks share nothing while they work, so the rate is that of one times their number, as long as the file system and the
@@ -22,7 +22,8 @@ def plan(pilot: Path, pairs: int, ranks: int, rate: float | None) -> dict[str, f
     """Rate of a rank, hours, files and bytes."""
     summary = json.loads((pilot / "summary.json").read_text())
     done = summary["pairs_done"] + summary["pairs_failed"]
-    rate = rate or summary["pairs_per_second"]
+    launch = json.loads(max((pilot / "launches").glob("*/launch.json")).read_text())
+    rate = rate or summary["pairs_per_second"] / launch["world_size"]
     size = sum(part.stat().st_size for part in (pilot / "attributions").glob("*.parquet"))
     pictures = [picture.stat().st_size for picture in (pilot / "heatmaps").glob("*.png")]
     writer = {name: item.default for name, item in inspect.signature(TableWriter).parameters.items()}

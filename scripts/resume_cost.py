@@ -67,7 +67,7 @@ def main() -> None:
         timed("a stream's rank reads what is done", lambda: DoneRows(run.attributions, ["pairs.csv"]))
         keys = timed("a table: reading the keys", lambda: done_keys(run.attributions))
         source: Any = Table()
-        timed("a table: finding what is left", lambda: remaining_positions(source, given.rows + 1, keys))
+        timed("a table: finding what is left", lambda: list(remaining_positions(source, given.rows + 1, keys)))
         timed("the summary", lambda: summarise(run, given.rows))
 
 

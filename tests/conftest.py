@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more, a run in this process would start pytest again for each
 
 import torch
 

@@ -17,6 +17,8 @@ import pytest
 from m2ib_lightning import load_attributions
 from m2ib_lightning.cli import main
 from m2ib_lightning.comparing import differences
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.sharding import Rendezvous, StopSignals
 from tests.folders import save_clip_folder
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +160,45 @@ def test_a_trainer_of_one_s_own(folder: Path, single: Path, tmp_path: Path) -> N
         assert row["image_saliency"] == pytest.approx(other["image_saliency"], abs=1e-4 * max(other["image_saliency"]))
 
 
+class Place:
+    """Where ranks meet."""
+
+    def __init__(self) -> None:
+        self.main_address, self.main_port = "127.0.0.1", free_port()
+
+
+def test_ranks_meet() -> None:
+    place: Any = Place()
+    with Rendezvous(place, 0, 1) as zero, Rendezvous(place, 1, 1) as one:
+        zero.tell({"run": "x"})
+        assert one.listen() == {"run": "x"}
+        one.confirm()
+        began = time.monotonic()
+        zero.linger(30)
+        assert time.monotonic() - began < 10
+    with pytest.raises(M2IBError, match=r"can't be met at 127\.0\.0\.1:.* Set MASTER_PORT"), Rendezvous(place, 0, 1):
+        pass
+
+
+def test_a_rank_that_waits_for_rank_0_can_be_ended() -> None:
+    asked = StopSignals()
+    asked.received = signal.SIGTERM
+    place: Any = Place()
+    with pytest.raises(SystemExit, match="143"), Rendezvous(place, 1, 1, asked.leave):  # nobody is there
+        pass
+    with Rendezvous(place, 0, 1), Rendezvous(place, 1, 1, asked.leave) as one, pytest.raises(SystemExit, match="143"):
+        one.listen()  # rank 0 says nothing
+
+
+def test_a_rank_whose_rank_0_is_gone_says_so() -> None:
+    place: Any = Place()
+    zero = Rendezvous(place, 0, 1)
+    with zero, Rendezvous(place, 1, 1) as one:
+        zero._store = None  # its end is the store's
+        with pytest.raises(M2IBError, match="rank 1 could not learn from rank 0 which run this is"):
+            one.listen()
+
+
 def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
     """The environment of a task of a job that ``srun`` started."""
     job = {"SLURM_JOB_ID": 4242, "SLURM_JOB_NAME": "m2ib", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
@@ -226,13 +267,19 @@ def test_a_rank_that_dies_costs_its_own_pairs_and_they_can_be_done(
     assert differences(run, single) == []
 
 
+def start_two_at_work(words: list[str], run: Path) -> subprocess.Popen[str]:
+    """Two ranks, both in the middle of it: a signal that comes earlier simply ends a process."""
+    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
+    wait_for_rows(run, 2)
+    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:
+        time.sleep(0.02)
+    return process
+
+
 def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
-    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
-    wait_for_rows(run, 2)
-    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:  # before that, it simply ends a process
-        time.sleep(0.02)
+    process = start_two_at_work(words, run)
     process.send_signal(signal.SIGTERM)  # to the parent alone, which passes it on
     _, errors = finish(process, 128 + signal.SIGTERM)
     assert "stopped: " in errors
@@ -247,10 +294,7 @@ def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, 
 def test_ctrl_c_ends_all_ranks_and_keeps_what_is_done(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
-    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
-    wait_for_rows(run, 2)
-    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:
-        time.sleep(0.02)
+    process = start_two_at_work(words, run)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     finish(process, 130)
     summary = json.loads((run / "summary.json").read_text())

@@ -81,7 +81,7 @@ class Launch:
 
     def is_last(self) -> bool:
         """Whether no start of the run came after it."""
-        return all(int(folder.name) <= self.number for folder in self.folder.parent.iterdir())
+        return _last_number(self.folder.parent) <= self.number
 
     def finish(self, rank: int) -> None:
         """Say that the rank has written all it will."""
@@ -122,9 +122,7 @@ def begin_launch(launches: Path, world_size: int, total: int | None, written: in
         M2IBError: if another process began one at the same time.
     """
     launches.mkdir(exist_ok=True)
-    number = max((int(folder.name) for folder in launches.iterdir()), default=0)
-    number = max(number, written) + 1
-    folder = launches / f"{number:04d}"
+    folder = launches / f"{max(_last_number(launches), written) + 1:04d}"
     try:
         folder.mkdir()
     except FileExistsError:
@@ -132,6 +130,10 @@ def begin_launch(launches: Path, world_size: int, total: int | None, written: in
     launch = Launch(folder, world_size, total)
     write_whole(launch.facts, json.dumps({"world_size": world_size, "total": total}))
     return launch
+
+
+def _last_number(launches: Path) -> int:
+    return max((int(folder.name) for folder in launches.iterdir() if folder.name.isdigit()), default=0)
 
 
 def open_launch(folder: Path) -> Launch:
@@ -155,11 +157,11 @@ def _is_locked(lock: Path) -> bool | None:
         return False
     if fcntl is None:
         return None
-    try:
-        with lock.open("r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
-        return None
+    with lock.open() as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not meet each other
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return None
     return False

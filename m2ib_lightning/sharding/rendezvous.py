@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 
@@ -21,7 +22,8 @@ from m2ib_lightning.errors import M2IBError
 HANDED = "M2IB_LAUNCH"
 """The environment variable in which children find the message."""
 
-_PATIENCE = timedelta(minutes=30)
+_PATIENCE = 1800.0  # seconds in which rank 0 must begin
+_TRY = timedelta(seconds=5)
 _LAST_WORDS = 20.0  # seconds in which the others may still hear why rank 0 stopped
 
 
@@ -32,14 +34,22 @@ class Rendezvous:
         environment: where address and port come from; None if nobody is to be told.
         rank: of this process.
         listeners: how many ranks ask there; the children of a process do not.
+        check: called while this rank waits; raises if it shall not wait any longer.
 
-    Used as a context, it tells the others when rank 0 fails inside before it has told them anything else.
+    Used as a context, it connects, and tells the others when rank 0 fails inside before it has told them anything else.
     """
 
-    def __init__(self, environment: ClusterEnvironment | None, rank: int, listeners: int) -> None:
+    def __init__(
+        self,
+        environment: ClusterEnvironment | None,
+        rank: int,
+        listeners: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.rank = rank
         self.listeners = listeners
         self._environment = environment
+        self._check = check
         self._told = False
         self._store: TCPStore | None = None
         # torchrun's agent keeps a store of its own there, and starts the ranks again when one dies
@@ -57,6 +67,8 @@ class Rendezvous:
                 raise M2IBError(
                     f"rank 0 can't be met at {where} ({first}): is another run there? Set MASTER_PORT to a free port"
                 ) from None
+        elif self._environment is not None and HANDED not in os.environ:
+            self._store = self._reach()
         return self
 
     def __exit__(
@@ -97,19 +109,40 @@ class Rendezvous:
         if HANDED in os.environ:
             message: dict[str, str] = json.loads(os.environ[HANDED])
             return message
+        assert self._store is not None, "listen inside the context"
+        end = time.monotonic() + _PATIENCE
         try:
-            self._store = self._connect()
+            while not self._store.check([self._key]):
+                self._wait(end)
             message = json.loads(self._store.get(self._key))
         except (DistError, RuntimeError) as failure:
-            where = self._address()
-            raise M2IBError(
-                f"rank {self.rank} could not learn from rank 0 which run this is, at {where[0]}:{where[1]}: it has "
-                f"stopped, or is not reached there ({str(failure).splitlines()[0]})"
-            ) from None
+            raise self._unheard(str(failure)) from None
         if "error" in message:
             self.confirm()
             raise M2IBError(f"rank 0 did not begin: {message['error']}")
         return message
+
+    def _reach(self) -> TCPStore:
+        """Where rank 0 keeps its store, as soon as it does; in short tries, between which signals are heeded."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._connect()
+            except (DistError, RuntimeError):
+                self._wait(end)
+
+    def _wait(self, end: float) -> None:
+        self._check()
+        if time.monotonic() > end:
+            raise self._unheard(f"no answer in {_PATIENCE / 60:.0f} minutes")
+        time.sleep(0.1)
+
+    def _unheard(self, why: str) -> M2IBError:
+        where = ":".join(map(str, self._address()))
+        return M2IBError(
+            f"rank {self.rank} could not learn from rank 0 which run this is, at {where}: it has stopped, or is not "
+            f"reached there ({why.splitlines()[0]})"
+        )
 
     def _address(self) -> tuple[str, int]:
         assert self._environment is not None
@@ -118,4 +151,4 @@ class Rendezvous:
     def _connect(self) -> TCPStore:
         hosts = self.rank == 0 and not self._agent
         address, port = self._address()
-        return TCPStore(address, port, is_master=hosts, wait_for_workers=False, timeout=_PATIENCE)
+        return TCPStore(address, port, is_master=hosts, wait_for_workers=False, timeout=_TRY)

@@ -37,6 +37,11 @@ class StopSignals(Callback):
         """Whether Slurm sent it, some time before it ends the job (``--signal=USR1@120``)."""
         return self._asked and "SLURM_JOB_ID" in os.environ
 
+    def leave(self) -> None:
+        """End the process if the signal has come: for where there is nothing to finish yet."""
+        if self.received is not None:
+            raise SystemExit(128 + self.received)
+
     def pass_on(self) -> None:
         """To processes that were started after the signal came."""
         if self.received is not None and isinstance(self.launcher, _SubprocessScriptLauncher):

@@ -55,8 +55,9 @@ def _attribute(config: Config, stop: StopSignals) -> int:
     with _quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
-        with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
+        with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
             work = Work.prepare(config)
+            stop.leave()
             if world.rank == 0:
                 start = begin(work, world)
                 rendezvous.tell(start.message)
@@ -74,8 +75,10 @@ def _attribute(config: Config, stop: StopSignals) -> int:
         with start.held:
             try:
                 signum = _fit(trainer, work, start, stop)
-            except BaseException:
+            except BaseException as error:
                 start.held.close()  # the last of the others sees that this rank is lost, and merges
+                if world.size > 1:
+                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)  # before it waits for them
                 raise
             finally:
                 interrupted = _wait(trainer)

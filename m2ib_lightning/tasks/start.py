@@ -128,13 +128,14 @@ def begin(work: Work, world: World) -> Start:
     held.enter_context(launch.lock(world.rank))
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
     write_whole(run.config, resolved)
+    run.summary.unlink(missing_ok=True)  # of an earlier launch: it will be wrong, and right again at the end
     put_in_order(run, config.retry_failed)
     done = rows_of(run)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.attributions))
         with whole_file(launch.remaining) as file:
-            np.save(file, positions)
+            np.save(file, np.fromiter(positions, np.int64))
     _share(work.datamodule, run, launch)
     return Start(run, launch, statistics, held, done)
 
