@@ -47,6 +47,7 @@ class PairDataModule(LightningDataModule):
             beside a GPU.
         limit: only the first so many pairs; None for all.
         pictures: how many of each rank's first pairs keep a copy to draw on; -1 for all.
+        probed: how many of the first pairs come with other captions (gibberish, another pair's), to be judged by.
 
     Attributes:
         positions: which pairs are left to explain, when a run is resumed; None for all.
@@ -63,6 +64,7 @@ class PairDataModule(LightningDataModule):
         num_workers: int | None = None,
         limit: int | None = None,
         pictures: int = 0,
+        probed: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("limit", limit, 1)):
@@ -75,6 +77,7 @@ class PairDataModule(LightningDataModule):
         self.num_workers = fallback if num_workers is None else num_workers
         self.limit = limit
         self.pictures = pictures
+        self.probed = probed
         self.positions: NDArray[np.int64] | None = None
         self.finished: Path | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -135,7 +138,8 @@ class PairDataModule(LightningDataModule):
         return self._loader(self.source, np.arange(min(len(self.source), 2 * pairs)), pictures=0)
 
     def _loader(self, source: PairSource, positions: NDArray[np.int64], pictures: int) -> PairLoader:
-        return PairLoader(PairDataset(source, self.preparer, pictures), positions, self.batch_size, self.num_workers)
+        dataset = PairDataset(source, self.preparer, pictures, self.probed)
+        return PairLoader(dataset, positions, self.batch_size, self.num_workers)
 
     def _stream(self, stream: PairStream, rank: int, ranks: int, pictures: int) -> StreamLoader:
         workers = max(1, self.num_workers)
@@ -163,10 +167,15 @@ def _spare_cores() -> int:
 def loader_arguments(config: Config) -> dict[str, Any]:
     """What every datamodule takes from a configuration."""
     data, output = config.data, config.output
-    pictures = -1 if output.heatmaps < 0 else max(output.heatmaps, output.tensorboard_images)
+    if config.task == "evaluate":
+        pictures, probed = config.evaluate.pictures, config.evaluate.probed
+    else:
+        pictures = -1 if output.heatmaps < 0 else max(output.heatmaps, output.tensorboard_images)
+        probed = 0
     return {
         "batch_size": data.batch_size,
         "num_workers": data.num_workers,
         "limit": data.limit,
         "pictures": pictures,
+        "probed": probed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from m2ib_lightning.errors import M2IBError, PairError, nearest
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.pairs import RawPair
+from m2ib_lightning.truth import RawTruth
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Columns:
     image: str = "image"
     text: str = "caption"
     id: str | None = None
+    mask: str | None = None
+    boxes: str | None = None
 
     def check(self, name: str, found: Sequence[str]) -> None:
         """Whether a table has them.
@@ -28,10 +32,12 @@ class Columns:
         Raises:
             M2IBError: if not; lists those that exist.
         """
-        for key, column in (("image_column", self.image), ("text_column", self.text), ("id_column", self.id)):
+        columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
+        for key, column in columns.items():
             if column is not None and column not in found:
                 raise M2IBError(
-                    f"{name} has no column {column!r} (data.{key}): it has {', '.join(found)}.{nearest(column, found)}"
+                    f"{name} has no column {column!r} (data.{key}_column): it has {', '.join(found)}."
+                    f"{nearest(column, found)}"
                 )
 
 
@@ -53,10 +59,11 @@ class CellReader:
             return RawPair(key=key, image=None, uri=key, caption=None, error=str(cells))
         try:
             image, uri = self._image(cells.get(self.columns.image), key)
+            truth = self._truth(cells, key)
         except Exception as error:  # whatever is wrong with a cell, it costs its own row alone
             return RawPair(key=key, image=None, uri=key, caption=None, error=f"{key}: {type(error).__name__}: {error}")
         caption = cells.get(self.columns.text)
-        pair = RawPair(key=key, image=image, uri=uri, caption=None)
+        pair = RawPair(key=key, image=image, uri=uri, caption=None, truth=truth)
         if isinstance(caption, PairError):
             return replace(pair, error=str(caption))
         if isinstance(caption, list | np.ndarray):
@@ -77,6 +84,15 @@ class CellReader:
         if not isinstance(caption, list | np.ndarray) or len(caption) == 0:
             return [self.pair(key, cells)]
         return [self.pair(f"{key}.{item}", cells, item) for item in range(len(caption))]
+
+    def _truth(self, cells: dict[str, Any], key: str) -> RawTruth | None:
+        mask = None if self.columns.mask is None else cells.get(self.columns.mask)
+        boxes = None if self.columns.boxes is None else cells.get(self.columns.boxes)
+        if isinstance(boxes, str):
+            boxes = json.loads(boxes)
+        if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
+            boxes = [boxes]  # a single one
+        return None if mask is None and boxes is None else RawTruth(self._image(mask, key)[0], boxes)
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
         """What to open, and how the row names it: the table's own path, or the key for a picture inside the table."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import override
 
@@ -15,6 +17,10 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs import PairSource, RawPair
 from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.scenes import UNSAID, Caption, Difficulty, Scene, describe, paint_scene
+from m2ib_lightning.scenes.captions import FILLER_WORD
+from m2ib_lightning.scenes.objects import Attributes
+from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, SHAPES
+from m2ib_lightning.truth import OtherCaption, RawTruth
 
 SCENES = 500
 """How many scenes there are where no limit is said."""
@@ -39,9 +45,12 @@ class SceneSource:
         count: how many.
         objects: in each scene.
         mentioned: how many of them each caption names, by colour and shape.
+        truth: whether pairs come with what their maps can be judged by.
     """
 
-    def __init__(self, seed: int, count: int = SCENES, objects: int = 3, mentioned: int = 1) -> None:
+    def __init__(
+        self, seed: int, count: int = SCENES, objects: int = 3, mentioned: int = 1, *, truth: bool = False
+    ) -> None:
         if not 1 <= mentioned <= objects <= _MOST_OBJECTS:
             raise M2IBError(
                 f"scenes hold 1 to {_MOST_OBJECTS} objects and the caption names some of them, "
@@ -51,6 +60,7 @@ class SceneSource:
         self.count = count
         self.objects = objects
         self.mentioned = mentioned
+        self.truth = truth
 
     def __len__(self) -> int:
         return self.count
@@ -73,7 +83,40 @@ class SceneSource:
             image=Image.fromarray(example.scene.image),
             uri=f"scenes://{self.seed}/{index}",
             caption=example.caption.text,
+            truth=self._truth(index, example) if self.truth else None,
         )
+
+    def _truth(self, index: int, example: SceneExample) -> RawTruth:
+        scene, caption = example.scene, example.caption
+        rng = np.random.default_rng([self.seed, index, self.objects, 1])
+        others = []
+        for kind, obj, mask in self._unnamed(rng, scene):
+            others.append(OtherCaption(kind, describe(rng, [obj]).text, mask))
+        return RawTruth(_union(scene.masks[: self.mentioned]), content=_content(caption), others=others)
+
+    def _unnamed(
+        self, rng: np.random.Generator, scene: Scene
+    ) -> Iterator[tuple[str, Attributes, NDArray[np.bool_] | None]]:
+        """An object that is there and not named, if there is one, and one that is not there."""
+        if self.mentioned < self.objects:
+            yield "present", scene.objects[self.mentioned]._replace(size=UNSAID), _union(scene.masks[[self.mentioned]])
+        there = {obj[:2] for obj in scene.objects}
+        kinds = [Attributes(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPES)) if (c, s) not in there]
+        yield "absent", kinds[rng.integers(len(kinds))], None
+
+
+def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(np.any(masks > 0.5, axis=0))
+
+
+def _content(caption: Caption) -> list[tuple[int, int]]:
+    """Where the words stand that name something."""
+    spans, start = [], 0
+    for word, owner in zip(caption.words, caption.owners, strict=True):
+        if owner != FILLER_WORD:
+            spans.append((start, start + len(word)))
+        start += len(word) + 1
+    return spans
 
 
 class ScenesDataModule(PairDataModule):
@@ -84,31 +127,45 @@ class ScenesDataModule(PairDataModule):
         seed: which set of scenes.
         objects: in each scene.
         mentioned: how many of them each caption names.
+        truth: whether pairs come with what their maps can be judged by.
         options: ``PairDataModule``'s.
     """
 
     default_workers = 0  # painting a scene is cheaper than starting a process
 
     def __init__(
-        self, preparer: Preparer, *, seed: int = 0, objects: int = 3, mentioned: int = 1, **options: Any
+        self,
+        preparer: Preparer,
+        *,
+        seed: int = 0,
+        objects: int = 3,
+        mentioned: int = 1,
+        truth: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(preparer, **options)
         self.seed = seed
         self.objects = objects
         self.mentioned = mentioned
+        self.truth = truth
 
     @override
     @classmethod
     def from_config(cls, config: Config, preparer: Preparer) -> ScenesDataModule:
         data = config.data
         return cls(
-            preparer, seed=config.seed, objects=data.objects, mentioned=data.mentioned, **loader_arguments(config)
+            preparer,
+            seed=config.seed,
+            objects=data.objects,
+            mentioned=data.mentioned,
+            truth=config.task == "evaluate",
+            **loader_arguments(config),
         )
 
     @override
     def open_source(self) -> PairSource:
         count = max(SCENES, self.limit or 0)
-        return SceneSource(self.seed, count, self.objects, self.mentioned)
+        return SceneSource(self.seed, count, self.objects, self.mentioned, truth=self.truth)
 
 
 register_datamodule("scenes", ScenesDataModule)

@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.explainer import Explainer, resolve
+from m2ib_lightning.explainer import resolve
 from m2ib_lightning.images import ImageLike
+from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.models.load import wrap_model
 from m2ib_lightning.prepare import Preparer
@@ -24,6 +25,7 @@ class _Options(TypedDict, total=False):
     processor: Any
     bottleneck: dict[str, Any] | None
     statistics: Statistics | str | Path | None
+    method: str
     fit: str | None
     seed: int
     batch_size: int
@@ -59,6 +61,7 @@ def explain(
     processor: Any = None,
     bottleneck: dict[str, Any] | None = None,
     statistics: Statistics | str | Path | None = None,
+    method: str = "m2ib",
     fit: str | None = None,
     seed: int = 0,
     batch_size: int = 8,
@@ -80,6 +83,8 @@ def explain(
         bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. What is not said
             is the model folder's recommendation, else the published value.
         statistics: for ``prior="data"`` where the model's folder has none: a file that a run has written.
+        method: the attribution method, with its options after a colon: ``m2ib``, ``gradcam:image_layer=3``,
+            ``rise:samples=1000``; see ``m2ib_lightning.methods``. Only ``m2ib`` gives nats and curves.
         fit: how pictures fit the model's input: ``crop``, ``pad`` or ``stretch``; None for the model's own way.
         seed: keys the noise.
         batch_size: pairs at a time; does not change a result.
@@ -104,9 +109,9 @@ def explain(
         settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
         given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
         known = loaded.statistics if given is None else loaded.statistics.updated(given)
-        explainer = Explainer(loaded.encoder, settings, seed=seed, statistics=known)
-        explainer.bottlenecks.to(device=_device(loaded, device), dtype=dtype)
-        results = _explain(explainer, loaded.preparer.with_options(fit=fit), request, batch_size)
+        chosen = make_method(method, Context(loaded, settings, known, seed=seed))
+        with chosen.at_work(_device(loaded, device), dtype):
+            results = _explain(chosen, loaded.preparer.with_options(fit=fit), request, batch_size)
     if request.many:
         return results
     if results[0].error is not None:
@@ -137,14 +142,13 @@ def _load(model: Any, processor: Any) -> LoadedModel:
     return wrap_model(model, processor)
 
 
-def _explain(explainer: Explainer, preparer: Preparer, request: Request, batch_size: int) -> list[Attribution]:
-    alpha = next(explainer.bottlenecks.parameters())
-    optimizer = explainer.optimizer()
+def _explain(method: Method, preparer: Preparer, request: Request, batch_size: int) -> list[Attribution]:
+    encoder = method.context.model.encoder
+    like = next(encoder.model.parameters())
     results: dict[str, Attribution] = {}
-    with explainer.at_work():
-        targets = request.targets(explainer.encoder, preparer, alpha)
-        for start in range(0, len(request.pairs), batch_size):
-            batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)
-            for result in explainer(batch.to(alpha.device), optimizer):
-                results[result.pair.key] = result
+    targets = request.targets(encoder, preparer, like)
+    for start in range(0, len(request.pairs), batch_size):
+        batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)
+        for result in method(batch.to(like.device)):
+            results[result.pair.key] = result
     return [results[pair.key] for pair in request.pairs]

@@ -15,6 +15,10 @@ from m2ib_lightning.pairs import Pair
 
 Floats = NDArray[np.float32]
 
+NOT_FINITE = (
+    "the loss or the saliency is not finite: the model gives NaN or infinity for this pair (look for NaN in its "
+    "weights, or use a wider trainer.precision)"
+)
 _NO_CAPTION = "the image was explained against an embedding, not a caption"
 
 
@@ -23,16 +27,26 @@ class TowerAttribution:
     """One tower's part of a result.
 
     Attributes:
-        saliency: nats; (grid_h, grid_w) for the image, (tokens,) for the text, specials excluded.
-        loss: per step.
+        saliency: (grid_h, grid_w) for the image, (tokens,) for the text, specials excluded; nats if M2IB made it.
+        loss: per step; None, as those below, for a method that does not optimise.
         information: per step, mean nats per token and channel.
         similarity: per step, mean cosine through the bottleneck.
     """
 
     saliency: Floats
-    loss: Floats
-    information: Floats
-    similarity: Floats
+    loss: Floats | None = None
+    information: Floats | None = None
+    similarity: Floats | None = None
+
+    @property
+    def last_information(self) -> float | None:
+        """Of the last step."""
+        return None if self.information is None else float(self.information[-1])
+
+    @property
+    def last_similarity(self) -> float | None:
+        """Of the last step."""
+        return None if self.similarity is None else float(self.similarity[-1])
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,7 @@ class Attribution:
         text: the text tower's part; None when the pair failed, or when the image was explained against an embedding.
         heatmap: the file it was drawn to, relative to the run's ``heatmaps``; None if it was not.
         error: why it failed, or None.
+        unit: of the saliency: "nats" if M2IB made it, else nothing.
     """
 
     pair: Pair
@@ -54,6 +69,7 @@ class Attribution:
     text: TowerAttribution | None = None
     heatmap: str | None = None
     error: str | None = None
+    unit: str = "nats"
 
     @property
     def tokens(self) -> list[str]:
@@ -61,13 +77,19 @@ class Attribution:
         return self.pair.tokens
 
     @property
+    def final_loss(self) -> float | None:
+        """Of both towers together, in the last step; None for a method that does not optimise."""
+        losses = [part.loss for part in (self.image, self.text) if part is not None and part.loss is not None]
+        return float(sum(loss[-1] for loss in losses)) if losses else None
+
+    @property
     def image_saliency(self) -> Floats:
-        """(grid_h, grid_w) nats per patch."""
+        """(grid_h, grid_w), per patch."""
         return self._part("image").saliency
 
     @property
     def text_saliency(self) -> Floats:
-        """(tokens,) nats per token."""
+        """(tokens,), per token."""
         return self._part("text").saliency
 
     @property
@@ -85,6 +107,20 @@ class Attribution:
 
     def heatmap_at(self, width: int, height: int) -> Floats:
         """``image_heatmap`` for the picture at another size: (height, width)."""
+        rows, columns, inside = self._enlarged(width, height)
+        heatmap = np.zeros((height, width), np.float32)
+        heatmap[rows, columns] = min_max(inside)
+        return heatmap
+
+    def saliency_at(self, width: int, height: int) -> Floats:
+        """(height, width): the raw map on the picture at some size, bilinear; NaN where the model saw nothing."""
+        rows, columns, inside = self._enlarged(width, height)
+        saliency = np.full((height, width), np.nan, np.float32)
+        saliency[rows, columns] = inside
+        return saliency
+
+    def _enlarged(self, width: int, height: int) -> tuple[slice, slice, Floats]:
+        """What the model saw of the picture at that size: its rows, its columns, and the map there."""
         grid = Image.fromarray(self.image_saliency.astype(np.float32))
         left, top, right, bottom = self.pair.crop
         columns, across = _laid((left, right), self.pair.image_size[0], width, grid.width)
@@ -94,9 +130,7 @@ class Attribution:
             Image.Resampling.BILINEAR,
             box=(across[0], down[0], across[1], down[1]),
         )
-        heatmap = np.zeros((height, width), np.float32)
-        heatmap[rows, columns] = min_max(np.asarray(inside))
-        return heatmap
+        return rows, columns, np.asarray(inside)
 
     def show(self) -> None:
         """Open the picture in the system's viewer; a notebook shows the object itself."""
@@ -153,8 +187,8 @@ class Attribution:
             "image_height": pair.image_size[1],
             "crop": list(pair.crop),
             "similarity": self.similarity,
-            "image_similarity": self.image.similarity[-1],
-            "image_information": self.image.information[-1],
+            "image_similarity": self.image.last_similarity,
+            "image_information": self.image.last_information,
             "image_loss": self.image.loss,
             "heatmap": self.heatmap,
             **self._text_row(),
@@ -165,8 +199,8 @@ class Attribution:
             return {}
         return {
             "text_saliency": self.text.saliency,
-            "text_similarity": self.text.similarity[-1],
-            "text_information": self.text.information[-1],
+            "text_similarity": self.text.last_similarity,
+            "text_information": self.text.last_information,
             "text_loss": self.text.loss,
         }
 

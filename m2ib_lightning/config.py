@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Task = Literal["attribute"]
+Task = Literal["attribute", "evaluate"]
 Preset = Literal["recommended", "published"]
 
 
@@ -62,6 +62,10 @@ class DataConfig:
     image_column: str = _key("image", "captions: the column of images (paths, or pictures)")
     text_column: str = _key("caption", "captions: the column of captions")
     id_column: str | None = _key(None, "captions: a column of ids of your own; null: none")
+    mask_column: str | None = _key(None, "captions: a column of masks of what the caption names (paths, or pictures)")
+    box_column: str | None = _key(
+        None, "captions: a column of boxes, [left, top, width, height] in pixels, in place of masks"
+    )
     image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
     fit: str | None = _key(
         None, "how pictures fit the model's input: 'crop' (CLIP's), 'pad', 'stretch' (SigLIP's); null: the model's own"
@@ -91,6 +95,31 @@ class OutputConfig:
 
 
 @dataclass
+class MethodConfig:
+    """How pairs are explained."""
+
+    name: str = _key(
+        "m2ib", "the attribution method of task=attribute, with its options after a colon: m2ib, rise:samples=1000, ..."
+    )
+
+
+@dataclass
+class EvaluateConfig:
+    """What task=evaluate compares, and by what."""
+
+    methods: list[str] | None = _key(None, "methods, each as method.name has it; null: all that there are")
+    metrics: list[str] | None = _key(
+        None,
+        "groups of metrics: localisation, confidence, curves, structure, probes, reference; null: all but reference",
+    )
+    baseline: str = _key("m2ib", "the method that the others are compared with, pair by pair")
+    probed: int = _key(25, "pairs for what repeats each method: other seeds, noise, random weights, other captions")
+    seeds: int = _key(3, "how many seeds a method gets that draws at random, on the probed pairs")
+    resamples: int = _key(1000, "bootstrap samples of the pairs, for the 95 % intervals")
+    pictures: int = _key(8, "how many of the first pairs are drawn with the maps of all methods")
+
+
+@dataclass
 class Config:
     """Everything ``fit.py`` takes."""
 
@@ -103,7 +132,9 @@ class Config:
     retry_failed: bool = _key(False, "with resume: try the pairs again that failed")
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     trainer: dict[str, Any] = field(
         default_factory=dict,

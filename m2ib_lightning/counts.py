@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
@@ -67,7 +68,7 @@ def _of_one(result: Attribution) -> Counts:
     if result.image is None or result.text is None:
         return Counts(failed=1)
     pair, towers = result.pair, (result.image, result.text)
-    ends = [part.similarity[-1] for part in towers] + [part.information[-1] for part in towers]
+    ends = [part.last_similarity for part in towers] + [part.last_information for part in towers]
     return Counts(
         done=1,
         truncated=int(pair.truncated),
@@ -75,5 +76,5 @@ def _of_one(result: Attribution) -> Counts:
         wholly_unknown=int(pair.unknown == len(pair.tokens)),
         animated=int(pair.animated),
         drawn=int(result.heatmap is not None),
-        sums=(result.similarity, *(float(end) for end in ends)),
+        sums=(result.similarity, *(math.nan if end is None else end for end in ends)),
     )

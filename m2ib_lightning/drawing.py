@@ -152,7 +152,7 @@ def facts_of(result: Attribution) -> list[str]:
     facts = [f"similarity {result.similarity:.3f}"]
     for what, part in (("patches", result.image), ("tokens", result.text)):
         if part is not None:
-            facts.append(f"{what} {part.saliency.min():.3g} to {part.saliency.max():.3g} nats")
+            facts.append(f"{what} {part.saliency.min():.3g} to {part.saliency.max():.3g} {result.unit}".rstrip())
     pair = result.pair
     if result.text is None:
         facts.append("explained against an embedding: no words")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
 
-from m2ib_lightning.attribution import Attribution, TowerAttribution
+from m2ib_lightning.attribution import NOT_FINITE, Attribution, TowerAttribution
 from m2ib_lightning.bottleneck import InformationBottleneck
 from m2ib_lightning.chunks import Chunk, default_max_rows, halved, plan_chunks
 from m2ib_lightning.compilation import check_compiler
@@ -34,11 +34,6 @@ from m2ib_lightning.towers import Encoder, Hidden, Tower
 
 _HALF_LOSS_SCALE = 2.0**12
 """A cosine's gradient at a hidden state is about 1e-3 to 1e-7, and float16 ends at 6e-8 and 6e4."""
-
-_NOT_FINITE = (
-    "the loss or the information is not finite: the model gives NaN or infinity for this pair (look for NaN in its "
-    "weights, or use a wider trainer.precision)"
-)
 
 
 def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSettings:
@@ -283,7 +278,7 @@ def _collect(
         patches = image.saliency[index, spec.prefix_tokens :].reshape(grid)
         words = None if text is None else _part(text.saliency[index, pair.token_positions], text, index)
         result = Attribution(pair, clean[index], _part(patches, image, index), words)
-        yield result if _finite(result) else Attribution(pair, error=_NOT_FINITE)
+        yield result if _finite(result) else Attribution(pair, error=NOT_FINITE)
 
 
 def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
@@ -293,4 +288,4 @@ def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
 
 def _finite(result: Attribution) -> bool:
     parts = [part for part in (result.image, result.text) if part is not None]
-    return all(np.isfinite(part.saliency).all() and np.isfinite(part.loss).all() for part in parts)
+    return all(np.isfinite(array).all() for part in parts for array in (part.saliency, part.loss) if array is not None)

@@ -39,7 +39,7 @@ def coloured_caption(result: Attribution) -> str:
     caption, end, parts = result.pair.caption or "", 0, []
     for span in spans(result):
         style = _WORD.format(*word_colour(span.value))
-        title = "" if math.isnan(span.nats) else f' title="{span.nats:.4g} nats"'
+        title = "" if math.isnan(span.nats) else f' title="{f"{span.nats:.4g} {result.unit}".rstrip()}"'
         word = f'<span style="{style}"{title}>{escape(span.text)}</span>'
         parts += [escape(caption[end : span.start]), word]
         end = span.end

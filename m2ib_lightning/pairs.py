@@ -13,6 +13,7 @@ from torch import Tensor
 from m2ib_lightning.framing import Box
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.settings import MODALITIES, Modality
+from m2ib_lightning.truth import RawTruth, Truth
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class RawPair:
         caption: None for a null cell.
         id: the user's; None to use the key.
         error: why the source could not read it, or None.
+        truth: what its maps can be judged by, where the source knows.
     """
 
     key: str
@@ -34,6 +36,7 @@ class RawPair:
     caption: str | None
     id: str | None = None
     error: str | None = None
+    truth: RawTruth | None = None
 
 
 class PairSource(Protocol):
@@ -84,6 +87,7 @@ class Pair:
         animated: whether the image has more frames than the first, which was read.
         picture: a copy to draw on, at most 512 px wide and high; None when it is not going to be drawn.
         error: why it can't be explained, or None.
+        truth: what its maps can be judged by, where the source knows.
     """
 
     key: str
@@ -101,6 +105,7 @@ class Pair:
     animated: bool = False
     picture: Image.Image | None = None
     error: str | None = None
+    truth: Truth | None = None
 
 
 class PairBatch:
@@ -146,6 +151,15 @@ class PairBatch:
         image, text = ({name: tensor[one] for name, tensor in self.inputs[m].items()} for m in MODALITIES)
         targets = None if self.targets is None else self.targets[one]
         return PairBatch(self.pairs[one], [], image, text, targets=targets)
+
+    def some(self, places: Sequence[int]) -> PairBatch:
+        """A batch of the pairs that stand there in the tensors, as they are padded."""
+        chosen = torch.tensor(places, dtype=torch.long)
+        image, text = (
+            {name: tensor[chosen.to(tensor.device)] for name, tensor in self.inputs[m].items()} for m in MODALITIES
+        )
+        targets = None if self.targets is None else self.targets[chosen.to(self.targets.device)]
+        return PairBatch([self.pairs[place] for place in places], [], image, text, targets=targets)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """The batch with its tensors on a device (Lightning calls this)."""

@@ -16,6 +16,7 @@ from m2ib_lightning.framing import Framing
 from m2ib_lightning.images import TIMEOUT, read_image
 from m2ib_lightning.pairs import Pair, PairBatch, PairSource, PreparedPair, RawPair
 from m2ib_lightning.tokens import CaptionTokenizer
+from m2ib_lightning.truth import OtherCaption, RawTruth, gibberish, read_truth
 from m2ib_lightning.urls import UrlSettings, fetch_all, is_url
 
 _PICTURE_SIZE = 512  # pixels, of the copy that is drawn on
@@ -89,6 +90,8 @@ class Preparer:
                 raise PairError(raw.error)
             pixels, seen = self._picture(raw.image, keep_picture)
             ids, read = ([], {}) if image_only else self.read_caption(raw.caption)
+            if raw.truth is not None:
+                seen["truth"] = read_truth(raw.truth, seen["image_size"], self.image_timeout)
         except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
             return Pair(**values, error=why)
@@ -166,12 +169,14 @@ class PairDataset(Dataset[PreparedPair | Pair]):
         source: the pairs.
         preparer: makes them tensors.
         pictures: the first so many keep a copy to draw on; -1 for all.
+        probed: the first so many get other captions: gibberish, and that of another pair of the source.
     """
 
-    def __init__(self, source: PairSource, preparer: Preparer, pictures: int = 0) -> None:
+    def __init__(self, source: PairSource, preparer: Preparer, pictures: int = 0, probed: int = 0) -> None:
         self.source = source
         self.preparer = preparer
         self.pictures = pictures
+        self.probed = probed
 
     def __len__(self) -> int:
         return len(self.source)
@@ -182,8 +187,19 @@ class PairDataset(Dataset[PreparedPair | Pair]):
     def __getitems__(self, indices: Sequence[int]) -> list[PreparedPair | Pair]:
         """A batch, as the data loader asks for it: downloads go side by side."""
         places = [int(index) for index in indices]  # also of an array
-        raws = self.preparer.download([self.source[place] for place in places])
+        raws = self.preparer.download([self._raw(place) for place in places])
         return [
             self.preparer.prepare(raw, keep_picture=self.pictures < 0 or place < self.pictures, position=place)
             for raw, place in zip(raws, places, strict=True)
         ]
+
+    def _raw(self, place: int) -> RawPair:
+        raw = self.source[place]
+        if place >= self.probed or not isinstance(raw.caption, str):
+            return raw
+        truth = raw.truth or RawTruth()
+        truth = truth.with_other(OtherCaption("gibberish", gibberish(raw.key, len(raw.caption.split()))))
+        other = self.source[(place + max(1, len(self.source) // 2)) % len(self.source)].caption
+        if isinstance(other, str) and other.strip() and other != raw.caption:
+            truth = truth.with_other(OtherCaption("shuffled", other))
+        return replace(raw, truth=truth)

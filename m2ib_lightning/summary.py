@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,9 @@ class Summary:
         return None if self.total is None else max(0, self.total - self.counts.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``summary.json`` holds; means are null when no pair was explained."""
+        """What ``summary.json`` holds; means are null where there is nothing to average."""
         counts, seconds = self.counts, self.seconds
-        means = [total / counts.done for total in counts.sums] if counts.done else [None] * len(MEANS)
+        means = [total / counts.done if counts.done else math.nan for total in counts.sums]
         return {
             "pairs_done": counts.done,
             "pairs_failed": counts.failed,
@@ -61,7 +62,7 @@ class Summary:
             "captions_with_unknown_tokens": counts.unknown,
             "captions_wholly_unknown": counts.wholly_unknown,
             "images_animated": counts.animated,
-            **{f"mean_{name}": value for name, value in zip(MEANS, means, strict=True)},
+            **{f"mean_{name}": None if math.isnan(m) else m for name, m in zip(MEANS, means, strict=True)},
         }
 
     def save(self, run: RunDirectory) -> None:

@@ -137,7 +137,7 @@ CELLS = [
     Bad("empty-list", "the caption is missing", image="one.png", caption=[]),
     Bad("object", "the caption must be text, got dict", image="one.png", caption={"text": "a star"}),
     Bad("only-control-characters", "holds only control characters", image="one.png", caption="\x00\x01\x07"),
-    Bad("nan-in-the-weights", "the loss or the information is not finite", image="one.png", caption=f"a {ODD_WORD}"),
+    Bad("nan-in-the-weights", "the loss or the saliency is not finite", image="one.png", caption=f"a {ODD_WORD}"),
 ]
 
 LINES = {

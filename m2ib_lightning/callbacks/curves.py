@@ -77,4 +77,6 @@ class CurveLogger(ResultsCallback):
 
 
 def _curves(result: Attribution) -> dict[str, NDArray[np.float32]]:
-    return {f"{m}_{quantity}": getattr(getattr(result, m), quantity) for m in MODALITIES for quantity in _QUANTITIES}
+    """Of both towers; none from a method that does not optimise."""
+    named = {f"{m}_{quantity}": getattr(getattr(result, m), quantity) for m in MODALITIES for quantity in _QUANTITIES}
+    return {name: curve for name, curve in named.items() if curve is not None}

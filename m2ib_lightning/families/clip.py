@@ -68,6 +68,7 @@ _TEXT = TowerSpec(
     embedding_size=lambda model: model.config.projection_dim,
     parts=clip_block_parts,
     causal=True,
+    words=lambda model: model.text_model.embeddings.token_embedding,
 )
 
 register_family("clip", Family(image=_IMAGE, text=_TEXT))

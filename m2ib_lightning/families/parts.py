@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _BLOCKS = {
     "transformers.models.clip.modeling_clip": ("CLIPEncoderLayer", "CLIPAttention", "CLIPMLP"),
@@ -42,6 +43,23 @@ class BlockParts:
     activation: nn.Module
     down: nn.Linear
     heads: int
+
+
+@dataclass(frozen=True)
+class PoolingParts:
+    """Attention pooling: a learned query reads every token, and a perceptron follows.
+
+    Attributes:
+        norm: before it.
+        query: (1, D) the learned token, projected by ``attention``'s own weights.
+        attention: with packed projections.
+        rest: what makes (B, D) of the attended (B, D).
+    """
+
+    norm: nn.Module
+    query: Tensor
+    attention: nn.MultiheadAttention
+    rest: Callable[[Tensor], Tensor]
 
 
 def clip_block_parts(block: Any) -> BlockParts | None:

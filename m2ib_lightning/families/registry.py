@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.families.parts import BlockParts
+from m2ib_lightning.families.parts import BlockParts, PoolingParts
 from m2ib_lightning.registry import Registry
 
 Inputs = Mapping[str, Tensor]
@@ -36,6 +36,9 @@ class TowerSpec:
         parts: block -> what it is made of, so that the loop can run it faster, or None for one that is not as usual.
             None for a family whose blocks are of another kind.
         causal: with ``parts``: whether a token reads only those before it.
+        words: captions: model -> the table of word embeddings; attribution methods that take words away need it.
+        pooling: for towers that pool over all tokens: model -> the attention that does it; methods that read attention
+            need it.
     """
 
     embed: Callable[[Any, Inputs], Tensor]
@@ -51,6 +54,8 @@ class TowerSpec:
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
     parts: Callable[[Any], BlockParts | None] | None = None
     causal: bool = False
+    words: Callable[[Any], nn.Embedding] | None = None
+    pooling: Callable[[Any], PoolingParts] | None = None
 
 
 def patch_grid(model: Any, inputs: Inputs) -> tuple[int, int]:

@@ -11,13 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m2ib_lightning.families.parts import clip_block_parts
+from m2ib_lightning.families.parts import PoolingParts, clip_block_parts
 from m2ib_lightning.families.registry import Family, Inputs, TowerSpec, patch_grid, register_family
 
 
 def _last(model: Any, inputs: Inputs) -> Tensor:
     ids = inputs["input_ids"]
     return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+
+
+def _pooling(model: Any) -> PoolingParts:
+    head = model.vision_model.head
+
+    def rest(attended: Tensor) -> Tensor:
+        return attended + head.mlp(head.layernorm(attended))
+
+    return PoolingParts(model.vision_model.post_layernorm, head.probe[0], head.attention, rest)
 
 
 _IMAGE = TowerSpec(
@@ -32,6 +41,7 @@ _IMAGE = TowerSpec(
     embedding_size=lambda model: model.config.vision_config.hidden_size,
     grid=patch_grid,
     parts=clip_block_parts,
+    pooling=_pooling,
 )
 
 _TEXT = TowerSpec(
@@ -45,6 +55,7 @@ _TEXT = TowerSpec(
     width=lambda model: model.config.text_config.hidden_size,
     embedding_size=lambda model: model.config.text_config.projection_size,
     parts=clip_block_parts,
+    words=lambda model: model.text_model.embeddings.token_embedding,
 )
 
 register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length"))

@@ -1,0 +1,13 @@
+"""Attribution methods behind one interface: M2IB, its rivals, and controls."""
+
+from m2ib_lightning.methods import (
+    attention_maps,  # noqa: F401 - each registers its methods
+    controls,  # noqa: F401
+    gradients,  # noqa: F401
+    hidden_gradients,  # noqa: F401
+    m2ib,  # noqa: F401
+    perturbations,  # noqa: F401
+)
+from m2ib_lightning.methods.base import METHODS, Context, Method, make_method, parse_method, register_method
+
+__all__ = ["METHODS", "Context", "Method", "make_method", "parse_method", "register_method"]

@@ -1,0 +1,110 @@
+"""A tower run block by block with its attention in the open: for the methods that read it.
+
+Legend: B pairs, T tokens, D width, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.families.parts import BlockParts, PoolingParts
+from m2ib_lightning.towers import Hidden, Tower
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention layer as it was run; Q queries read T tokens.
+
+    Attributes:
+        query: (B, Q, D).
+        key: (B, T, D).
+        value: (B, T, D).
+        weights: (B, H, Q, T), after the softmax.
+        output: (B, Q, D), before the output projection.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    weights: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A tower's run.
+
+    Attributes:
+        layers: the attention of each block; where all tokens are pooled, the pooling's (Q = 1) comes last.
+        embedding: (B, E).
+        pooled: (B,), the token that pooling reads of the last block; None where the last layer is the pooling's.
+    """
+
+    layers: list[Attention]
+    embedding: Tensor
+    pooled: Tensor | None
+
+    def read(self, per_query: Tensor) -> Tensor:
+        """Of the last layer's (B, Q, ...), what belongs to the query that the embedding is made of: (B, ...)."""
+        if self.pooled is None:
+            return per_query[:, 0]
+        return per_query[torch.arange(len(per_query), device=per_query.device), self.pooled]
+
+
+def trace(tower: Tower, hidden: Hidden) -> Traced:
+    """Run embedded inputs through a tower.
+
+    Raises:
+        M2IBError: if the tower's blocks are not of the kind whose attention can be read.
+    """
+    z, spec = hidden.z, tower.spec
+    layers: list[Attention] = []
+    for block in tower.blocks:
+        parts = spec.parts(block) if spec.parts is not None else None
+        if parts is None:
+            raise M2IBError(
+                f"this method reads attention, and the blocks of the {tower.modality} tower are not of a kind where "
+                "that is known (TowerSpec.parts); a hook or an adapter in a block also hides it"
+            )
+        z, layer = _run_block(parts, z, spec.causal)
+        layers.append(layer)
+    if hidden.pooled is not None:
+        vector = z[torch.arange(len(z), device=z.device), hidden.pooled]
+        return Traced(layers, spec.head(tower.model, vector), hidden.pooled)
+    if spec.pooling is None:
+        raise M2IBError(
+            f"this method reads attention, and how the {tower.modality} tower pools is not known (TowerSpec.pooling)"
+        )
+    embedding, layer = _run_pooling(spec.pooling(tower.model), z)
+    return Traced([*layers, layer], embedding, None)
+
+
+def _run_block(parts: BlockParts, z: Tensor, causal: bool) -> tuple[Tensor, Attention]:
+    x = parts.norm1(z)
+    layer = _attend(parts.query(x), parts.key(x), parts.value(x), parts.heads, causal)
+    z = z + parts.out(layer.output)
+    return z + parts.down(parts.activation(parts.up(parts.norm2(z)))), layer
+
+
+def _run_pooling(parts: PoolingParts, z: Tensor) -> tuple[Tensor, Attention]:
+    attention, x = parts.attention, parts.norm(z)
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    inputs = (parts.query.expand(len(x), -1, -1), x, x)
+    query, key, value = (F.linear(given, w, b) for given, w, b in zip(inputs, weights, biases, strict=True))
+    layer = _attend(query, key, value, attention.num_heads, causal=False)
+    return parts.rest(attention.out_proj(layer.output)[:, 0]), layer
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool) -> Attention:
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # (B, H, ., d)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    weights = scores.softmax(-1)
+    return Attention(query, key, value, weights, (weights @ v).transpose(1, 2).flatten(2))

@@ -1,0 +1,146 @@
+"""Methods that read attention: rollout, gradient-weighted relevance (Chefer), Grad-ECLIP.
+
+Legend: B pairs, T tokens, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.methods.attention import Attention, Traced, trace
+from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean
+from m2ib_lightning.settings import Modality
+
+
+class AttentionMap(Method):
+    """A map from a tower's attention, read where the embedding comes from.
+
+    Args:
+        context: the model.
+        image_layer: the first block, from 0, whose attention counts.
+        text_layer: likewise.
+    """
+
+    def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
+        super().__init__(context)
+        self.layers: dict[Modality, int] = {
+            "image": max(0, self.layer("image", image_layer, self.default_layer("image"))),
+            "text": max(0, self.layer("text", text_layer, self.default_layer("text"))),
+        }
+
+    def default_layer(self, modality: Modality) -> int:
+        """The first block that counts if nothing is said: the last one."""
+        return len(self.context.model.encoder.towers[modality].blocks) - 1
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        tower = self.context.model.encoder.towers["image"]
+        with torch.enable_grad():
+            hidden = tower.prefix({"pixel_values": self.scorer.pixels(batch)}, -1)
+            hidden.z.requires_grad_()
+            traced = trace(tower, hidden)
+            return self.saliency(traced, clean.target("image"), self.layers["image"])[:, tower.spec.prefix_tokens :]
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        tower = self.context.model.encoder.towers["text"]
+        with torch.enable_grad():
+            hidden = tower.prefix(batch.inputs["text"], -1)
+            hidden.z.requires_grad_()
+            return self.saliency(trace(tower, hidden), clean.target("text"), self.layers["text"])
+
+    @abstractmethod
+    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+        """(B, T); ``first``: the first layer that counts."""
+
+
+class AttentionRollout(AttentionMap):
+    r"""Attention rollout (Abnar and Zuidema, ACL 2020): :math:`\prod_l \tfrac12 (\bar A_l + I)`, heads averaged.
+
+    It knows nothing of the other half of the pair. All blocks count if nothing is said. Where a tower pools by
+    attention (SigLIP), the pooling's attention is the last factor, without the identity.
+    """
+
+    pair_specific = False
+
+    @override
+    def default_layer(self, modality: Modality) -> int:
+        return 0
+
+    @override
+    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+        return roll(traced, [layer.weights.mean(1) for layer in traced.layers], first, 0.5)
+
+
+class Chefer(AttentionMap):
+    r"""Relevance of Chefer, Gur and Wolf (ICCV 2021): :math:`R \leftarrow R + \overline{(\nabla A \odot A)^+} R`.
+
+    The gradient is the cosine's; heads are averaged. As in the authors' CLIP example, only the last block counts if
+    nothing is said (``image_layer=0`` for all). Their example works on a batch's logits, this on each pair's cosine.
+    """
+
+    @override
+    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+        weights = [layer.weights for layer in traced.layers]
+        gradients = _gradients(traced, target, weights)
+        relevant = [(g * a).relu().mean(1) for g, a in zip(gradients, weights, strict=True)]
+        return roll(traced, relevant, first, 1.0)
+
+
+class GradECLIP(AttentionMap):
+    r"""Grad-ECLIP (Zhao et al., ICML 2024): :math:`\mathrm{relu}(\sum_d g_d \, v_{td} \, w_t)`.
+
+    :math:`g` is the cosine's gradient at the attention's output (before its projection) for the pooled token,
+    :math:`v_t` the values, :math:`w_t` the cosine of the pooled token's query and each key, min-max scaled over the
+    tokens. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The authors run that
+    block with a single head, which changes the score that is explained; here the model keeps its heads. Their captions'
+    maps are divided by their sums, which these are not.
+    """
+
+    @override
+    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+        outputs = [layer.output for layer in traced.layers]
+        gradients = _gradients(traced, target, outputs)
+        last = len(traced.layers) - 1
+        used = range(min(first, last), last + 1)
+        return torch.stack([self._one(traced, traced.layers[k], gradients[k]) for k in used]).sum(0)
+
+    @staticmethod
+    def _one(traced: Traced, layer: Attention, gradient: Tensor) -> Tensor:
+        if traced.pooled is None and layer is not traced.layers[-1]:
+            return layer.value.new_zeros(layer.value.shape[:2])  # no token of this block is the one that is pooled
+        cosine = F.cosine_similarity(traced.read(layer.query)[:, None], layer.key, dim=-1)  # (B, T)
+        low, high = cosine.amin(1, keepdim=True), cosine.amax(1, keepdim=True)
+        loose = (cosine - low) / (high - low).clamp(min=1e-12)
+        return (torch.einsum("bd,btd->bt", traced.read(gradient), layer.value) * loose).relu()
+
+
+def roll(traced: Traced, factors: list[Tensor], first: int, scale: float) -> Tensor:
+    """(B, T): the pooled row of the product of ``scale * (factor + I)``, from the layer ``first`` on.
+
+    The factor of a pooling layer, (B, 1, T), is taken as it is.
+    """
+    blocks = factors if traced.pooled is not None else factors[:-1]
+    tokens = traced.layers[0].key.shape[1]
+    identity = torch.eye(tokens, dtype=factors[0].dtype, device=factors[0].device).expand(len(factors[0]), -1, -1)
+    total = identity
+    for factor in blocks[first:]:
+        total = scale * (factor + identity) @ total
+    return traced.read(total) if traced.pooled is not None else (factors[-1] @ total)[:, 0]
+
+
+def _gradients(traced: Traced, target: Tensor, at: list[Tensor]) -> tuple[Tensor, ...]:
+    cosine = F.cosine_similarity(traced.embedding, target, dim=-1)
+    return torch.autograd.grad(cosine.sum(), at)
+
+
+register_method("attention_rollout", AttentionRollout)
+register_method("chefer", Chefer)
+register_method("grad_eclip", GradECLIP)

@@ -1,0 +1,201 @@
+"""What an attribution method is: from a batch of pairs to their maps. One file each, in a guarded registry.
+
+Legend: B pairs, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from m2ib_lightning.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.registry import Registry
+from m2ib_lightning.scorer import Clean, Scorer
+from m2ib_lightning.settings import BottleneckSettings, Modality
+from m2ib_lightning.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every method may use.
+
+    Attributes:
+        model: that is explained.
+        settings: of the bottleneck, with layers resolved; for ``m2ib``, and for whoever wants the same layer.
+        statistics: priors for ``prior="data"``.
+        seed: keys what is drawn at random.
+        compile: whether ``m2ib`` compiles its loop.
+        scorer: shared by all methods of the context, and of those that differ in the seed alone.
+    """
+
+    model: LoadedModel
+    settings: BottleneckSettings
+    statistics: Statistics = field(default_factory=Statistics)
+    seed: int = 0
+    compile: bool = False
+    scorer: Scorer = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scorer", Scorer(self.model.encoder))
+
+    def with_seed(self, seed: int) -> Context:
+        """The same with another seed."""
+        other = replace(self, seed=seed)
+        object.__setattr__(other, "scorer", self.scorer)
+        return other
+
+
+class Method(ABC):
+    """Makes maps: one number per patch, and one per token of the caption. Higher is more relevant.
+
+    A subclass writes ``image_saliency`` and ``text_saliency``, and takes its options as keyword arguments.
+
+    Args:
+        context: the model, and what else may be used.
+
+    Attributes:
+        random: whether its maps depend on the seed.
+        pair_specific: whether a map depends on the other half of the pair.
+    """
+
+    random: ClassVar[bool] = False
+    pair_specific: ClassVar[bool] = True
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.scorer = context.scorer
+
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Inside, the method may be called; the model is frozen, and afterwards as it was."""
+        return self.scorer.at_work(device, dtype)
+
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        """Explain a batch on the model's device; failed pairs come back too, all in source order."""
+        results = {pair.key: Attribution(pair, error=pair.error) for pair in batch.failed}
+        if batch.pairs:
+            with torch.autocast(self.scorer.device.type, enabled=False):
+                results |= {result.pair.key: result for result in self._explain(batch)}
+        return [results[key] for key in batch.order]
+
+    def _explain(self, batch: PairBatch) -> Iterator[Attribution]:
+        clean = self.scorer.clean(batch)
+        grid = self.scorer.grid(batch)
+        images = self.image_saliency(batch, clean).detach().float().cpu().reshape(-1, *grid).numpy()
+        texts = None if batch.targets is not None else self.text_saliency(batch, clean).detach().float().cpu().numpy()
+        for row, pair in enumerate(batch.pairs):
+            image = TowerAttribution(images[row])
+            text = None if texts is None else TowerAttribution(texts[row, pair.token_positions])
+            good = all(np.isfinite(part.saliency).all() for part in (image, text) if part is not None)
+            if good:
+                yield Attribution(pair, float(clean.similarity[row]), image, text, unit="")
+            else:
+                yield Attribution(pair, error=NOT_FINITE)
+
+    @abstractmethod
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        """(B, grid_h, grid_w), or (B, patches)."""
+
+    @abstractmethod
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        """(B, T), of the tokens that the tower gets; only those of the caption are read."""
+
+    def layer(self, modality: Modality, given: int | None, fallback: int) -> int:
+        """The given layer, checked, or the fallback.
+
+        Raises:
+            M2IBError: if it is out of range.
+        """
+        depth = len(self.context.model.encoder.towers[modality].blocks)
+        layer = fallback if given is None else given
+        if not -1 <= layer < depth:
+            raise M2IBError(f"{modality}_layer={layer} is out of range: this tower has {depth} blocks, from 0")
+        return layer
+
+
+METHODS: Registry[type[Method]] = Registry("attribution method", "register_method")
+
+
+def register_method(name: str, method: type[Method]) -> None:
+    """Add a method under a ``method.name``.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    METHODS.register(name, method)
+
+
+def make_method(text: str, context: Context) -> Method:
+    """A method from its name, and options after a colon: ``"rise"``, ``"rise:samples=1000"``.
+
+    ``m2ib`` takes the keys of the bottleneck: ``"m2ib:image.layer=2,image.beta=0.1"``.
+
+    Raises:
+        M2IBError: on an unknown method (lists those that exist) or option (lists the method's), or a wrong value.
+    """
+    name, options = parse_method(text)
+    method = METHODS.get(name)
+    parameters = inspect.signature(method.__init__).parameters
+    known = [key for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for key, value in options.items():
+            if key not in known:
+                has = f"it has {', '.join(known)}.{nearest(key, known)}" if known else "it has none"
+                raise M2IBError(f"method {name!r} has no option {key!r}: {has}")
+            if type(value) is not int:
+                raise M2IBError(f"method {text!r}: {key} must be a whole number, got {value!r}")
+    try:
+        return method(context, **options)
+    except M2IBError as error:
+        raise M2IBError(f"method {text!r}: {error}") from None
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of ``"name:key=value,key=value"``; dotted keys nest.
+
+    >>> parse_method("m2ib:steps=3,image.beta=0.2")
+    ('m2ib', {'steps': 3, 'image': {'beta': 0.2}})
+
+    Raises:
+        M2IBError: if the options are not of that form.
+    """
+    name, _, rest = text.partition(":")
+    words = [word for word in rest.split(",") if word]
+    try:
+        if not all("=" in word for word in words):
+            raise ValueError
+        options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(words))
+    except (ValueError, OmegaConfBaseException):
+        raise M2IBError(f"method {text!r}: expected name, or name:option=value,option=value") from None
+    return name, options
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """The value.
+
+    Raises:
+        M2IBError: if it is smaller than that.
+    """
+    if value < least:
+        raise M2IBError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Inside, PyTorch's generators start from that seed; afterwards they are as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,116 @@
+"""Gradients at the input, by Captum: saliency, input x gradient, integrated gradients.
+
+Pictures: with respect to the pixels as the model gets them, gathered over channels and patches. Captions: with respect
+to the word embeddings, gathered over channels. Where something is absent, pixels are 0 (the mean colour, after
+normalisation) and a word's embedding is the mean of the vocabulary's.
+
+Legend: B pairs, H x W pixels, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.methods.base import Context, Method, at_least, register_method
+from m2ib_lightning.methods.libraries import captum
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean, gather
+
+
+class InputGradient(Method):
+    """What the three have in common: a Captum object over the cosine of a pair."""
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        def cosine(pixels: Tensor, target: Tensor) -> Tensor:
+            return F.cosine_similarity(self.scorer.images(pixels), target, dim=-1)
+
+        pixels = self.scorer.pixels(batch)
+        values = self.attribute(cosine, pixels, pixels * 0, (clean.target("image"),))
+        return gather(self.over_colours(values), self.scorer.grid(batch))
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        words = self.scorer.words(batch)
+        pooled = words.hidden.pooled
+        extra = (clean.target("text"),) if pooled is None else (clean.target("text"), pooled)
+
+        def cosine(z: Tensor, target: Tensor, at: Tensor | None = None) -> Tensor:
+            return F.cosine_similarity(self.scorer.captions(z, at), target, dim=-1)
+
+        absent = words.hidden.z.where(~words.words[..., None], words.absent)
+        return self.over_width(self.attribute(cosine, words.hidden.z, absent, extra))
+
+    @abstractmethod
+    def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
+        """Captum's attributions, shaped like the inputs; ``extra`` is what else ``cosine`` takes."""
+
+    def over_colours(self, values: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, H, W)."""
+        return values.sum(1)
+
+    def over_width(self, values: Tensor) -> Tensor:
+        """(B, T, D) to (B, T)."""
+        return values.sum(-1)
+
+
+class Saliency(InputGradient):
+    """The size of the gradient (Simonyan, Vedaldi and Zisserman, 2014): of a pixel, its largest channel's.
+
+    For words, the Euclidean norm (Li et al., NAACL 2016). The authors' maps are per pixel, these are patch means.
+    """
+
+    @override
+    def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
+        return captum().Saliency(cosine).attribute(inputs.requires_grad_(), additional_forward_args=extra)
+
+    @override
+    def over_colours(self, values: Tensor) -> Tensor:
+        return values.amax(1)
+
+    @override
+    def over_width(self, values: Tensor) -> Tensor:
+        return values.norm(dim=-1)
+
+
+class InputXGradient(InputGradient):
+    """Input times gradient (Shrikumar et al., 2016), summed: signed. The input is what differs from its absence."""
+
+    @override
+    def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
+        def shifted(difference: Tensor, absent: Tensor, *rest: Tensor) -> Tensor:
+            return cosine(absent + difference, *rest)
+
+        difference = (inputs - absent).requires_grad_()
+        return captum().InputXGradient(shifted).attribute(difference, additional_forward_args=(absent, *extra))
+
+
+class IntegratedGradients(InputGradient):
+    """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017) from absence to the input: signed, sums to c - c0.
+
+    Args:
+        context: the model.
+        steps: points of the Gauss-Legendre quadrature.
+    """
+
+    def __init__(self, context: Context, *, steps: int = 32) -> None:
+        super().__init__(context)
+        self.steps = at_least("steps", steps, 1)
+
+    @override
+    def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
+        integrated = captum().IntegratedGradients(cosine)
+        size = max(32, len(inputs))  # inputs at a time
+        return integrated.attribute(
+            inputs, absent, additional_forward_args=extra, n_steps=self.steps, internal_batch_size=size
+        )
+
+
+register_method("saliency", Saliency)
+register_method("input_x_gradient", InputXGradient)
+register_method("integrated_gradients", IntegratedGradients)

@@ -1,0 +1,126 @@
+"""Gradients at a hidden state: Grad-CAM and NIB.
+
+Legend: B pairs, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.methods.base import Context, Method, at_least, register_method
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean
+from m2ib_lightning.settings import Modality
+from m2ib_lightning.towers import Hidden
+
+
+class HiddenGradient(Method):
+    """A map from a tower's hidden state after a block and the gradient of the cosine there.
+
+    Args:
+        context: the model.
+        image_layer: the block, from 0, whose output is read; -1 is the first block's input.
+        text_layer: likewise.
+    """
+
+    def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
+        super().__init__(context)
+        self.layers: dict[Modality, int] = {
+            "image": self.layer("image", image_layer, self.default_layer("image")),
+            "text": self.layer("text", text_layer, self.default_layer("text")),
+        }
+
+    @abstractmethod
+    def default_layer(self, modality: Modality) -> int:
+        """Where it is read if nothing is said."""
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        prefix_tokens = self.context.model.encoder.towers["image"].spec.prefix_tokens
+        hidden = self._hidden("image", batch)
+        used = hidden.valid.clone()
+        used[:, :prefix_tokens] = False
+        return self.saliency("image", hidden, clean.target("image"), used)[:, prefix_tokens:]
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        words = self.scorer.words(batch).words
+        return self.saliency("text", self._hidden("text", batch), clean.target("text"), words)
+
+    @abstractmethod
+    def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
+        """(B, T); ``used`` (B, T) are the patches, or the caption's tokens."""
+
+    def gradient(self, modality: Modality, z: Tensor, pooled: Tensor | None, target: Tensor) -> Tensor:
+        """(B, T, D): of the cosine, at z (B, T, D)."""
+        tower = self.context.model.encoder.towers[modality]
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            cosine = F.cosine_similarity(tower.suffix(z, self.layers[modality], pooled), target, dim=-1)
+            return torch.autograd.grad(cosine.sum(), z)[0]
+
+    def _hidden(self, modality: Modality, batch: PairBatch) -> Hidden:
+        inputs = batch.inputs[modality] if modality == "text" else {"pixel_values": self.scorer.pixels(batch)}
+        return self.context.model.encoder.towers[modality].prefix(inputs, self.layers[modality])
+
+
+class GradCAM(HiddenGradient):
+    r"""Grad-CAM (Selvaraju et al., ICCV 2017) on tokens: :math:`\mathrm{relu}(\sum_d w_d h_{td})`.
+
+    :math:`w_d` is the gradient's mean over the patches, or over the caption's tokens. The paper reads a convolution;
+    here it is the hidden state that the last block gets, as is usual for ViTs, since after it only the pooled token
+    counts.
+    """
+
+    @override
+    def default_layer(self, modality: Modality) -> int:
+        return len(self.context.model.encoder.towers[modality].blocks) - 2
+
+    @override
+    def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
+        gradient = self.gradient(modality, hidden.z, hidden.pooled, target)
+        share = used / used.sum(1, keepdim=True)  # (B, T)
+        weights = torch.einsum("bt,btd->bd", share.to(gradient), gradient)
+        return torch.einsum("bd,btd->bt", weights, hidden.z).relu()
+
+
+class NIB(HiddenGradient):
+    r"""The narrowing information bottleneck (Zhu et al., ICLR 2025), as its code has it.
+
+    Integrated gradients on the hidden state h from zero, a right Riemann sum:
+    :math:`\frac1n \sum_{i=1}^n \sum_d h_{td} \, \partial c / \partial x_{td}` at :math:`x = (i/n) h`. Signed; the
+    authors scale to [0, 1] at once, here the raw values are kept. They cut at the *input* of block 9 of 12
+    (``image_layer=8`` here); where nothing is said, the cut is the bottleneck's, so that the two can be compared.
+
+    Args:
+        context: the model.
+        image_layer: the block, from 0, whose output is cut.
+        text_layer: likewise.
+        steps: n.
+    """
+
+    def __init__(
+        self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None, steps: int = 10
+    ) -> None:
+        super().__init__(context, image_layer=image_layer, text_layer=text_layer)
+        self.steps = at_least("steps", steps, 1)
+
+    @override
+    def default_layer(self, modality: Modality) -> int:
+        return self.context.model.encoder.towers[modality].resolve_layer(self.context.settings.tower(modality).layer)
+
+    @override
+    def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
+        total = torch.zeros_like(hidden.z)
+        for step in range(1, self.steps + 1):
+            total += self.gradient(modality, step / self.steps * hidden.z, hidden.pooled, target)
+        return (hidden.z * total).sum(-1) / self.steps
+
+
+register_method("gradcam", GradCAM)
+register_method("nib", NIB)

@@ -1,0 +1,61 @@
+"""M2IB, this package's own method, as one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.explainer import Explainer, resolve
+from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean
+
+
+class M2IB(Method):
+    """The multi-modal information bottleneck (Wang, Rudner and Wilson, NeurIPS 2023): ``Explainer``, in nats.
+
+    What differs from the published code is in the README ("Against the published code").
+
+    Args:
+        context: with the settings that ``bottleneck`` overrides.
+        bottleneck: keys of the bottleneck: ``steps=20``, ``image={"layer": 2}``.
+    """
+
+    random = True
+
+    def __init__(self, context: Context, **bottleneck: Any) -> None:
+        super().__init__(context)
+        encoder = context.model.encoder
+        self.settings = resolve(context.settings.override(bottleneck), encoder)
+        self.explainer = Explainer(
+            encoder, self.settings, seed=context.seed, statistics=context.statistics, compile=context.compile
+        )
+        self._optimizer = self.explainer.optimizer()
+
+    @override
+    @contextmanager
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+        self.explainer.bottlenecks.to(device=device, dtype=dtype)
+        with self.explainer.at_work():
+            yield
+
+    @override
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        return self.explainer(batch, self._optimizer)
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("both towers are optimised in one loop: call the method")
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("both towers are optimised in one loop: call the method")
+
+
+register_method("m2ib", M2IB)

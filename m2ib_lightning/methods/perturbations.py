@@ -1,0 +1,205 @@
+"""Methods that take parts away and look at the cosine: occlusion, RISE, KernelSHAP.
+
+A part of a picture is taken away by setting its pixels to 0 (the mean colour, after normalisation), a word by putting
+the mean of all word embeddings in its place. The same parts are taken from every pair of a run.
+
+Legend: B pairs, N samples, H x W pixels, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.methods.base import Context, Method, at_least, drawing, register_method
+from m2ib_lightning.methods.libraries import captum
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean, Words, gather, spread
+from m2ib_lightning.settings import MODALITIES, Modality
+
+Score = Callable[[Tensor], Tensor]
+"""How much of each part stays, (N, parts) in [0, 1], to the cosines (N,)."""
+
+
+class Occlusion(Method):
+    """Occlusion (Zeiler and Fergus, ECCV 2014) by Captum: the mean fall of the cosine over the windows on a patch.
+
+    A window is 2 x 2 patches and moves by one patch; of a caption, one token at a time (Captum's feature ablation).
+    """
+
+    @override
+    @torch.no_grad()
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        def cosine(pixels: Tensor, target: Tensor) -> Tensor:
+            return F.cosine_similarity(self.scorer.images(pixels), target, dim=-1)
+
+        pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
+        high, wide = pixels.shape[-2] // grid[0], pixels.shape[-1] // grid[1]
+        window = (3, min(2, grid[0]) * high, min(2, grid[1]) * wide)
+        fall = (
+            captum()
+            .Occlusion(cosine)
+            .attribute(
+                pixels,
+                window,
+                strides=(3, high, wide),
+                additional_forward_args=(clean.target("image"),),
+                perturbations_per_eval=max(1, self.scorer.at_a_time("image") // len(pixels)),
+            )
+        )
+        return gather(fall.mean(1), grid)
+
+    @override
+    @torch.no_grad()
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        words = self.scorer.words(batch)
+        pooled, tokens = words.hidden.pooled, words.words.shape[1]
+        extra = (clean.target("text"),) if pooled is None else (clean.target("text"), pooled)
+
+        def cosine(z: Tensor, target: Tensor, at: Tensor | None = None) -> Tensor:
+            return F.cosine_similarity(self.scorer.captions(z, at), target, dim=-1)
+
+        fall = (
+            captum()
+            .FeatureAblation(cosine)
+            .attribute(
+                words.hidden.z,
+                words.hidden.z.where(~words.words[..., None], words.absent),
+                additional_forward_args=extra,
+                feature_mask=torch.arange(tokens, device=pooled.device if pooled is not None else None)[None, :, None],
+                perturbations_per_eval=max(1, self.scorer.at_a_time("text") // len(words.words)),
+            )
+        )
+        return fall[..., 0]
+
+
+class Sampling(Method):
+    """What RISE and KernelSHAP have in common: one pair at a time, many samples.
+
+    Args:
+        context: the model.
+        samples: N.
+    """
+
+    random = True
+
+    def __init__(self, context: Context, *, samples: int = 300) -> None:
+        super().__init__(context)
+        self.samples = at_least("samples", samples, 2)
+
+    @override
+    @torch.no_grad()
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
+        maps = []
+        for picture, target in zip(pixels, clean.target("image"), strict=True):
+            score = partial(self._score_picture, picture, target, grid)
+            maps.append(self.explain_picture(score, grid, picture))
+        return torch.stack(maps)
+
+    @override
+    @torch.no_grad()
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        words = self.scorer.words(batch)
+        result = words.hidden.z.new_zeros(words.words.shape)
+        for row, length in enumerate(words.hidden.lengths()):
+            score = partial(self._score_words, words.one(row, length), clean.target("text")[row])
+            places = words.words[row].nonzero()[:, 0]
+            result[row, places] = self.explain_words(score, len(places), result)
+        return result
+
+    def _score_picture(self, picture: Tensor, target: Tensor, grid: tuple[int, int], kept: Tensor) -> Tensor:
+        """``kept`` (N, patches), or (N, H, W)."""
+        size = (picture.shape[-2], picture.shape[-1])
+        masks = kept if kept.ndim == 3 else spread(kept.unflatten(1, grid), size)
+        parts = [self.scorer.images(picture * part[:, None]) for part in masks.split(self.scorer.at_a_time("image"))]
+        return F.cosine_similarity(torch.cat(parts), target, dim=-1)
+
+    def _score_words(self, words: Words, target: Tensor, kept: Tensor) -> Tensor:
+        """``kept`` (N, words) of the one caption."""
+        amount = kept.new_ones(len(kept), 1, words.words.shape[1])
+        amount[:, :, words.words[0]] = kept[:, None]
+        pooled = None if words.hidden.pooled is None else words.hidden.pooled.expand(len(kept))
+        return F.cosine_similarity(self.scorer.captions(words.keep(amount)[:, 0], pooled), target, dim=-1)
+
+    def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
+        """(grid_h, grid_w), of a picture (3, H, W)."""
+        raise NotImplementedError
+
+    def explain_words(self, score: Score, count: int, like: Tensor) -> Tensor:
+        """(count,)."""
+        raise NotImplementedError
+
+    def generator(self, modality: Modality) -> np.random.Generator:
+        """Keyed by the seed and the tower: the same samples for every pair."""
+        return np.random.default_rng([self.context.seed, MODALITIES.index(modality)])
+
+
+class RISE(Sampling):
+    r"""RISE (Petsiuk, Das and Saenko, BMVC 2018): :math:`\frac{1}{N p} \sum_k c(x \odot M_k) \, M_k`, p = 0.5.
+
+    A mask is a random grid of at most 7 x 7 cells, scaled up bilinearly and shifted at random, as the authors make
+    them; they take 4,000 to 8,000. Of a caption, each token stays with probability p (the paper has no captions).
+    The map is the mean of each patch.
+    """
+
+    _KEEP = 0.5
+    _CELLS = 7
+
+    @override
+    def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
+        masks = self._masks(grid, (picture.shape[-2], picture.shape[-1])).to(picture)
+        scores = score(masks)
+        return gather(torch.einsum("n,nhw->hw", scores, masks)[None] / (self.samples * self._KEEP), grid)[0]
+
+    @override
+    def explain_words(self, score: Score, count: int, like: Tensor) -> Tensor:
+        kept = self.generator("text").random((count, self.samples)).T < self._KEEP  # a longer caption draws more rows
+        masks = torch.from_numpy(kept.astype(np.float32)).to(like)
+        return score(masks) @ masks / (self.samples * self._KEEP)
+
+    def _masks(self, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """(N, H, W) in [0, 1]."""
+        rng = self.generator("image")
+        cells = min(self._CELLS, *grid)
+        high, wide = -(-size[0] // cells), -(-size[1] // cells)
+        coarse = torch.from_numpy((rng.random((self.samples, 1, cells, cells)) < self._KEEP).astype(np.float32))
+        large = F.interpolate(coarse, ((cells + 1) * high, (cells + 1) * wide), mode="bilinear")[:, 0]
+        shifts = rng.integers(0, [high, wide], (self.samples, 2)).tolist()
+        return torch.stack([m[y : y + size[0], x : x + size[1]] for m, (y, x) in zip(large, shifts, strict=True)])
+
+
+class KernelSHAP(Sampling):
+    """KernelSHAP (Lundberg and Lee, NeurIPS 2017) by Captum: Shapley values of patches, or tokens, by regression."""
+
+    @override
+    def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
+        values = self._shapley(score, grid[0] * grid[1], picture, "image")
+        return values.unflatten(0, grid)
+
+    @override
+    def explain_words(self, score: Score, count: int, like: Tensor) -> Tensor:
+        return self._shapley(score, count, like, "text")
+
+    def _shapley(self, score: Score, parts: int, like: Tensor, modality: Modality) -> Tensor:
+        kept = like.new_ones(1, parts)
+        if parts == 1:  # all of the difference is the one part's
+            return score(kept) - score(1 - kept)
+        with drawing(self.context.seed * 2 + MODALITIES.index(modality)):
+            values: Tensor = (
+                captum()
+                .KernelShap(score)
+                .attribute(kept, n_samples=self.samples, perturbations_per_eval=self.scorer.at_a_time(modality))
+            )
+        return values[0]
+
+
+register_method("occlusion", Occlusion)
+register_method("rise", RISE)
+register_method("kernelshap", KernelSHAP)
