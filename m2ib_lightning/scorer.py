@@ -46,7 +46,7 @@ class Words:
 
     def keep(self, amount: Tensor) -> Tensor:
         """(..., B, T, D): each word mixed with its absence; of it stays ``amount`` (..., B, T), in [0, 1]."""
-        amount = torch.where(self.words, amount, torch.ones_like(amount)).unsqueeze(-1)
+        amount = amount.to(self.absent).masked_fill(~self.words, 1).unsqueeze(-1)
         return torch.lerp(self.absent, self.hidden.z, amount)
 
 

@@ -45,20 +45,29 @@ class AttentionMap(Method):
         with torch.enable_grad():
             hidden = tower.prefix({"pixel_values": self.scorer.pixels(batch)}, -1)
             hidden.z.requires_grad_()
+            prefix_tokens = tower.spec.prefix_tokens
+            used = hidden.valid.clone()
+            used[:, :prefix_tokens] = False
             traced = trace(tower, hidden)
-            return self.saliency(traced, clean.target("image"), self.layers["image"])[:, tower.spec.prefix_tokens :]
+            return self.saliency(traced, clean.target("image"), self.layers["image"], used)[:, prefix_tokens:]
 
     @override
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
-        tower = self.context.model.encoder.towers["text"]
+        tower, words = self.context.model.encoder.towers["text"], self.scorer.words(batch)
         with torch.enable_grad():
-            hidden = tower.prefix(batch.inputs["text"], -1)
-            hidden.z.requires_grad_()
-            return self.saliency(trace(tower, hidden), clean.target("text"), self.layers["text"])
+            words.hidden.z.requires_grad_()
+            return self.saliency(trace(tower, words.hidden), clean.target("text"), self.layers["text"], words.words)
 
     @abstractmethod
-    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
-        """(B, T); ``first``: the first layer that counts."""
+    def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
+        """(B, T).
+
+        Args:
+            traced: the tower's run.
+            target: (B, E), what its embedding is compared with.
+            first: the first layer that counts.
+            used: (B, T) bool, the patches, or the caption's tokens.
+        """
 
 
 class AttentionRollout(AttentionMap):
@@ -75,7 +84,7 @@ class AttentionRollout(AttentionMap):
         return 0
 
     @override
-    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+    def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
         return roll(traced, [layer.weights.mean(1) for layer in traced.layers], first, 0.5)
 
 
@@ -87,7 +96,7 @@ class Chefer(AttentionMap):
     """
 
     @override
-    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+    def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
         weights = [layer.weights for layer in traced.layers]
         gradients = _gradients(traced, target, weights)
         relevant = [(g * a).relu().mean(1) for g, a in zip(gradients, weights, strict=True)]
@@ -99,25 +108,26 @@ class GradECLIP(AttentionMap):
 
     :math:`g` is the cosine's gradient at the attention's output (before its projection) for the pooled token,
     :math:`v_t` the values, :math:`w_t` the cosine of the pooled token's query and each key, min-max scaled over the
-    tokens. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The authors run that
+    patches, or the words. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The authors run that
     block with a single head, which changes the score that is explained; here the model keeps its heads. Their captions'
     maps are divided by their sums, which these are not.
     """
 
     @override
-    def saliency(self, traced: Traced, target: Tensor, first: int) -> Tensor:
+    def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
         outputs = [layer.output for layer in traced.layers]
         gradients = _gradients(traced, target, outputs)
         last = len(traced.layers) - 1
-        used = range(min(first, last), last + 1)
-        return torch.stack([self._one(traced, traced.layers[k], gradients[k]) for k in used]).sum(0)
+        counted = range(min(first, last), last + 1)
+        return torch.stack([self._one(traced, traced.layers[k], gradients[k], used) for k in counted]).sum(0)
 
     @staticmethod
-    def _one(traced: Traced, layer: Attention, gradient: Tensor) -> Tensor:
+    def _one(traced: Traced, layer: Attention, gradient: Tensor, used: Tensor) -> Tensor:
         if traced.pooled is None and layer is not traced.layers[-1]:
             return layer.value.new_zeros(layer.value.shape[:2])  # no token of this block is the one that is pooled
         cosine = F.cosine_similarity(traced.read(layer.query)[:, None], layer.key, dim=-1)  # (B, T)
-        low, high = cosine.amin(1, keepdim=True), cosine.amax(1, keepdim=True)
+        low = cosine.masked_fill(~used, torch.inf).amin(1, keepdim=True)
+        high = cosine.masked_fill(~used, -torch.inf).amax(1, keepdim=True)
         loose = (cosine - low) / (high - low).clamp(min=1e-12)
         return (torch.einsum("bd,btd->bt", traced.read(gradient), layer.value) * loose).relu()
 

@@ -93,8 +93,8 @@ class Method(ABC):
     def _explain(self, batch: PairBatch) -> Iterator[Attribution]:
         clean = self.scorer.clean(batch)
         grid = self.scorer.grid(batch)
-        images = self.image_saliency(batch, clean).detach().float().cpu().reshape(-1, *grid).numpy()
-        texts = None if batch.targets is not None else self.text_saliency(batch, clean).detach().float().cpu().numpy()
+        images = self.image_saliency(batch, clean).detach().cpu().reshape(-1, *grid).numpy()
+        texts = None if batch.targets is not None else self.text_saliency(batch, clean).detach().cpu().numpy()
         for row, pair in enumerate(batch.pairs):
             image = TowerAttribution(images[row])
             text = None if texts is None else TowerAttribution(texts[row, pair.token_positions])

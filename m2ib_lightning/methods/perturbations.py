@@ -176,7 +176,10 @@ class RISE(Sampling):
 
 
 class KernelSHAP(Sampling):
-    """KernelSHAP (Lundberg and Lee, NeurIPS 2017) by Captum: Shapley values of patches, or tokens, by regression."""
+    """KernelSHAP (Lundberg and Lee, NeurIPS 2017) by Captum: Shapley values of patches, or tokens, by regression.
+
+    Captum regresses in float32, whatever the model's type.
+    """
 
     @override
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
@@ -189,15 +192,16 @@ class KernelSHAP(Sampling):
 
     def _shapley(self, score: Score, parts: int, like: Tensor, modality: Modality) -> Tensor:
         kept = like.new_ones(1, parts)
-        if parts == 1:  # all of the difference is the one part's
-            return score(kept) - score(1 - kept)
+        difference = score(kept) - score(1 - kept)
+        if parts == 1 or not difference.isfinite():  # all of it is the one part's; a regression on NaN is refused
+            return difference.expand(parts)
         with drawing(self.context.seed * 2 + MODALITIES.index(modality)):
             values: Tensor = (
                 captum()
                 .KernelShap(score)
                 .attribute(kept, n_samples=self.samples, perturbations_per_eval=self.scorer.at_a_time(modality))
             )
-        return values[0]
+        return values[0].to(like)
 
 
 register_method("occlusion", Occlusion)
