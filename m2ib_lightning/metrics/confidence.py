@@ -1,0 +1,80 @@
+"""What the model still sees when it is shown only what the map lights: drop and increase in confidence.
+
+``masked`` is the score of the pair whose image was multiplied with its heatmap. Both scores are absolute, as in
+pytorch-grad-cam (``DropInConfidence``, ``IncreaseInConfidence``): the drop is not divided by the clean score, as
+Grad-CAM++'s Average Drop is, nor is anything multiplied by 100. A map of ones has drop 0 and increase 0, so report
+``map_mass`` beside them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.metrics.checks import check_same_shape
+
+_ROUNDING = 1e-5  # a heatmap that was resized may miss [0, 1] by this much
+
+
+def confidence_drop(clean: Tensor, masked: Tensor) -> Tensor:
+    r"""How much of the score is lost, :math:`\max(0, s - s')`; lower is better.
+
+    Args:
+        clean: (B,) scores s of the pairs as they are.
+        masked: (B,) scores s' of the pairs under their maps.
+
+    Returns:
+        (B,) float64, in the unit of the scores.
+
+    Raises:
+        M2IBError: if the shapes differ.
+
+    >>> confidence_drop(torch.tensor([0.5, 0.25]), torch.tensor([0.25, 0.5])).tolist()
+    [0.25, 0.0]
+    """
+    check_same_shape(clean=clean, masked=masked)
+    return (clean.detach().double() - masked.detach().double()).clamp(min=0)
+
+
+def confidence_increase(clean: Tensor, masked: Tensor) -> Tensor:
+    """1 where the score rose, else 0; an equal score did not rise. Higher is better.
+
+    Args:
+        clean: (B,) scores of the pairs as they are.
+        masked: (B,) scores of the pairs under their maps.
+
+    Returns:
+        (B,) float64; NaN where a score is.
+
+    Raises:
+        M2IBError: if the shapes differ.
+
+    >>> confidence_increase(torch.tensor([0.5, 0.25, 0.5]), torch.tensor([0.25, 0.5, 0.5])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    check_same_shape(clean=clean, masked=masked)
+    change = masked.detach().double() - clean.detach().double()
+    return torch.where(change.isnan(), change, (change > 0).double())
+
+
+def map_mass(heatmap: Tensor) -> Tensor:
+    """The mean of a heatmap: how much of the image it keeps. Neither high nor low is better by itself.
+
+    Args:
+        heatmap: any shape, in [0, 1].
+
+    Returns:
+        A scalar from 0 to 1, float64.
+
+    Raises:
+        M2IBError: if a value is outside [0, 1]: raw saliency must be scaled first.
+
+    >>> map_mass(torch.tensor([[1.0, 0.5], [0.0, 0.5]])).item()
+    0.5
+    """
+    values = heatmap.detach().double()
+    if bool(((values < -_ROUNDING) | (values > 1 + _ROUNDING)).any()):
+        low, high = values.min().item(), values.max().item()
+        raise M2IBError(f"a heatmap in [0, 1] expected, got values from {low:.4g} to {high:.4g}: scale it first")
+    return values.mean()

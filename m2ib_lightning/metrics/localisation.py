@@ -1,0 +1,208 @@
+"""How well one map finds its target: the pixels (or tokens) that it should light.
+
+Each function takes one pair: ``saliency``, raw and of any shape (usually (H, W)), and ``target``, bool and of the same
+shape. Each returns a scalar in float64, which is NaN where the score is not defined: the target is empty, or the map
+has a value that is not finite. A shape or type that does not fit raises ``M2IBError``.
+
+All but ``mass_accuracy`` and ``iou`` see only the order of the values: a rising function of the map changes nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.metrics.checks import check_same_shape, flat, undefined
+
+
+def pointing_game(saliency: Tensor, target: Tensor, tolerance: int = 0) -> Tensor:
+    """Whether the highest pixel is in the target (Zhang et al., 2018, "Top-Down Neural Attention").
+
+    Of several highest pixels, the share that is in the target: what drawing one of them would score on average.
+    Quantus counts a hit when any of them is: there a blank map scores 1, here it scores the target's share of the map.
+
+    Args:
+        saliency: (H, W); any shape without a tolerance.
+        target: bool, the same shape.
+        tolerance: pixels by which the target is grown first, with a square window.
+
+    Returns:
+        A scalar from 0 to 1.
+
+    Raises:
+        M2IBError: if the tolerance is negative, or is not 0 for a map that is not (H, W).
+
+    >>> target = torch.tensor([[True, False], [False, False]])
+    >>> pointing_game(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), target).item()
+    1.0
+    >>> pointing_game(torch.zeros(2, 2), target).item()
+    0.25
+    """
+    pair = _flat_pair(saliency, target)
+    grown = _dilated(target, tolerance).to(saliency.device).flatten()
+    if pair is None:
+        return undefined(saliency)
+    values, _ = pair
+    return grown[values == values.max()].double().mean()
+
+
+def mass_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
+    r"""The share of the map's positive mass on the target.
+
+    .. math::
+        \sum_{p \in M} \max(a_p, 0) \Big/ \sum_p \max(a_p, 0)
+
+    Relevance mass accuracy of Arras et al. (2022, "CLEVR-XAI"), on the positive part, so that it stays from 0 to 1;
+    Quantus does not clip. A map without positive mass points nowhere: it scores the target's share of the map, as a
+    constant map does.
+
+    >>> mass_accuracy(torch.tensor([3.0, 1.0, -5.0]), torch.tensor([True, False, False])).item()
+    0.75
+    """
+    pair = _flat_pair(saliency, target)
+    if pair is None:
+        return undefined(saliency)
+    values, inside = pair
+    mass = values.clamp(min=0)
+    total = mass.sum()
+    return mass[inside].sum() / total if total > 0 else inside.double().mean()
+
+
+def rank_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
+    r"""The share of the :math:`|M|` highest pixels that is in the target.
+
+    .. math::
+        |\mathrm{top}_{|M|}(a) \cap M| \,/\, |M|
+
+    Relevance rank accuracy of Arras et al. (2022, "CLEVR-XAI"). Where equal pixels straddle the last place, the
+    expectation over their orders: a constant map scores the target's share of the map.
+
+    >>> rank_accuracy(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
+    0.75
+    """
+    pair = _flat_pair(saliency, target)
+    if pair is None:
+        return undefined(saliency)
+    lit, hits = _levels(*pair)
+    size = hits[-1]  # |M|
+    level = torch.searchsorted(lit, size)  # the first level with at least |M| pixels
+    share = (size - lit[level - 1]) / (lit[level] - lit[level - 1])
+    return (hits[level - 1] + share * (hits[level] - hits[level - 1])) / size
+
+
+def iou(saliency: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
+    """Intersection over union of the target with the pixels at or above a threshold of the heatmap.
+
+    The heatmap is the map scaled to [0, 1] by its own lowest and highest value; a constant map is drawn as zeros.
+
+    Args:
+        saliency: any shape.
+        target: bool, the same shape.
+        threshold: from 0 to 1.
+
+    Returns:
+        A scalar from 0 to 1.
+
+    Raises:
+        M2IBError: if the threshold is not from 0 to 1.
+
+    >>> iou(torch.tensor([4.0, 3.0, 0.0]), torch.tensor([True, False, False])).item()
+    0.5
+    """
+    if not 0 <= threshold <= 1:
+        raise M2IBError(f"threshold must be from 0 to 1, got {threshold}: the map is scaled to that range")
+    pair = _flat_pair(saliency, target)
+    if pair is None:
+        return undefined(saliency)
+    values, inside = pair
+    lit = _min_max(values) >= threshold
+    return (lit & inside).sum().double() / (lit | inside).sum()
+
+
+def best_iou(saliency: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union at the threshold that is best for this pair, over all thresholds.
+
+    It is an upper bound, for the threshold is chosen by the answer: it says how well the map could do, and is at least
+    the target's share of the map.
+
+    >>> best_iou(torch.tensor([4.0, 3.0, 0.0]), torch.tensor([True, False, False])).item()
+    1.0
+    """
+    pair = _flat_pair(saliency, target)
+    if pair is None:
+        return undefined(saliency)
+    lit, hits = _levels(*pair)
+    return (hits / (hits[-1] + lit - hits)).max()
+
+
+def auroc(saliency: Tensor, target: Tensor) -> Tensor:
+    """The probability that a pixel of the target is higher than one outside, ties counted half.
+
+    Exact for any real values: torchmetrics would squash those outside [0, 1] with a sigmoid, where large ones tie.
+    NaN also where the target is everything.
+
+    >>> auroc(torch.tensor([900.0, 800.0, 700.0]), torch.tensor([True, False, True])).item()
+    0.5
+    """
+    pair = _flat_pair(saliency, target)
+    if pair is None or bool(target.all()):
+        return undefined(saliency)
+    lit, hits = _levels(*pair)
+    misses = lit - hits
+    return torch.trapezoid(hits / hits[-1], misses / misses[-1])
+
+
+def average_precision(saliency: Tensor, target: Tensor) -> Tensor:
+    r"""The area under the precision-recall curve, as steps.
+
+    .. math::
+        \sum_n (R_n - R_{n-1}) P_n
+
+    over the distinct values of the map, from high to low (scikit-learn's ``average_precision_score``). Exact for any
+    real values, as ``auroc``. A constant map scores the target's share of the map.
+
+    >>> average_precision(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([True, False, True, False])).item()
+    0.8333333333333333
+    """
+    pair = _flat_pair(saliency, target)
+    if pair is None:
+        return undefined(saliency)
+    lit, hits = _levels(*pair)
+    return (hits.diff() * hits[1:] / lit[1:]).sum() / hits[-1]
+
+
+def _flat_pair(saliency: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Both (N,), on the map's device; None where no score is defined."""
+    check_same_shape(saliency=saliency, target=target)
+    if target.dtype != torch.bool:
+        raise M2IBError(f"target must be bool, got {target.dtype}: pass `target > 0.5` or the like")
+    values, inside = flat(saliency), target.to(saliency.device).flatten()
+    return None if values is None or not bool(inside.any()) else (values, inside)
+
+
+def _levels(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """(L + 1,) each, 0 first: how many pixels are at or above each distinct value, falling, and how many hit."""
+    ordered, order = values.sort(descending=True)
+    last = torch.ones_like(inside)
+    last[:-1] = ordered[1:] != ordered[:-1]  # equal pixels come together, in one step
+    ends = last.nonzero().squeeze(1)
+    lit = (ends + 1).double()
+    hits = inside[order].cumsum(0)[ends].double()
+    start = lit.new_zeros(1)
+    return torch.cat([start, lit]), torch.cat([start, hits])
+
+
+def _min_max(values: Tensor) -> Tensor:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def _dilated(target: Tensor, pixels: int) -> Tensor:
+    """(H, W) bool, grown by a square window."""
+    if pixels == 0:
+        return target
+    if pixels < 0 or target.ndim != 2:
+        raise M2IBError(f"a tolerance of 0, or more for a map (H, W), expected, got {pixels} for {tuple(target.shape)}")
+    return max_pool2d(target[None].float(), 2 * pixels + 1, stride=1, padding=pixels)[0] > 0

@@ -1,0 +1,79 @@
+"""The mean of a score over pairs, as a torchmetrics ``Metric``: added up over batches and over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from m2ib_lightning.errors import M2IBError
+
+Pairs: TypeAlias = Tensor | Sequence[Tensor]
+"""One tensor per pair: a list, whose tensors may differ in size, or one tensor with the pairs first, (B, ...)."""
+
+
+class PairMean(Metric):
+    """The mean over pairs of a score. A subclass defines ``update``, which hands its scores to ``add``.
+
+    A score that is NaN (an empty target, say) is left out of the mean and counted. Sums are float64, so batches of any
+    size and any number of processes give the same mean. Without a score it is NaN.
+
+    Args:
+        *settings: what the score depends on. They tell metrics apart in a ``MetricCollection``, which makes one of all
+            whose states are equal after the first batch: by chance, two scores may be 1 for the first pair.
+        **kwargs: of ``torchmetrics.Metric``.
+
+    Attributes:
+        total: the sum of the scores.
+        count: how many pairs have one.
+        left_out: how many have none. As every state, that of this process: read the sum of all in ``sync_context()``.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    left_out: Tensor
+
+    def __init__(self, *settings: object, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("left_out", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state(f"{type(self).__name__}{settings}", torch.zeros(()), dist_reduce_fx="sum")  # only its name acts
+
+    def add(self, scores: Iterable[Tensor]) -> None:
+        """Count the scores, a scalar for each pair."""
+        listed = [score.detach().to(self.total) for score in scores]
+        if not listed:
+            return
+        stacked = torch.stack(listed)
+        missing = stacked.isnan()
+        self.total += stacked[~missing].sum()
+        self.count += (~missing).sum()
+        self.left_out += missing.sum()
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar in float64; NaN if no pair has a score."""
+        return self.total / self.count
+
+
+def by_pair(**parts: Pairs) -> Iterator[tuple[Tensor, ...]]:
+    """Each pair's tensors, from the parts of a batch.
+
+    >>> [(a.tolist(), b.item()) for a, b in by_pair(a=[torch.ones(2), torch.zeros(1)], b=torch.tensor([5, 6]))]
+    [([1.0, 1.0], 5), ([0.0], 6)]
+
+    Raises:
+        M2IBError: if a part is a single number, or the parts are not of as many pairs.
+    """
+    single = [name for name, part in parts.items() if isinstance(part, Tensor) and part.ndim == 0]
+    if single:
+        raise M2IBError(f"{', '.join(single)}: a list of tensors or a tensor (B, ...) expected, got a single number")
+    if len({len(part) for part in parts.values()}) > 1:
+        counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        raise M2IBError(f"one of each for every pair expected, got {counts}")
+    return zip(*(list(part) for part in parts.values()), strict=True)

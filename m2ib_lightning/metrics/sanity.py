@@ -1,0 +1,85 @@
+"""Does the objective know a pair that belongs together from one that does not?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from m2ib_lightning.metrics.checks import undefined
+
+
+def matched_auc(matched: Tensor, shuffled: Tensor) -> Tensor:
+    r"""The probability that a matched pair's loss is lower than a shuffled one's, ties counted half.
+
+    .. math::
+        \frac{1}{N M} \sum_{i, j} \left( 1[l_i < l'_j] + \tfrac12 1[l_i = l'_j] \right)
+
+    which is the area under the ROC curve (Mann and Whitney, 1947). 0.5 is chance. The samples may differ in size.
+
+    Args:
+        matched: (N,) losses l of images with their own captions.
+        shuffled: (M,) losses l' of images with other captions.
+
+    Returns:
+        A scalar from 0 to 1, float64; NaN where either is empty or has a NaN.
+
+    >>> matched_auc(torch.tensor([0.1, 0.2]), torch.tensor([0.2, 0.3])).item()
+    0.875
+    """
+    low, high = matched.detach().double().flatten(), shuffled.detach().double().flatten().to(matched.device)
+    if not len(low) or not len(high) or bool(low.isnan().any() | high.isnan().any()):
+        return undefined(matched)
+    high = high.sort().values
+    at_most = torch.searchsorted(high, low, right=True)  # how many shuffled losses are <= each matched one
+    below = torch.searchsorted(high, low)
+    twice = 2 * (len(high) - at_most) + (at_most - below)  # whole numbers: exact
+    return twice.sum().double() / (2 * len(low) * len(high))
+
+
+class MatchedAUC(Metric):
+    """``matched_auc`` of all losses seen, on all processes; it keeps them, 8 bytes each.
+
+    A loss that is NaN is left out and counted in ``left_out``.
+
+    >>> metric = MatchedAUC()
+    >>> metric.update(matched=torch.tensor([0.1]), shuffled=torch.tensor([0.2, 0.3, 0.05, 0.4]))
+    >>> metric.compute().item()
+    0.75
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    matched: list[Tensor]
+    shuffled: list[Tensor]
+    left_out: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.set_dtype(torch.float64)  # a process without losses gathers an empty tensor of this type
+        self.add_state("matched", [], dist_reduce_fx="cat")
+        self.add_state("shuffled", [], dist_reduce_fx="cat")
+        self.add_state("left_out", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, matched: Tensor, shuffled: Tensor) -> None:
+        """Count losses (N,) of matched and (M,) of shuffled pairs."""
+        self.matched.append(self._known(matched))
+        self.shuffled.append(self._known(shuffled))
+
+    def compute(self) -> Tensor:
+        """A scalar in float64; NaN if there is no loss of either kind."""
+        return matched_auc(self._all(self.matched), self._all(self.shuffled))
+
+    def _known(self, losses: Tensor) -> Tensor:
+        losses = losses.detach().to(self.device, torch.float64).flatten()
+        missing = losses.isnan()
+        self.left_out += missing.sum()
+        return losses[~missing]
+
+    def _all(self, losses: Tensor | list[Tensor]) -> Tensor:
+        nothing = isinstance(losses, list) and not losses
+        return torch.zeros(0, dtype=torch.float64, device=self.device) if nothing else dim_zero_cat(losses)

@@ -1,0 +1,59 @@
+"""What a map looks like, whatever it should show: sparse or spread out.
+
+Both read the absolute values of one map, of any shape, and return a scalar in float64; NaN where the map is empty or
+has a value that is not finite. They do not say whether a map is right: one wrong pixel is as sparse as one right one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from m2ib_lightning.metrics.checks import flat, undefined
+
+
+def sparseness(saliency: Tensor) -> Tensor:
+    r"""The Gini index of the absolute values; higher is sparser.
+
+    .. math::
+        \frac{\sum_{i=1}^{n} (2 i - n - 1) \, |a|_{(i)}}{n \sum_i |a|_{(i)}}
+
+    with the values in rising order: Chalasani et al. (2020), as in Quantus, which also adds 1e-7 to each value.
+
+    Returns:
+        From 0 (all equal) to 1 - 1/n (one value holds everything). A blank map is all equal: 0.
+
+    >>> sparseness(torch.tensor([0.0, 0.0, -2.0, 0.0])).item()
+    0.75
+    """
+    values = flat(saliency)
+    if values is None:
+        return undefined(saliency)
+    ordered = values.abs().sort().values
+    n, total = len(ordered), ordered.sum()
+    weights = torch.arange(1 - n, n, 2, dtype=ordered.dtype, device=ordered.device)  # 2 i - n - 1
+    return (weights * ordered).sum() / (n * total) if total > 0 else total
+
+
+def complexity(saliency: Tensor) -> Tensor:
+    r"""The entropy of the shares of the absolute values, in nats; lower is simpler.
+
+    .. math::
+        -\sum_i p_i \log p_i, \quad p_i = |a_i| \Big/ \sum_j |a_j|
+
+    Bhatt et al. (2020), as in Quantus.
+
+    Returns:
+        From 0 (one value holds everything) to log n (all equal). A blank map is all equal: log n.
+
+    >>> round(complexity(torch.tensor([1.0, -1.0, 0.0])).item(), 4)  # log 2
+    0.6931
+    """
+    values = flat(saliency)
+    if values is None:
+        return undefined(saliency)
+    mass = values.abs()
+    total = mass.sum()
+    return torch.special.entr(mass / total).sum() if total > 0 else total + math.log(len(mass))
