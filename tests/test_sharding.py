@@ -202,7 +202,7 @@ def test_a_rank_whose_rank_0_is_gone_says_so() -> None:
 def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
     """The environment of a task of a job that ``srun`` started."""
     job = {"SLURM_JOB_ID": 4242, "SLURM_JOB_NAME": "m2ib", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
-    place = {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_PROCID": task}
+    place = {"SLURM_STEP_ID": 0, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_PROCID": task}
     tools = f"{path}{os.pathsep}{os.environ['PATH']}"
     return job | place | {"SLURM_LOCALID": task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": tools}
 

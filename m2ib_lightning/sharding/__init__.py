@@ -2,6 +2,7 @@
 
 from m2ib_lightning.sharding.launch import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.sharding.rendezvous import Rendezvous
+from m2ib_lightning.sharding.slurm import SlurmStep, StepEnvironment, in_slurm_job
 from m2ib_lightning.sharding.stop import StopSignals, ignore_in_workers, requeue
 from m2ib_lightning.sharding.strategy import SamplesLauncher, SamplesStrategy
 
@@ -10,9 +11,12 @@ __all__ = [
     "Rendezvous",
     "SamplesLauncher",
     "SamplesStrategy",
+    "SlurmStep",
+    "StepEnvironment",
     "StopSignals",
     "begin_launch",
     "ignore_in_workers",
+    "in_slurm_job",
     "open_launch",
     "ranks_at_work",
     "requeue",

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.precision import half_precision
-from m2ib_lightning.sharding import SamplesStrategy
+from m2ib_lightning.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
 from m2ib_lightning.sharding.rendezvous import HANDED
 
 _OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
@@ -46,10 +46,7 @@ _SHARED = (
     "the pairs share no gradient, and ranks that wait for each other hang on uneven shares: leave it out, more than "
     "one device takes 'samples'"
 )
-_EXTERNAL_SIZES = {
-    "devices": ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"),
-    "num_nodes": ("GROUP_WORLD_SIZE", "SLURM_NNODES"),
-}
+_TORCHRUN_SIZES = {"devices": "LOCAL_WORLD_SIZE", "num_nodes": "GROUP_WORLD_SIZE"}
 
 
 @dataclass(frozen=True)
@@ -98,15 +95,17 @@ def trainer_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         M2IBError: for an argument that would change or break the result; says why.
     """
     _refuse(given)
-    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **_sizes(), **given, **_OURS}
+    sizes, environments = _started()
+    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **sizes, **given, **_OURS}
     half = str(arguments.get("precision")) in ("16", "16-mixed")
     if half:
         if "plugins" in arguments:
             raise M2IBError("trainer.precision=16-mixed is a plugin here: it can't go together with trainer.plugins")
         del arguments["precision"]
-    slurm = [SLURMEnvironment(auto_requeue=False)] if _slurm() else []  # it would write and load a checkpoint
-    arguments |= {"plugins": [*arguments.get("plugins", []), *slurm]} if slurm else {}
+    arguments |= {"plugins": [*arguments.get("plugins", []), *environments]} if environments else {}
     probe = _probe(arguments, given)
+    for started_by in environments:
+        started_by.validate_settings(num_devices=probe.num_devices, num_nodes=probe.num_nodes)
     if probe.world_size > 1 or isinstance(probe.strategy, DDPStrategy):
         arguments["strategy"] = SamplesStrategy.strategy_name
     if half:
@@ -129,19 +128,15 @@ def _refuse(given: dict[str, Any]) -> None:
         raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_SHARED}")
 
 
-def _slurm() -> bool:
-    """Whether ``srun`` started this rank; it may also have started torchrun, which then says what the ranks are."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect()
-
-
-def _sizes() -> dict[str, int]:
-    """Devices and nodes as torchrun or Slurm has started processes for them."""
-    found = {}
-    for argument, (torchrun, slurm) in _EXTERNAL_SIZES.items():
-        name = torchrun if "TORCHELASTIC_RUN_ID" in os.environ else slurm if _slurm() else ""
-        if os.environ.get(name, "").isdigit():
-            found[argument] = int(os.environ[name])
-    return found
+def _started() -> tuple[dict[str, int], list[ClusterEnvironment]]:
+    """Devices and nodes as torchrun or ``srun`` started processes for them, and who is to tell Lightning its rank."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # maybe within Slurm
+        found = {argument: os.environ.get(name, "") for argument, name in _TORCHRUN_SIZES.items()}
+        return {argument: int(value) for argument, value in found.items() if value.isdigit()}, []
+    step = SlurmStep.of_this_process()
+    if step is not None:
+        return {"devices": step.tasks_per_node, "num_nodes": step.nodes}, [StepEnvironment(step)]
+    return {}, [LightningEnvironment()] if in_slurm_job() else []  # else Lightning would take the job's variables
 
 
 def _probe(arguments: dict[str, Any], given: dict[str, Any]) -> Trainer:
