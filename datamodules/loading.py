@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from m2ib_lightning.pairs import Pair, PairBatch, PreparedPair
 from m2ib_lightning.prepare import PairDataset
-from m2ib_lightning.sharding import ignore_in_workers
+from m2ib_lightning.sharding import WAITING, ignore_in_workers
 
 
 class PairLoader:
@@ -92,23 +93,34 @@ def loading(num_workers: int) -> dict[str, Any]:
 
 
 def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What the loader yields, without PyTorch's SIGCHLD handler.
+    """What the loader yields, without PyTorch's SIGCHLD handler, and without waiting once the process is to stop.
 
-    That raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a file.
-    Without it the loader notices within seconds, when it is asked for the next batch.
+    That handler raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a
+    file. Without it the loader notices within seconds, when it is asked for the next batch.
     """
     handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if handled else None
     iterator = iter(loader)
     if handled:
         signal.signal(signal.SIGCHLD, before)
+    process, end = os.getpid(), object()
     try:
-        yield from iterator
-    except RuntimeError as error:
-        if worker_died(error):  # the others may wait for ever for a lock that it held
-            for worker in getattr(iterator, "_workers", ()):
-                worker.kill()
+        while True:
+            with WAITING:
+                batch = next(iterator, end)
+            if batch is end:
+                return
+            yield batch
+    except BaseException:
+        if os.getpid() == process:
+            _kill_workers(iterator)
         raise
+
+
+def _kill_workers(iterator: Any) -> None:
+    """Nobody wants what they read any more: one may be at it for long, or wait for ever for what a dead one held."""
+    for worker in getattr(iterator, "_workers", ()):
+        worker.kill()
 
 
 def worker_died(error: RuntimeError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
@@ -16,7 +17,13 @@ from m2ib_lightning.summary import Summary, summarise
 _LISTED = 20
 
 
-def merge(run: RunDirectory, launch: Launch, rank: int, datamodule: PairDataModule) -> Summary:
+def merge(
+    run: RunDirectory,
+    launch: Launch,
+    rank: int,
+    datamodule: PairDataModule,
+    counted: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
     """Write ``summary.json`` and ``report.html``, when no other rank is at work.
 
     Args:
@@ -24,9 +31,11 @@ def merge(run: RunDirectory, launch: Launch, rank: int, datamodule: PairDataModu
         launch: the one that ends.
         rank: of this process.
         datamodule: which pairs there were to explain.
+        counted: called when it is known how many are done: what comes after takes longer, and time may be short.
     """
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
     summary = summarise(run, launch.total, lost=lost)
+    counted(summary)
     if summary.skipped:
         summary = replace(summary, missing=_missing(run, datamodule))
     summary.save(run)

@@ -211,7 +211,8 @@ def test_slurm_s_signal_finishes_the_batch_and_asks_for_another_turn(
     keys: list[str], single: Path, tmp_path: Path
 ) -> None:
     run, asked = tmp_path / "run", tmp_path / "asked.txt"
-    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    script = f'#!/bin/sh\necho "$@" >> {asked}\ntest -e {run}/report.html && echo late >> {asked}\n'
+    (tmp_path / "scontrol").write_text(script + "exit 0\n")
     (tmp_path / "scontrol").chmod(0o755)
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "resume=true", "data.batch_size=1"]
     slow = [*words, "bottleneck.max_rows=1"]

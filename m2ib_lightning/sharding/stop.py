@@ -1,4 +1,4 @@
-"""SIGTERM and Slurm's signal: finish the batch in hand, write, and leave."""
+"""SIGTERM and Slurm's signal: finish the batch in hand, or wait no longer for the next one, write, and leave."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
+
+from m2ib_lightning.sharding.waiting import WAITING
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 
@@ -56,6 +58,7 @@ class StopSignals(Callback):
             self._asked = self._asked or number == getattr(signal, "SIGUSR1", None)
             if isinstance(self.launcher, _SubprocessScriptLauncher):
                 self.launcher.kill(number)
+            WAITING.ask(128 + self.received)
 
         if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
             yield
@@ -66,6 +69,7 @@ class StopSignals(Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            WAITING.status = None
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> Any:

@@ -86,9 +86,7 @@ def _attribute(config: Config, stop: StopSignals) -> int:
             if world.rank == 0 and not signum:
                 rendezvous.linger()
             start.launch.finish(world.rank)
-            summary = _merge(start, work, world, stopped=bool(signum))
-            if stop.by_slurm and summary is not None and summary.skipped != 0:
-                requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
+            summary = _merge(start, work, world, stop, stopped=bool(signum))
     if signum and (summary is None or summary.skipped != 0):
         return 128 + signum
     if summary is None:
@@ -131,13 +129,18 @@ def _wait(trainer: Trainer) -> int:
     return 0
 
 
-def _merge(start: Start, work: Work, world: World, stopped: bool) -> Summary | None:
+def _merge(start: Start, work: Work, world: World, stop: StopSignals, stopped: bool) -> Summary | None:
     """The last rank at work writes what is about all of them, and says how it went."""
     if start.launch.at_work(world.rank):
         if not world.is_child:
             print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
         return None
-    summary = merge(start.run, start.launch, world.rank, work.datamodule)
+
+    def requeue_unless_done(counted: Summary) -> None:
+        if stop.by_slurm and counted.skipped != 0:
+            requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
+
+    summary = merge(start.run, start.launch, world.rank, work.datamodule, requeue_unless_done)
     closing_words(start.run, summary, stopped)
     return summary
 
