@@ -312,5 +312,6 @@ def test_a_launch_beside_one_that_is_at_work_is_refused(keys: list[str], tmp_pat
     os.killpg(process.pid, signal.SIGSTOP)  # it lives, and holds what it holds, for as long as we like
     _, errors = finish(start([*words, "resume=true"]), 2)
     assert "an earlier start of this run is still at work (process " in errors
+    assert ", remove launches/0001/rank-00000.lock" in errors
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -142,10 +142,10 @@ def open_launch(folder: Path) -> Launch:
     return Launch(folder, facts["world_size"], facts["total"])
 
 
-def ranks_at_work(launches: Path, but: Launch | None = None) -> list[str]:
-    """The processes that live and work on a run, without those of one launch."""
+def ranks_at_work(launches: Path, but: Launch | None = None) -> list[Path]:
+    """The locks of processes that live and work on a run, without those of one launch; each says who holds it."""
     locks = [lock for lock in sorted(launches.glob("*/rank-*.lock")) if but is None or lock.parent != but.folder]
-    return [lock.read_text(encoding="utf-8") for lock in locks if _is_locked(lock)]
+    return [lock for lock in locks if _is_locked(lock)]
 
 
 def _is_locked(lock: Path) -> bool | None:

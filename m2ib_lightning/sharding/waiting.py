@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 class Stopped(SystemExit):
-    """The signal came while the main thread waited for data; no ``Exception``, which a reader might take for a row's."""
+    """The signal came while the main thread waited for data; not an ``Exception``, which readers make a row of."""
 
 
 class _Waiting:

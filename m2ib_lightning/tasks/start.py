@@ -145,7 +145,12 @@ def _refuse_company(run: RunDirectory, launch: Launch | None = None) -> None:
     while (busy := ranks_at_work(run.launches, launch)) and time.monotonic() < end:
         time.sleep(0.1)
     if busy:
-        raise M2IBError(f"{str(run.path)!r}: an earlier start of this run is still at work ({'; '.join(busy)})")
+        who = "; ".join(lock.read_text(encoding="utf-8") for lock in busy)
+        locks = ", ".join(str(lock.relative_to(run.path)) for lock in busy)
+        raise M2IBError(
+            f"{str(run.path)!r}: an earlier start of this run is still at work ({who}). Where you are sure that no such "
+            f"process lives (a network file system may keep the lock of a node that is lost), remove {locks} there"
+        )
 
 
 def join(work: Work, world: World, message: dict[str, str]) -> Start:
