@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.loading import PairLoader
-from m2ib_lightning.datamodules.stream_loading import DoneRows, StreamDataset, StreamLoader, shares
+from m2ib_lightning.datamodules.stream_loading import DoneRows, StreamDataset, StreamLoader, in_source_order, shares
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs import PairBatch, PairSource, PairStream
 from m2ib_lightning.prepare import PairDataset, Preparer
@@ -114,6 +115,13 @@ class PairDataModule(LightningDataModule):
         if self.total is None:
             raise TypeError("a stream has no length")
         return self.total
+
+    def keys(self) -> Iterator[str]:
+        """Of the pairs that there are to explain, in source order; a stream is read for them, without decoding."""
+        source = self.source
+        if isinstance(source, PairStream):
+            return (raw.key for _, _, raw in islice(in_source_order(source), self.limit))
+        return (source.key(index) for index in range(len(self)))
 
     @override
     def setup(self, stage: str) -> None:

@@ -118,13 +118,15 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
                     yield from ((shard, _position(shard, row), raw) for raw in pairs)
 
     def _counted(self, reader: int, readers: int, limit: int) -> Iterator[tuple[int, int, RawPair]]:
-        pairs = (
-            (shard, _position(shard, row), raw)
-            for shard in range(len(self.stream.names))
-            for row, raws in enumerate(self.stream.rows(shard))
-            for raw in raws
-        )
-        yield from (pair for number, pair in enumerate(islice(pairs, limit)) if number % readers == reader)
+        pairs = islice(in_source_order(self.stream), limit)
+        yield from (pair for number, pair in enumerate(pairs) if number % readers == reader)
+
+
+def in_source_order(stream: PairStream) -> Iterator[tuple[int, int, RawPair]]:
+    """Shard, position and pair of all there are."""
+    for shard in range(len(stream.names)):
+        for row, pairs in enumerate(stream.rows(shard)):
+            yield from ((shard, _position(shard, row), raw) for raw in pairs)
 
 
 def _position(shard: int, row: int) -> int:

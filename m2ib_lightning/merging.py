@@ -34,7 +34,7 @@ def merge(
         counted: called when it is known how many are done: what comes after takes longer, and time may be short.
     """
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
-    summary = summarise(run, launch.total, lost=lost)
+    summary = summarise(run, launch, lost=lost)
     counted(summary)
     if summary.skipped:
         summary = replace(summary, missing=_missing(run, datamodule))

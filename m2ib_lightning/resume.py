@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
@@ -17,6 +18,7 @@ from m2ib_lightning.journal import journals, recover
 from m2ib_lightning.pairs import PairSource
 from m2ib_lightning.rows import read_counts, write_part
 from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.sharding import WAITING
 from m2ib_lightning.table import parts, tables
 
 _CHANGES_NO_RESULT = (
@@ -70,25 +72,36 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def put_in_order(run: RunDirectory, retry_failed: bool) -> None:
-    """Before a launch: make parts of what killed processes left, and drop failed rows that are to be tried again."""
+def put_in_order(run: RunDirectory, retry_failed: bool, within: Callable[[], Iterable[str]] | None = None) -> None:
+    """Before a launch: make parts of what killed processes left, and drop failed rows that are to be tried again.
+
+    Args:
+        run: where.
+        retry_failed: whether any are.
+        within: the keys of the pairs that the launch is going to reach, if not all: other rows stay.
+    """
     for journal in journals(run.attributions):
         recover(journal)
     for folder in (run.path, run.attributions, run.heatmaps):
         for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # half files, and journals whose part is there
             stale.unlink(missing_ok=True)  # one may be in both lists
-    if retry_failed:
-        for part in parts(run.attributions):
-            _drop_failed(part)
+    failed = [part for part in parts(run.attributions) if retry_failed and read_counts(part).failed]
+    if failed and within is not None:
+        with WAITING:  # a stream is read for them
+            reached = pa.array(within(), pa.string())
+    for part in failed:
+        _drop_failed(part, None if within is None else reached)
 
 
-def _drop_failed(part: Path) -> None:
-    counts = read_counts(part)
-    if counts.done == 0:
+def _drop_failed(part: Path, reached: pa.Array | None) -> None:
+    table, counts = pq.read_table(part), read_counts(part)
+    failed = pc.is_valid(table["error"])
+    again = failed if reached is None else pc.and_(failed, pc.is_in(table["key"], value_set=reached))
+    dropped = pc.sum(again).as_py()
+    if dropped == table.num_rows:
         part.unlink()
-    elif counts.failed:
-        table = pq.read_table(part)
-        write_part(table.filter(pc.is_null(table["error"])), replace(counts, failed=0), part)
+    elif dropped:
+        write_part(table.filter(pc.invert(again)), replace(counts, failed=counts.failed - dropped), part)
 
 
 def done_keys(folder: Path) -> set[str]:

@@ -18,6 +18,7 @@ from m2ib_lightning.files import write_whole
 from m2ib_lightning.journal import journals, part_of, read_journal
 from m2ib_lightning.rows import read_counts
 from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.sharding import Launch
 from m2ib_lightning.table import parts, source_order
 
 
@@ -29,6 +30,7 @@ class Summary:
         counts: over all rows of the table.
         seconds: of work, over all launches: of each launch its slowest rank's.
         total: pairs that the run is to explain; None if that is not known.
+        skipped: those of them without a row.
         missing: keys of the first pairs without a row.
         lost: ranks of the last launch that died.
         failures: the first failed rows (``key`` and ``error``).
@@ -37,14 +39,10 @@ class Summary:
     counts: Counts
     seconds: float
     total: int | None
+    skipped: int | None
     missing: Sequence[str] = ()
     lost: Sequence[int] = ()
     failures: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def skipped(self) -> int | None:
-        """Pairs without a row."""
-        return None if self.total is None else max(0, self.total - self.counts.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``summary.json`` holds; means are null where there is nothing to average."""
@@ -70,17 +68,22 @@ class Summary:
         write_whole(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
-def summarise(run: RunDirectory, total: int | None, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
-    """Read the parts' footers, what ranks that died left in their journals, and a few rows that failed."""
-    counts, times = Counts(), dict[tuple[int, int], float]()
+def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
+    """Read the parts' footers, what ranks that died left in their journals, and a few rows that failed.
+
+    What is skipped is what the launch had to do and did not: the table may have rows beyond its ``data.limit``, too.
+    """
+    counts, times, written = Counts(), dict[tuple[int, int], float](), 0
     left = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.attributions)]
     for part, found in [*((part, read_counts(part)) for part in parts(run.attributions)), *left]:
         counts += found
+        written += found.rows if writer_of(part)[0] == launch.number else 0
         times[writer_of(part)] = times.get(writer_of(part), 0.0) + found.seconds
     launches = {launch for launch, _ in times}
     seconds = sum(max(time for (number, _), time in times.items() if number == launch) for launch in launches)
     failed = list(first_rows(run, "error", failures, ["error"])) if counts.failed else []
-    return Summary(counts, float(seconds), total, lost=lost, failures=failed)
+    skipped = None if launch.to_do is None else launch.to_do - written
+    return Summary(counts, float(seconds), launch.total, skipped, lost=lost, failures=failed)
 
 
 def rows_of(run: RunDirectory) -> int:

@@ -23,6 +23,7 @@ from m2ib_lightning.datamodules.stream_loading import DoneRows
 from m2ib_lightning.resume import done_keys, remaining_positions
 from m2ib_lightning.rows import SCHEMA, write_part
 from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.sharding import Launch
 from m2ib_lightning.summary import summarise
 
 ROWS = 2048
@@ -68,7 +69,7 @@ def main() -> None:
         keys = timed("a table: reading the keys", lambda: done_keys(run.attributions))
         source: Any = Table()
         timed("a table: finding what is left", lambda: list(remaining_positions(source, given.rows + 1, keys)))
-        timed("the summary", lambda: summarise(run, given.rows))
+        timed("the summary", lambda: summarise(run, Launch(run.launches / "0001", given.ranks, given.rows)))
 
 
 if __name__ == "__main__":

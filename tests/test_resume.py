@@ -257,6 +257,27 @@ def test_failed_pairs_are_tried_again_when_asked(folder: Path, tmp_path: Path) -
     assert (summary["pairs_done"], summary["pairs_failed"]) == (3, 0)
 
 
+def test_failed_pairs_beyond_the_limit_stay(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.csv").write_text("image,caption\n" + "".join(f"{k}.png,a star\n" for k in range(5)))
+    save_photograph(tmp_path / "0.png", 40, 40)
+    save_photograph(tmp_path / "3.png", 40, 40)
+    words = ["data.name=captions", f"data.path={tmp_path / 'pairs.csv'}", "data.num_workers=0", "data.batch_size=2"]
+    path = tmp_path / "run"
+    assert run(folder, path, *words) == 0
+    save_photograph(tmp_path / "1.png", 40, 40)
+    save_photograph(tmp_path / "4.png", 40, 40)
+    capsys.readouterr()
+    assert run(folder, path, *words, "resume=true", "retry_failed=true", "data.limit=2") == 0
+    assert "2 pairs, 1 of them done before" in capsys.readouterr().out
+    table = load_attributions(path)
+    assert table["key"] == [f"pairs.csv:{k}" for k in range(5)]
+    assert [error is None for error in table["error"]] == [True, True, False, True, False]
+    summary = json.loads((path / "summary.json").read_text())
+    assert (summary["pairs_done"], summary["pairs_failed"], summary["pairs_skipped"]) == (3, 2, 0)
+    assert run(folder, path, *words, "resume=true", "retry_failed=true") == 0
+    assert [error is None for error in load_attributions(path)["error"]] == [True, True, False, True, True]
+
+
 def test_a_prior_from_the_data_is_kept_when_a_run_is_resumed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,21 @@ def test_a_stream_is_resumed(folder: Path, tmp_path: Path) -> None:
     assert json.loads((broken / "summary.json").read_text())["pairs_skipped"] is None
 
 
+def test_failed_rows_of_a_stream_beyond_the_limit_stay(folder: Path, tmp_path: Path) -> None:
+    pictures = [b"no picture" if row in (1, 5) else png(row) for row in range(7)]
+    cells = {"image": [{"bytes": picture, "path": None} for picture in pictures], "caption": ["a star"] * 7}
+    pq.write_table(pa.table(cells), tmp_path / "a.parquet")
+    run = tmp_path / "run"
+    again = words(folder, tmp_path / "a.parquet", run, "data.streaming=true", "data.num_workers=0")
+    assert main(again) == 0
+    assert main([*again, "resume=true", "retry_failed=true", "data.limit=3"]) == 0
+    table = load_attributions(run)
+    assert table["key"] == [f"a.parquet:{row}" for row in range(7)]
+    assert [row for row, error in enumerate(table["error"]) if error is not None] == [1, 5]
+    tried = pq.read_table(run / "attributions" / "part-0002-00000-000000.parquet")
+    assert tried["key"].to_pylist() == ["a.parquet:1"]
+
+
 def test_a_shard_that_ends_early_is_a_row_and_the_others_are_read(folder: Path, tmp_path: Path) -> None:
     path = write_tars(tmp_path, 2, 4)
     first = tmp_path / "00000.tar"

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
 
@@ -56,6 +58,11 @@ class Launch:
     def remaining(self) -> Path:
         """The positions that this launch is to do, where they are not all."""
         return self.folder / "remaining.npy"
+
+    @property
+    def to_do(self) -> int | None:
+        """How many pairs had no row when it began; None if that is not known."""
+        return len(np.load(self.remaining, mmap_mode="r")) if self.remaining.exists() else self.total
 
     @contextmanager
     def lock(self, rank: int) -> Iterator[None]:

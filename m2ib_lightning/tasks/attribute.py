@@ -148,7 +148,9 @@ def _merge(start: Start, work: Work, world: World, stop: StopSignals, stopped: b
 def _opening_words(trainer: Trainer, work: Work, start: Start) -> None:
     _mention_slow_precision(trainer)
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
-    done = f", {start.done} of them done before" if start.done else ""
+    total, to_do = start.launch.total, start.launch.to_do
+    before = start.done if total is None or to_do is None else total - to_do  # rows may be there beyond data.limit
+    done = f", {before} of them done before" if before else ""
     print(
         f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
         flush=True,

@@ -129,7 +129,7 @@ def begin(work: Work, world: World) -> Start:
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
     write_whole(run.config, resolved)
     run.summary.unlink(missing_ok=True)  # of an earlier launch: it will be wrong, and right again at the end
-    put_in_order(run, config.retry_failed)
+    put_in_order(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
     done = rows_of(run)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
@@ -148,7 +148,7 @@ def _refuse_company(run: RunDirectory, launch: Launch | None = None) -> None:
         who = "; ".join(lock.read_text(encoding="utf-8") for lock in busy)
         locks = ", ".join(str(lock.relative_to(run.path)) for lock in busy)
         raise M2IBError(
-            f"{str(run.path)!r}: an earlier start of this run is still at work ({who}). Where you are sure that no such "
+            f"{str(run.path)!r}: an earlier start of this run is still at work ({who}). If you are sure that no such "
             f"process lives (a network file system may keep the lock of a node that is lost), remove {locks} there"
         )
 
