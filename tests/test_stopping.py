@@ -48,11 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip_folder(tmp_path_factory.mktemp("clip"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+TABLE, STREAM = (SLOW_TABLE, 6), (SLOW_STREAM, 4)  # of a stream, the next batch is asked for before one is begun
+
+
 @pytest.mark.parametrize(
-    ("script", "rows"),
-    [(SLOW_TABLE, 6), (SLOW_STREAM, 4)],  # of a stream, Lightning asks for the next batch before it begins with one
-    ids=["table", "stream"],
+    ("script", "rows", "workers"),
+    [
+        pytest.param(*TABLE, 0, marks=pytest.mark.slow, id="table"),
+        pytest.param(*TABLE, 1, id="table and a process that decodes"),
+        pytest.param(*STREAM, 0, id="stream"),
+        pytest.param(*STREAM, 1, marks=pytest.mark.slow, id="stream and a process that decodes"),
+    ],
 )
 def test_a_run_that_waits_for_data_is_ended(script: str, rows: int, workers: int, folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
