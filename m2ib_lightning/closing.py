@@ -28,11 +28,11 @@ def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     if counts.failed > len(summary.failures):
         print(f"  ... and {counts.failed - len(summary.failures)} more", file=sys.stderr)
     if counts.failed:
-        print(f"The rows with an error are in {run.attributions}.", file=sys.stderr)
+        print(f"The rows with an error are in {run.table}.", file=sys.stderr)
     print(
         f"pictures     {run.heatmaps}\n"
         f"page         {run.report}\n"
-        f"table        {run.attributions}\n"
+        f"table        {run.table}\n"
         f"curves       tensorboard --logdir {run.path}",
         flush=True,
     )

@@ -90,7 +90,7 @@ def _fitted(size: tuple[int, int]) -> tuple[int, int]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu where the system has it (it knows more scripts), else the one in Pillow."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
@@ -111,16 +111,16 @@ class Word:
 
 def lay_out_words(result: Attribution, width: int, line: int) -> list[Word]:
     """Flow the caption into lines: real widths, a space only where the caption has one, breaks only between words."""
-    font = _font(_FONT)
-    space = font.getlength(" ")
+    face = font(_FONT)
+    space = face.getlength(" ")
     placed: list[Word] = []
     x = y = 0.0
     for word in words(spans(result)):
         x += space if placed else 0.0
-        if placed and x + sum(font.getlength(piece.text) for piece in word) > width:
+        if placed and x + sum(face.getlength(piece.text) for piece in word) > width:
             x, y = 0.0, y + line
         for piece in word:
-            length = font.getlength(piece.text)
+            length = face.getlength(piece.text)
             if x > 0 and x + length > width:  # a word longer than a line
                 x, y = 0.0, y + line
             placed.append(Word(piece.text, piece.value, x, y, x + length))
@@ -139,10 +139,10 @@ def _draw_caption(result: Attribution) -> Image.Image:
     for word in placed:
         box = (word.left, word.top, word.right, word.top + line - 6)
         draw.rectangle(box, fill=word_colour(word.value))
-        draw.text((word.left, word.top + 2), word.text, fill=_INK, font=_font(_FONT))
+        draw.text((word.left, word.top + 2), word.text, fill=_INK, font=font(_FONT))
     y = end
     for fact in facts:
-        draw.text((0, y), fact, fill=_FAINT, font=_font(_SMALL))
+        draw.text((0, y), fact, fill=_FAINT, font=font(_SMALL))
         y += round(_SMALL * 1.5)
     return canvas
 

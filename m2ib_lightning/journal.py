@@ -22,21 +22,23 @@ class Journal:
 
     Args:
         part: the Parquet file to be.
+        schema: of its rows.
     """
 
-    def __init__(self, part: Path) -> None:
+    def __init__(self, part: Path, schema: pa.Schema = SCHEMA) -> None:
         self.part = part
         self.path = journal_of(part)
         if part.exists():
             raise FileExistsError(f"{part} is there already: give each run, and each start of it, names of its own")
         self._file = self.path.open("x+b")
-        self._writer = pa.ipc.new_stream(self._file, SCHEMA)
+        self.schema = schema
+        self._writer = pa.ipc.new_stream(self._file, schema)
         self._synced = time.monotonic()
         self._rows = 0
 
     def append(self, rows: Sequence[dict[str, Any]], counts: Counts) -> None:
         """Add the rows of a batch."""
-        self._writer.write_batch(to_record_batch(rows), custom_metadata={COUNTS: counts.to_json()})
+        self._writer.write_batch(to_record_batch(rows, self.schema), custom_metadata={COUNTS: counts.to_json()})
         self._file.flush()
         self._rows += len(rows)
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
@@ -81,16 +83,17 @@ def read_journal(journal: Path) -> tuple[pa.Table, Counts]:
 
 
 def _read(file: BinaryIO) -> tuple[pa.Table, Counts]:
-    batches, counts = [], Counts()
+    batches, counts, schema = [], Counts(), SCHEMA
     try:
         with pa.ipc.open_stream(pa.PythonFile(file, "r")) as stream:
+            schema = stream.schema
             while True:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 counts += Counts.from_json(metadata[COUNTS])
     except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end, or where the writer was killed
         pass
-    return pa.Table.from_batches(batches, schema=SCHEMA), counts
+    return pa.Table.from_batches(batches, schema=schema), counts
 
 
 def part_of(journal: Path) -> Path:

@@ -22,15 +22,17 @@ def merge(
     launch: Launch,
     rank: int,
     datamodule: PairDataModule,
+    report: Callable[[RunDirectory, Summary], None] = write_report,
     counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Write ``summary.json`` and ``report.html``, when no other rank is at work.
+    """Write ``summary.json`` and the report, when no other rank is at work.
 
     Args:
         run: where.
         launch: the one that ends.
         rank: of this process.
         datamodule: which pairs there were to explain.
+        report: writes it.
         counted: called when it is known how many are done: what comes after takes longer, and time may be short.
     """
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
@@ -39,13 +41,13 @@ def merge(
     if summary.skipped:
         summary = replace(summary, missing=_missing(run, datamodule))
     summary.save(run)
-    write_report(run, summary)
+    report(run, summary)
     return summary
 
 
 def _missing(run: RunDirectory, datamodule: PairDataModule) -> list[str]:
     """The keys of the first pairs that have no row."""
-    source, done = datamodule.source, done_keys(run.attributions)
+    source, done = datamodule.source, done_keys(run.table)
     if isinstance(source, PairStream):
         return []
     return [source.key(index) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]

@@ -16,6 +16,11 @@ _MOST = 200
 
 def write_report(run: RunDirectory, summary: Summary) -> None:
     """Write ``report.html`` from the table; the pictures are the PNG files beside it."""
+    write_whole(run.report, page("M2IB run", f"<h1>M2IB</h1>{body_of(run, summary)}"))
+
+
+def body_of(run: RunDirectory, summary: Summary) -> str:
+    """The counts, the failures and the pictures, as HTML."""
     facts = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
         for name, value in summary.to_dict().items()
@@ -27,8 +32,7 @@ def write_report(run: RunDirectory, summary: Summary) -> None:
     if unlisted:
         failures += f"<li>... and {unlisted} more, in the table</li>"
     drawn = first_rows(run, "heatmap", _MOST, ["id", "caption", "heatmap"])
-    body = f"<h1>M2IB</h1><table>{facts}</table><ul>{failures}</ul>{''.join(map(_picture, drawn))}"
-    write_whole(run.report, page("M2IB run", body))
+    return f"<table>{facts}</table><ul>{failures}</ul>{''.join(map(_picture, drawn))}"
 
 
 def _picture(row: dict[str, Any]) -> str:

@@ -22,9 +22,9 @@ from m2ib_lightning.sharding import WAITING
 from m2ib_lightning.table import parts, tables
 
 _CHANGES_NO_RESULT = (
-    *("task", "output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),
+    *("output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),
     *("data.limit", "data.batch_size", "data.num_workers", "data.image_timeout", "output.", "trainer."),
-    *("data.allow_", "data.url_"),
+    *("data.allow_", "data.url_", "evaluate.pictures", "evaluate.resamples", "evaluate.baseline"),
 )
 """Keys, or beginnings of keys, that may differ from one launch of a run to the next."""
 
@@ -80,12 +80,12 @@ def put_in_order(run: RunDirectory, retry_failed: bool, within: Callable[[], Ite
         retry_failed: whether any are.
         within: the keys of the pairs that the launch is going to reach, if not all: other rows stay.
     """
-    for journal in journals(run.attributions):
+    for journal in journals(run.table):
         recover(journal)
-    for folder in (run.path, run.attributions, run.heatmaps):
+    for folder in (run.path, run.table, run.heatmaps):
         for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # half files, and journals whose part is there
             stale.unlink(missing_ok=True)  # one may be in both lists
-    failed = [part for part in parts(run.attributions) if retry_failed and read_counts(part).failed]
+    failed = [part for part in parts(run.table) if retry_failed and read_counts(part).failed]
     if failed and within is not None:
         with WAITING:  # a stream is read for them
             reached = pa.array(within(), pa.string())

@@ -46,10 +46,10 @@ COUNTS = b"m2ib"
 """Under this name a part's footer holds the counts of its rows."""
 
 
-def to_record_batch(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+def to_record_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     """Rows as Arrow has them."""
-    columns = {name: [_storable(row.get(name)) for row in rows] for name in SCHEMA.names}
-    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+    columns = {name: [_storable(row.get(name)) for row in rows] for name in schema.names}
+    return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
 def write_part(table: pa.Table, counts: Counts, path: Path) -> None:

@@ -15,9 +15,15 @@ from m2ib_lightning.errors import M2IBError
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run, by name."""
+    """The files of one run, by name.
+
+    Args:
+        path: of the directory.
+        rows: the name of the folder that its table is in.
+    """
 
     path: Path
+    rows: str = "attributions"
 
     @property
     def config(self) -> Path:
@@ -25,9 +31,9 @@ class RunDirectory:
         return self.path / "config.yaml"
 
     @property
-    def attributions(self) -> Path:
+    def table(self) -> Path:
         """The folder of Parquet parts."""
-        return self.path / "attributions"
+        return self.path / self.rows
 
     @property
     def launches(self) -> Path:
@@ -56,17 +62,20 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Take the directory away again while there is nothing in it: a run that did not begin burns no name."""
-        for folder in (self.attributions, self.heatmaps, self.launches, self.path):
+        for folder in (self.table, self.heatmaps, self.launches, self.path):
             with suppress(OSError):
                 folder.rmdir()
 
 
-def open_run_directory(output_dir: str | None, resume: bool = False) -> tuple[RunDirectory, bool]:
+def open_run_directory(
+    output_dir: str | None, resume: bool = False, rows: str = "attributions"
+) -> tuple[RunDirectory, bool]:
     """The directory to write to, and whether it holds a run that is to be continued.
 
     Args:
         output_dir: where; None for ``runs/<date>-<time>``, with ``runs/latest`` pointing at it.
         resume: whether to continue the run that is there; where none is, one begins.
+        rows: the name of its table's folder.
 
     Raises:
         M2IBError: if it holds a run and ``resume`` is false, or can't be made.
@@ -74,30 +83,30 @@ def open_run_directory(output_dir: str | None, resume: bool = False) -> tuple[Ru
     if resume and output_dir is None:
         raise M2IBError("resume=true needs output_dir: the run to continue (output_dir=runs/latest is the last one)")
     if resume and output_dir is not None and RunDirectory(Path(output_dir).expanduser()).config.exists():
-        return RunDirectory(Path(output_dir).expanduser().resolve()), True
-    return _create(output_dir, resume), False
+        return RunDirectory(Path(output_dir).expanduser().resolve(), rows), True
+    return _create(output_dir, resume, rows), False
 
 
-def _create(output_dir: str | None, resume: bool) -> RunDirectory:
+def _create(output_dir: str | None, resume: bool, rows: str) -> RunDirectory:
     try:
         path = Path(output_dir).expanduser() if output_dir is not None else _fresh(Path("runs"))
     except OSError as error:
         raise M2IBError(f"could not make a run directory in 'runs': {error}") from None
-    run = RunDirectory(path)
-    if resume and run.attributions.exists() and any(run.attributions.iterdir()):
+    run = RunDirectory(path, rows)
+    if resume and run.table.exists() and any(run.table.iterdir()):
         raise M2IBError(f"output_dir={str(path)!r} holds a table without config.yaml: it can't be resumed")
-    if run.config.exists() or (run.attributions.exists() and not resume):
+    if run.config.exists() or (run.table.exists() and not resume):
         raise M2IBError(
             f"output_dir={str(path)!r} holds a run already: continue it with resume=true, or choose another directory"
         )
     try:
-        for folder in (run.attributions, run.heatmaps):
+        for folder in (run.table, run.heatmaps):
             folder.mkdir(parents=True, exist_ok=resume)  # a start that was killed early may have left them
         if output_dir is None:
             _point_at(path.parent / "latest", path.name)
     except OSError as error:
         raise M2IBError(f"could not make the run directory {str(path)!r}: {error}") from None
-    return RunDirectory(path.resolve())
+    return RunDirectory(path.resolve(), rows)
 
 
 def _fresh(parent: Path) -> Path:

@@ -74,8 +74,8 @@ def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), fa
     What is skipped is what the launch had to do and did not: the table may have rows beyond its ``data.limit``, too.
     """
     counts, times, written = Counts(), dict[tuple[int, int], float](), 0
-    left = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.attributions)]
-    for part, found in [*((part, read_counts(part)) for part in parts(run.attributions)), *left]:
+    left = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.table)]
+    for part, found in [*((part, read_counts(part)) for part in parts(run.table)), *left]:
         counts += found
         written += found.rows if writer_of(part)[0] == launch.number else 0
         times[writer_of(part)] = times.get(writer_of(part), 0.0) + found.seconds
@@ -88,7 +88,7 @@ def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), fa
 
 def rows_of(run: RunDirectory) -> int:
     """How many rows its parts have."""
-    return sum(read_counts(part).rows for part in parts(run.attributions))
+    return sum(read_counts(part).rows for part in parts(run.table))
 
 
 def last_writer(folder: Path) -> int:
@@ -101,7 +101,7 @@ def first_rows(run: RunDirectory, column: str, most: int, columns: list[str]) ->
     """Some of the rows that have a value in that column (``heatmap`` or ``error``), in source order."""
     counted = {"heatmap": "drawn", "error": "failed"}[column]
     rows: list[dict[str, Any]] = []
-    for part in parts(run.attributions):
+    for part in parts(run.table):
         if len(rows) < most and getattr(read_counts(part), counted):
             table = pq.read_table(part, columns=["key", *columns])
             rows += table.filter(pc.is_valid(table[column])).to_pylist()

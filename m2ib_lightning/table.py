@@ -55,9 +55,9 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def tables(folder: Path, columns: list[str]) -> Iterator[pa.Table]:
+def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iterator[pa.Table]:
     """The rows part by part, then those that only a journal has."""
-    yield SCHEMA.empty_table().select(columns)
+    yield schema.empty_table().select(columns)
     waiting = journals(folder)  # first: one that becomes a part meanwhile is met as that
     there = parts(folder)
     for part in there:

@@ -39,11 +39,11 @@ class Table:
 
 def write(run: RunDirectory, rows: int, ranks: int) -> None:
     """The parts."""
-    run.attributions.mkdir()
+    run.table.mkdir()
     for number, first in enumerate(range(0, rows, ROWS)):
         keys = [Table().key(index) for index in range(first, min(first + ROWS, rows))]
         columns = {name: keys if name in ("key", "id") else [None] * len(keys) for name in SCHEMA.names}
-        part = run.attributions / part_name(1, number % ranks, number // ranks)
+        part = run.table / part_name(1, number % ranks, number // ranks)
         write_part(pa.table(columns, schema=SCHEMA), Counts(done=len(keys)), part)
 
 
@@ -65,8 +65,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = RunDirectory(Path(temporary))
         timed("writing the parts", lambda: write(run, given.rows, given.ranks))
-        timed("a stream's rank reads what is done", lambda: DoneRows(run.attributions, ["pairs.csv"]))
-        keys = timed("a table: reading the keys", lambda: done_keys(run.attributions))
+        timed("a stream's rank reads what is done", lambda: DoneRows(run.table, ["pairs.csv"]))
+        keys = timed("a table: reading the keys", lambda: done_keys(run.table))
         source: Any = Table()
         timed("a table: finding what is left", lambda: list(remaining_positions(source, given.rows + 1, keys)))
         timed("the summary", lambda: summarise(run, Launch(run.launches / "0001", given.ranks, given.rows)))

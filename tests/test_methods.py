@@ -135,9 +135,8 @@ def test_rise_keeps_each_pixel_half_of_the_time() -> None:
     assert (masks.mean(0) - 0.5).abs().max() < 0.05  # 6 standard errors of a mask that is 0 or 1
 
 
-def test_rise_of_words_agrees_with_what_removing_them_does() -> None:
-    """E[c M] / p - E[c] is half of the mean fall: for many samples the order of the words is that of their Shapley-like
-    mean effect; here against all 2^n subsets, literally."""
+def test_rise_of_words_tends_to_the_mean_over_all_subsets() -> None:
+    """E[c M] / p, literally, over all 2^n subsets of the words."""
     model = make_model("clip").double()
     (pair,) = make_pairs(model, [4])
     seen = as_oracle_sees(model, pair)

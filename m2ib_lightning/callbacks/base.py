@@ -8,8 +8,6 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from m2ib_lightning.attribution import Attribution
-
 
 class ResultsCallback(Callback):
     """Calls ``on_results`` after each batch and ``finish`` at the end, also when the run was interrupted.
@@ -18,7 +16,7 @@ class ResultsCallback(Callback):
     see the replacements.
     """
 
-    def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         """Write what came of one batch."""
 
     def finish(self, trainer: Trainer) -> None:

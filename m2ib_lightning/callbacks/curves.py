@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from lightning import Trainer
@@ -38,7 +39,7 @@ class CurveLogger(ResultsCallback):
         self._sums: dict[str, NDArray[np.float64]] = {}
 
     @override
-    def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         good = [result for result in results if result.error is None]
         if not good or not trainer.is_global_zero:
             return

@@ -12,10 +12,15 @@ from typing_extensions import override
 
 
 class PairProgressBar(TQDMProgressBar):
-    """Lightning's bar, with the rate in pairs instead of batches."""
+    """Lightning's bar, with the rate in pairs instead of batches.
 
-    def __init__(self) -> None:
+    Args:
+        doing: what it says.
+    """
+
+    def __init__(self, doing: str = "Explaining") -> None:
         super().__init__(refresh_rate=1 if sys.stdout.isatty() else 25)  # a log file needs fewer lines
+        self.doing = doing
         self._pairs = 0
         self._start = 0.0
 
@@ -27,7 +32,7 @@ class PairProgressBar(TQDMProgressBar):
     @override
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description("Explaining")  # not "Epoch 0": there is one
+        self.train_progress_bar.set_description(self.doing)  # not "Epoch 0": there is one
 
     @override
     def on_train_batch_end(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from lightning import LightningModule, Trainer
 from typing_extensions import override
 
-from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.callbacks.base import ResultsCallback
 from m2ib_lightning.counts import Counts
 from m2ib_lightning.journal import Journal
+from m2ib_lightning.rows import SCHEMA
 
 
 class TableWriter(ResultsCallback):
@@ -22,11 +25,24 @@ class TableWriter(ResultsCallback):
         launch: which start of the run this is.
         rows: how many rows make a part.
         seconds: after how long a part is written whatever its size.
+        schema: of the rows.
+        count: what a part's footer says of its results, given the seconds they took.
     """
 
-    def __init__(self, folder: Path, launch: int = 1, rows: int = 2048, seconds: float = 600.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        launch: int = 1,
+        rows: int = 2048,
+        seconds: float = 600.0,
+        *,
+        schema: pa.Schema = SCHEMA,
+        count: Callable[[list[Any], float], Counts] = Counts.of,
+    ) -> None:
         self.folder = folder
         self.launch = launch
+        self.schema = schema
+        self.count = count
         self.rows = rows
         self.seconds = seconds
         self._journal: Journal | None = None
@@ -38,13 +54,14 @@ class TableWriter(ResultsCallback):
         self._last = time.monotonic()
 
     @override
-    def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         if self._journal is None:
-            self._journal = Journal(self.folder / part_name(self.launch, trainer.global_rank, self._parts))
+            part = self.folder / part_name(self.launch, trainer.global_rank, self._parts)
+            self._journal = Journal(part, self.schema)
             self._parts += 1
             self._opened, self._written = time.monotonic(), 0
         now = time.monotonic()
-        self._journal.append([result.to_row() for result in results], Counts.of(results, now - self._last))
+        self._journal.append([result.to_row() for result in results], self.count(results, now - self._last))
         self._last = now
         self._written += len(results)
         if self._written >= self.rows or now - self._opened >= self.seconds:

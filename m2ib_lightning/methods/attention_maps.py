@@ -108,9 +108,9 @@ class GradECLIP(AttentionMap):
 
     :math:`g` is the cosine's gradient at the attention's output (before its projection) for the pooled token,
     :math:`v_t` the values, :math:`w_t` the cosine of the pooled token's query and each key, min-max scaled over the
-    patches, or the words. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The authors run that
-    block with a single head, which changes the score that is explained; here the model keeps its heads. Their captions'
-    maps are divided by their sums, which these are not.
+    patches, or the words. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The
+    authors run that block with a single head, which changes the score that is explained; here the model keeps its
+    heads. Their captions' maps are divided by their sums, which these are not.
     """
 
     @override

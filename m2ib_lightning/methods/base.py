@@ -156,10 +156,17 @@ def make_method(text: str, context: Context) -> Method:
                 raise M2IBError(f"method {name!r} has no option {key!r}: {has}")
             if type(value) is not int:
                 raise M2IBError(f"method {text!r}: {key} must be a whole number, got {value!r}")
-    try:
+    with naming(text):
         return method(context, **options)
+
+
+@contextmanager
+def naming(method: str) -> Iterator[None]:
+    """Errors that are raised inside say which method they are about."""
+    try:
+        yield
     except M2IBError as error:
-        raise M2IBError(f"method {text!r}: {error}") from None
+        raise M2IBError(f"method {method!r}: {error}") from None
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,18 @@ from typing_extensions import override
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.methods.base import (
+    METHODS,
+    Context,
+    Method,
+    make_method,
+    naming,
+    parse_method,
+    register_method,
+)
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean
+from m2ib_lightning.settings import BottleneckSettings
 
 
 class M2IB(Method):
@@ -59,3 +68,20 @@ class M2IB(Method):
 
 
 register_method("m2ib", M2IB)
+
+
+def bottlenecks_of(methods: Sequence[str], context: Context) -> list[BottleneckSettings]:
+    """The settings of those of the methods that are M2IB; the others are checked.
+
+    Raises:
+        M2IBError: on a method that does not exist, or that does not take its options.
+    """
+    found = []
+    for text in methods:
+        name, options = parse_method(text)
+        if METHODS.get(name) is M2IB:
+            with naming(text):
+                found.append(resolve(context.settings.override(options), context.model.encoder))
+        else:
+            make_method(text, context)
+    return found

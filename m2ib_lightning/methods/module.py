@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
@@ -18,7 +17,8 @@ from m2ib_lightning.pairs import PairBatch
 class Worker(Protocol):
     """What is done with a batch: a ``Method``, or the evaluation of several."""
 
-    at_work: Callable[[torch.device, torch.dtype], AbstractContextManager[None]]
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Inside, it may be called."""
 
     def __call__(self, batch: PairBatch, /) -> list[Any]:
         """One result per pair, in source order."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.tasks.attribute import attribute
+from m2ib_lightning.tasks.evaluate import evaluate
 
-TASKS = {"attribute": attribute}
+TASKS = {"attribute": attribute, "evaluate": evaluate}
 
 
 def run(config: Config) -> int:

@@ -2,213 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from lightning import Callback, LightningModule
+from typing_extensions import override
 
-import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
-
-from m2ib_lightning.callbacks import CurveLogger, HeatmapWriter, PairProgressBar, TableWriter
-from m2ib_lightning.closing import closing_words, count_of
+from m2ib_lightning.callbacks import CurveLogger, HeatmapWriter, TableWriter
 from m2ib_lightning.config import Config
-from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.errors import INCOMPLETE, M2IBError
-from m2ib_lightning.merging import merge
+from m2ib_lightning.methods import make_method, parse_method
+from m2ib_lightning.methods.m2ib import bottlenecks_of
+from m2ib_lightning.methods.module import MethodModule
 from m2ib_lightning.module import M2IBModule
-from m2ib_lightning.pairs import PairStream
-from m2ib_lightning.precision import speed_on_cpu
-from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
-from m2ib_lightning.summary import Summary
-from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
-from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
+from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
+from m2ib_lightning.tasks.start import Start, Work
+
+
+class Attribute(PairTask):
+    """Each pair's maps, by one method."""
+
+    @override
+    def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
+        return bottlenecks_of([work.config.method.name], work.context())
+
+    @override
+    def module(self, work: Work, start: Start) -> LightningModule:
+        name = work.config.method.name
+        context = work.context(start.statistics)
+        if parse_method(name)[0] != "m2ib":
+            return MethodModule(make_method(name, context), {"model": work.model.name, "method": name})
+        (settings,) = bottlenecks_of([name], context)
+        return M2IBModule(
+            work.model,
+            settings,
+            seed=work.config.seed,
+            statistics=start.statistics,
+            compile=work.config.model.compile,
+        )
+
+    @override
+    def writers(self, work: Work, start: Start) -> list[Callback]:
+        output = work.config.output
+        return [
+            HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the others read the file's name
+            TableWriter(start.run.table, start.launch.number),
+            CurveLogger(output.tensorboard_images, start.done),
+        ]
 
 
 def attribute(config: Config) -> int:
-    """Explain every pair of the data source, or this rank's share of them.
-
-    Everything that can be wrong before the work starts is checked before the run directory is made.
-
-    Returns:
-        0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 and the number of the signal that
-        ended the run before its time.
-    """
-    try:
-        return _attribute(config, StopSignals())
-    except BrokenPipeError:  # of what is printed
-        raise
-    except OSError as error:
-        raise M2IBError(
-            f"reading or writing failed: {error}. What was written before is there; with resume=true the same command "
-            "does the rest"
-        ) from error
-
-
-def _attribute(config: Config, stop: StopSignals) -> int:
-    with _quiet_lightning(), stop.watching():
-        arguments, world = trainer_arguments(config.trainer)
-        check_world(config, world)
-        with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
-            work = Work.prepare(config)
-            stop.leave()
-            if world.rank == 0:
-                start = begin(work, world)
-                rendezvous.tell(start.message)
-            else:
-                start = join(work, world, rendezvous.listen())
-                rendezvous.confirm()
-        trainer = Trainer(
-            **arguments,
-            logger=TensorBoardLogger(start.run.path, name="tensorboard", version="", default_hp_metric=False),
-            callbacks=[*_callbacks(config, start), stop],
-        )
-        if world.rank == 0:
-            _opening_words(trainer, work, start)
-        stop.launcher = trainer.strategy.launcher
-        with start.held:
-            try:
-                signum = _fit(trainer, work, start, stop)
-            except BaseException as error:
-                start.held.close()  # the last of the others sees that this rank is lost, and merges
-                if world.size > 1:
-                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)  # before it waits for them
-                raise
-            finally:
-                interrupted = _wait(trainer)
-            signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
-            if world.rank == 0 and not signum:
-                rendezvous.linger()
-            start.launch.finish(world.rank)
-            summary = _merge(start, work, world, stop, stopped=bool(signum))
-    if signum and (summary is None or summary.skipped != 0):
-        return 128 + signum
-    if summary is None:
-        return 0
-    missing = summary.skipped or (summary.lost and summary.skipped is None)
-    return INCOMPLETE if missing else 0 if summary.counts.done else 1
-
-
-def _fit(trainer: Trainer, work: Work, start: Start, stop: StopSignals) -> int:
-    """Work; returns the signal that ended it before its time, or 0."""
-    if stop.received is not None:  # before any work: start no other processes either
-        return stop.received
-    module = M2IBModule(
-        work.model,
-        work.settings,
-        seed=work.config.seed,
-        statistics=start.statistics,
-        compile=work.config.model.compile,
-    )
-    launcher = trainer.strategy.launcher
-    if isinstance(launcher, SamplesLauncher):
-        launcher.handed = start.environment
-        launcher.started = stop.pass_on
-    try:
-        trainer.fit(module, datamodule=work.datamodule)
-    except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
-        return stop.received or signal.SIGINT
-    return stop.received or 0
-
-
-def _wait(trainer: Trainer) -> int:
-    """For the processes that this one started: the command is over when they are. Returns Ctrl-C's signal, or 0."""
-    launcher = trainer.strategy.launcher
-    if isinstance(launcher, SamplesLauncher):
-        try:
-            launcher.wait()
-        except KeyboardInterrupt:
-            launcher.kill(signal.SIGKILL)
-            return signal.SIGINT
-    return 0
-
-
-def _merge(start: Start, work: Work, world: World, stop: StopSignals, stopped: bool) -> Summary | None:
-    """The last rank at work writes what is about all of them, and says how it went."""
-    if start.launch.at_work(world.rank):
-        if not world.is_child:
-            print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
-        return None
-
-    def requeue_unless_done(counted: Summary) -> None:
-        if stop.by_slurm and counted.skipped != 0:
-            requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
-
-    summary = merge(start.run, start.launch, world.rank, work.datamodule, requeue_unless_done)
-    closing_words(start.run, summary, stopped)
-    return summary
-
-
-def _opening_words(trainer: Trainer, work: Work, start: Start) -> None:
-    _mention_slow_precision(trainer)
-    ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
-    total, to_do = start.launch.total, start.launch.to_do
-    before = start.done if total is None or to_do is None else total - to_do  # rows may be there beyond data.limit
-    done = f", {before} of them done before" if before else ""
-    print(
-        f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
-        flush=True,
-    )
-
-
-def _described(datamodule: PairDataModule) -> str:
-    if isinstance(datamodule.source, PairStream):
-        return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
-    return f"{len(datamodule)} pairs"
-
-
-def _mention_slow_precision(trainer: Trainer) -> None:
-    """On a CPU, half precision pays only where there are fast instructions for it."""
-    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    if trainer.strategy.root_device.type == "cpu" and trainer.precision in types:
-        speed = speed_on_cpu(types[trainer.precision])
-        if speed < 0.8:  # not for noise
-            print(
-                f"note: on this processor matrix products are {1 / speed:.1f} times slower in {trainer.precision} "
-                "than in float32; trainer.precision=32-true would be faster",
-                file=sys.stderr,
-            )
-
-
-def _callbacks(config: Config, start: Start) -> list[Callback]:
-    bar = [PairProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
-    return [
-        HeatmapWriter(start.run.heatmaps, config.output.heatmaps),  # first: the others read the file's name
-        TableWriter(start.run.attributions, start.launch.number),
-        CurveLogger(config.output.tensorboard_images, start.done),
-        *bar,
-    ]
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images.
-
-    A thread that can't write (TensorBoard's, when the disk is full) says so in a line, not in a traceback.
-    """
-    hook = threading.excepthook
-
-    def in_a_line(failure: threading.ExceptHookArgs) -> None:
-        if isinstance(failure.exc_value, OSError):
-            print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
-        else:
-            hook(failure)
-
-    threading.excepthook = in_a_line
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # what is too large is an error row
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            threading.excepthook = hook
+    """Explain every pair of the data source, or this rank's share of them; returns the exit status."""
+    return run_over_pairs(config, Attribute())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.files import whole_file, write_whole
 from m2ib_lightning.frozen import frozen
+from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs import PairStream
 from m2ib_lightning.resume import check_same_run, done_keys, put_in_order, remaining_positions
@@ -75,6 +77,11 @@ class Work:
         known = model.statistics if given is None else model.statistics.updated(Statistics.load(given))
         return Work(config, model, settings, datamodule, known)
 
+    def context(self, statistics: Statistics | None = None) -> Context:
+        """What attribution methods work with; without the priors that are still to be measured, unless given."""
+        known = self.known if statistics is None else statistics
+        return Context(self.model, self.settings, known, seed=self.config.seed, compile=self.config.model.compile)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -106,24 +113,30 @@ class Start:
         return {HANDED: json.dumps(self.message)}
 
 
-def begin(work: Work, world: World) -> Start:
+def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettings]) -> Start:
     """Rank 0: make the run directory, or open that of a run to continue.
+
+    Args:
+        work: what is to be done.
+        world: on how many ranks.
+        rows: the name of the table's folder.
+        priors: the bottlenecks whose priors are to be there.
 
     Raises:
         M2IBError: if it holds a run and is not to be continued, or can't be.
     """
     config = work.config
-    run, resumed = open_run_directory(config.output_dir, config.resume)
+    run, resumed = open_run_directory(config.output_dir, config.resume, rows)
     _refuse_company(run)
     try:
-        statistics = _statistics(work, run, world.device)
+        statistics = _statistics(work, run, world.device, priors)
     except BaseException:
         run.discard()  # a run that did not begin burns no name
         raise
-    resolved = _resolved(config, work.settings, statistics)
+    resolved = _resolved(config, work.settings, statistics, priors)
     if resumed:
         check_same_run(run, resolved)
-    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.attributions))
+    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
     held = ExitStack()
     held.enter_context(launch.lock(world.rank))
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
@@ -133,7 +146,7 @@ def begin(work: Work, world: World) -> Start:
     done = rows_of(run)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
-        positions = remaining_positions(source, len(work.datamodule), done_keys(run.attributions))
+        positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
         with whole_file(launch.remaining) as file:
             np.save(file, np.fromiter(positions, np.int64))
     _share(work.datamodule, run, launch)
@@ -153,13 +166,13 @@ def _refuse_company(run: RunDirectory, launch: Launch | None = None) -> None:
         )
 
 
-def join(work: Work, world: World, message: dict[str, str]) -> Start:
-    """The other ranks: open what rank 0 made.
+def join(work: Work, world: World, message: dict[str, str], rows: str) -> Start:
+    """The other ranks: open what rank 0 made; ``rows`` is the name of the table's folder.
 
     Raises:
         M2IBError: if it can't be seen from here.
     """
-    run = RunDirectory(Path(message["run"]))
+    run = RunDirectory(Path(message["run"]), rows)
     folder = run.launches / message["launch"]
     end = time.monotonic() + _PATIENCE
     while not (folder / message["last"]).exists():  # network file systems may be late
@@ -198,7 +211,7 @@ def _share(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> Non
     """Tell the datamodule what is left to do."""
     if launch.remaining.exists():
         datamodule.positions = np.load(launch.remaining, mmap_mode="r")
-    datamodule.finished = run.attributions
+    datamodule.finished = run.table
 
 
 def check_world(config: Config, world: World) -> None:
@@ -243,22 +256,28 @@ def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
     return base.override(values)
 
 
-def _statistics(work: Work, run: RunDirectory, device: torch.device) -> Statistics:
+def _statistics(
+    work: Work, run: RunDirectory, device: torch.device, priors: Sequence[BottleneckSettings]
+) -> Statistics:
     """The priors that are known, and those still needed: measured on the first pairs, kept in the run directory."""
     known, model = work.known, work.model
     if run.statistics.exists():
         known = known.updated(Statistics.load(run.statistics))
-    missing = needed(work.settings, known)
-    if missing:
+    measured = False
+    while missing := next(filter(None, (needed(settings, known) for settings in priors)), None):
+        measured = True
         pairs = work.settings.calibration_pairs
         print(f"measuring {', '.join(f'{m} layer {k}' for m, k in missing.items())} on up to {pairs} pairs", flush=True)
         with frozen(model.encoder.model, device, torch.promote_types(model.dtype, torch.float32)):
             known = calibrate(model.encoder, work.datamodule.calibration_batches(pairs), missing, known, pairs)
+    if measured:
         known.save(run.statistics)
     return known
 
 
-def _resolved(config: Config, settings: BottleneckSettings, statistics: Statistics) -> str:
+def _resolved(
+    config: Config, settings: BottleneckSettings, statistics: Statistics, priors: Sequence[BottleneckSettings]
+) -> str:
     """The configuration with every null of the bottleneck resolved, and the statistics' hash where they are used."""
     values = settings.to_dict()
     bottleneck = BottleneckConfig(
@@ -268,6 +287,6 @@ def _resolved(config: Config, settings: BottleneckSettings, statistics: Statisti
         statistics=config.bottleneck.statistics,
         **values,
     )
-    measured = any(settings.tower(modality).prior == "data" for modality in MODALITIES)
+    measured = any(each.tower(modality).prior == "data" for each in priors for modality in MODALITIES)
     used = f"# sha256 of the layer statistics: {statistics.sha256}\n" if measured else ""
     return used + to_yaml(replace(config, bottleneck=bottleneck, resume=False, retry_failed=False))

@@ -1,0 +1,85 @@
+"""What is measured: the name of each number of a pair, which group it belongs to, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from m2ib_lightning.errors import M2IBError, nearest
+
+Better = Literal["higher", "lower"]
+
+GROUPS = ("localisation", "confidence", "curves", "structure", "probes", "reference")
+DEFAULT_GROUPS = GROUPS[:-1]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table.
+
+    Attributes:
+        group: what ``evaluate.metrics`` chooses by.
+        better: which way; None where neither is better in itself.
+        meaning: a line for the report.
+    """
+
+    group: str
+    better: Better | None
+    meaning: str
+
+
+MEASURES: dict[str, Measure] = {
+    "image_pointing": Measure("localisation", "higher", "the highest pixel is on what the caption names"),
+    "image_mass": Measure("localisation", "higher", "share of the positive saliency that lies on it"),
+    "image_rank": Measure("localisation", "higher", "share of the |mask| highest pixels that lie on it"),
+    "image_iou": Measure("localisation", "higher", "IoU of the heatmap above 0.5 with it"),
+    "image_best_iou": Measure("localisation", "higher", "IoU at the best threshold"),
+    "image_auroc": Measure("localisation", "higher", "area under the ROC curve of its pixels"),
+    "image_ap": Measure("localisation", "higher", "average precision of its pixels"),
+    "text_auroc": Measure("localisation", "higher", "area under the ROC curve, content words against filler"),
+    "image_drop": Measure("confidence", "lower", "fall of the cosine when the picture is multiplied by its heatmap"),
+    "image_increase": Measure("confidence", "higher", "whether the cosine rises instead"),
+    "image_map_mass": Measure("confidence", None, "mean of the heatmap: a map of ones has no drop"),
+    "text_drop": Measure("confidence", "lower", "fall of the cosine when words fade to the mean embedding"),
+    "text_increase": Measure("confidence", "higher", "whether the cosine rises instead"),
+    "text_map_mass": Measure("confidence", None, "mean of the words' heatmap"),
+    "image_insertion": Measure("curves", "higher", "normalised area, as the highest patches appear on a blur"),
+    "image_deletion": Measure("curves", "lower", "normalised area, as the highest patches are blanked"),
+    "image_insertion_raw": Measure("curves", "higher", "mean cosine as the highest patches appear on a blur"),
+    "image_deletion_raw": Measure("curves", "lower", "mean cosine as the highest patches are blanked"),
+    "text_insertion": Measure("curves", "higher", "normalised area, as the highest words are said"),
+    "text_deletion": Measure("curves", "lower", "normalised area, as the highest words are removed"),
+    "text_insertion_raw": Measure("curves", "higher", "mean cosine as the highest words are said"),
+    "text_deletion_raw": Measure("curves", "lower", "mean cosine as the highest words are removed"),
+    "image_sparseness": Measure("structure", None, "Gini index"),
+    "image_complexity": Measure("structure", None, "entropy, in nats"),
+    "text_sparseness": Measure("structure", None, "Gini index"),
+    "text_complexity": Measure("structure", None, "entropy, in nats"),
+    "image_seeds": Measure("probes", "higher", "Spearman correlation with the map of another seed"),
+    "text_seeds": Measure("probes", "higher", "likewise, of words"),
+    "image_sensitivity": Measure("probes", "lower", "largest relative change of the map under small noise"),
+    "image_randomised": Measure("probes", "lower", "Spearman correlation with the map of random weights"),
+    "text_randomised": Measure("probes", "lower", "likewise, of words"),
+    "prompt_present": Measure("probes", "lower", "Spearman correlation with the map of another object's name"),
+    "prompt_absent": Measure("probes", "lower", "likewise, of an object that is not there"),
+    "prompt_gibberish": Measure("probes", "lower", "likewise, of gibberish"),
+    "prompt_pointing": Measure("probes", "higher", "the highest pixel is on the other object, once that is named"),
+    "matched_auc": Measure("probes", "higher", "how well the final loss tells pairs from shuffled captions"),
+    "reference_image_drop": Measure("reference", "lower", "as published: x 100, one row of the map"),
+    "reference_image_increase": Measure("reference", "higher", "as published: x 100, one row of the map"),
+    "reference_text_drop": Measure("reference", "lower", "as published: x 100, ids set to 0, no special tokens"),
+    "reference_text_increase": Measure("reference", "higher", "as published: x 100, ids set to 0, no special tokens"),
+    "seconds": Measure("time", "lower", "a pair, both maps"),
+}
+
+
+def check_groups(given: list[str] | None) -> tuple[str, ...]:
+    """The groups that ``evaluate.metrics`` asks for.
+
+    Raises:
+        M2IBError: on one that does not exist; lists those that do.
+    """
+    for name in given or ():
+        if name not in GROUPS:
+            raise M2IBError(f"evaluate.metrics: there is {', '.join(GROUPS)}, got {name!r}.{nearest(name, GROUPS)}")
+    return DEFAULT_GROUPS if given is None else tuple(given)

@@ -1,0 +1,44 @@
+"""A pair with the maps of all methods, side by side."""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image, ImageDraw
+
+from m2ib_lightning.drawing import font as font_of
+from m2ib_lightning.drawing import overlay
+from m2ib_lightning.evaluation.evaluator import PairScores
+
+_PANEL = 150  # pixels: the longer side of a picture
+_MARGIN = 8
+_LABEL = 16
+_COLUMNS = 5
+_INK = (32, 32, 36)
+
+
+def draw_comparison(result: PairScores) -> Image.Image:
+    """The picture, then each method's overlay on it; the caption above."""
+    picture = result.pair.picture
+    assert picture is not None, "the picture was not kept"
+    scale = _PANEL / max(picture.size)
+    shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    panels = [("", shown), *((name, overlay(found, shown)) for name, found in result.maps.items())]
+    columns = min(_COLUMNS, len(panels))
+    width, height = shown.width + _MARGIN, shown.height + _LABEL + _MARGIN
+    size = (columns * width + _MARGIN, math.ceil(len(panels) / columns) * height + _LABEL + 2 * _MARGIN)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, _MARGIN // 2), _cut(result.pair.caption or "", size[0]), fill=_INK, font=font_of(13))
+    for place, (name, panel) in enumerate(panels):
+        left = _MARGIN + place % columns * width
+        top = _LABEL + 2 * _MARGIN + place // columns * height
+        draw.text((left, top - 2), _cut(name, shown.width), fill=_INK, font=font_of(11))
+        canvas.paste(panel, (left, top + _LABEL - 2))
+    return canvas
+
+
+def _cut(text: str, pixels: int) -> str:
+    """So much of a text as fits, roughly."""
+    most = max(4, pixels // 7)
+    return text if len(text) <= most else text[: most - 1] + "…"

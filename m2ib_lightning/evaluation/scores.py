@@ -1,0 +1,67 @@
+"""The table of ``task=evaluate``: a row for each pair, with all its scores; and the scores as one long table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from m2ib_lightning.counts import Counts
+from m2ib_lightning.evaluation.evaluator import PairScores
+from m2ib_lightning.table import source_order, tables
+
+SCORES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field(
+            "scores",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("method", pa.string()),
+                        pa.field("seed", pa.int64()),
+                        pa.field("measure", pa.string()),
+                        pa.field("value", pa.float64()),  # NaN where it is not defined
+                    ]
+                )
+            ),
+        ),
+        pa.field("failures", pa.list_(pa.string())),  # "<method>: why it failed on this pair"
+        pa.field("mask_resized", pa.bool_()),  # null where the source knows no truth
+        pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
+        pa.field("error", pa.string()),  # null when it worked
+    ]
+)
+
+
+def count(results: list[PairScores], seconds: float) -> Counts:
+    """What a part's footer says."""
+    total = Counts(seconds=seconds)
+    for result in results:
+        done = result.error is None
+        total += Counts(done=int(done), failed=int(not done), drawn=int(result.heatmap is not None))
+    return total
+
+
+def load_scores(run: str | Path) -> Any:
+    """The scores of a run as a ``pandas.DataFrame``: key, method, seed, measure, value; pairs in source order."""
+    import pandas as pd
+
+    parts = list(tables(Path(run).expanduser() / "scores", ["key", "scores"], SCORES_SCHEMA))
+    frames = []
+    for part in parts:
+        for chunk in part.combine_chunks().to_batches():
+            parents = pc.list_parent_indices(chunk["scores"])
+            flat = pc.list_flatten(chunk["scores"])
+            columns = {name: pc.struct_field(flat, name) for name in ("method", "seed", "measure", "value")}
+            frames.append(pa.table({"key": chunk["key"].take(parents), **columns}).to_pandas())
+    names = ["key", "method", "seed", "measure", "value"]
+    scores = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+    order = {key: place for place, key in enumerate(sorted(scores["key"].unique(), key=source_order))}
+    return scores.iloc[np.argsort(scores["key"].map(order).to_numpy(), kind="stable")].reset_index(drop=True)

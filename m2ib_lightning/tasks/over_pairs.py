@@ -1,0 +1,238 @@
+"""What the tasks that do something with every pair have in common: ranks, the run directory, signals, the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from m2ib_lightning.callbacks import PairProgressBar
+from m2ib_lightning.closing import closing_words, count_of
+from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.base import PairDataModule
+from m2ib_lightning.errors import INCOMPLETE, M2IBError
+from m2ib_lightning.merging import merge
+from m2ib_lightning.pairs import PairStream
+from m2ib_lightning.precision import speed_on_cpu
+from m2ib_lightning.report import write_report
+from m2ib_lightning.run_directory import RunDirectory
+from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
+from m2ib_lightning.summary import Summary
+from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
+from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
+
+
+class PairTask(ABC):
+    """A task whose results are a row for each pair."""
+
+    rows: ClassVar[str] = "attributions"
+    """The name of the table's folder."""
+
+    doing: ClassVar[str] = "Explaining"
+    """What the progress bar says."""
+
+    @abstractmethod
+    def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
+        """Those that are going to be optimised, whose priors are to be there. Also the place for what can be wrong.
+
+        Raises:
+            M2IBError: for that.
+        """
+
+    @abstractmethod
+    def module(self, work: Work, start: Start) -> LightningModule:
+        """Its ``training_step`` returns ``{"results": [...]}``, one for each pair of the batch."""
+
+    @abstractmethod
+    def writers(self, work: Work, start: Start) -> list[Callback]:
+        """What writes the results, the table among them."""
+
+    def report(self, config: Config, run: RunDirectory, summary: Summary) -> None:
+        """Write what is about the whole table, once it is complete."""
+        write_report(run, summary)
+
+
+def run_over_pairs(config: Config, task: PairTask) -> int:
+    """Do it with every pair of the data source, or this rank's share of them.
+
+    Everything that can be wrong before the work starts is checked before the run directory is made.
+
+    Returns:
+        0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 and the number of the signal that
+        ended the run before its time.
+    """
+    try:
+        return _run(config, task, StopSignals())
+    except BrokenPipeError:  # of what is printed
+        raise
+    except OSError as error:
+        raise M2IBError(
+            f"reading or writing failed: {error}. What was written before is there; with resume=true the same command "
+            "does the rest"
+        ) from error
+
+
+def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
+    with _quiet_lightning(), stop.watching():
+        arguments, world = trainer_arguments(config.trainer)
+        check_world(config, world)
+        with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
+            work = Work.prepare(config)
+            priors = task.bottlenecks(work)
+            stop.leave()
+            if world.rank == 0:
+                start = begin(work, world, task.rows, priors)
+                rendezvous.tell(start.message)
+            else:
+                start = join(work, world, rendezvous.listen(), task.rows)
+                rendezvous.confirm()
+        trainer = Trainer(
+            **arguments,
+            logger=TensorBoardLogger(start.run.path, name="tensorboard", version="", default_hp_metric=False),
+            callbacks=[*task.writers(work, start), *_progress(config, task), stop],
+        )
+        if world.rank == 0:
+            _opening_words(trainer, work, start)
+        stop.launcher = trainer.strategy.launcher
+        with start.held:
+            try:
+                signum = _fit(trainer, task.module(work, start), work.datamodule, start, stop)
+            except BaseException as error:
+                start.held.close()  # the last of the others sees that this rank is lost, and merges
+                if world.size > 1:
+                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)  # before it waits for them
+                raise
+            finally:
+                interrupted = _wait(trainer)
+            signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
+            if world.rank == 0 and not signum:
+                rendezvous.linger()
+            start.launch.finish(world.rank)
+            summary = _merge(task, start, work, world, stop, stopped=bool(signum))
+    if signum and (summary is None or summary.skipped != 0):
+        return 128 + signum
+    if summary is None:
+        return 0
+    missing = summary.skipped or (summary.lost and summary.skipped is None)
+    return INCOMPLETE if missing else 0 if summary.counts.done else 1
+
+
+def _fit(trainer: Trainer, module: LightningModule, datamodule: PairDataModule, start: Start, stop: StopSignals) -> int:
+    """Work; returns the signal that ended it before its time, or 0."""
+    if stop.received is not None:  # before any work: start no other processes either
+        return stop.received
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, SamplesLauncher):
+        launcher.handed = start.environment
+        launcher.started = stop.pass_on
+    try:
+        trainer.fit(module, datamodule=datamodule)
+    except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
+        return stop.received or signal.SIGINT
+    return stop.received or 0
+
+
+def _wait(trainer: Trainer) -> int:
+    """For the processes that this one started: the command is over when they are. Returns Ctrl-C's signal, or 0."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, SamplesLauncher):
+        try:
+            launcher.wait()
+        except KeyboardInterrupt:
+            launcher.kill(signal.SIGKILL)
+            return signal.SIGINT
+    return 0
+
+
+def _merge(task: PairTask, start: Start, work: Work, world: World, stop: StopSignals, stopped: bool) -> Summary | None:
+    """The last rank at work writes what is about all of them, and says how it went."""
+    if start.launch.at_work(world.rank):
+        if not world.is_child:
+            print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
+        return None
+
+    def requeue_unless_done(counted: Summary) -> None:
+        if stop.by_slurm and counted.skipped != 0:
+            requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
+
+    report = partial(task.report, work.config)
+    summary = merge(start.run, start.launch, world.rank, work.datamodule, report, requeue_unless_done)
+    closing_words(start.run, summary, stopped)
+    return summary
+
+
+def _opening_words(trainer: Trainer, work: Work, start: Start) -> None:
+    _mention_slow_precision(trainer)
+    ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
+    total, to_do = start.launch.total, start.launch.to_do
+    before = start.done if total is None or to_do is None else total - to_do  # rows may be there beyond data.limit
+    done = f", {before} of them done before" if before else ""
+    print(
+        f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
+        flush=True,
+    )
+
+
+def _described(datamodule: PairDataModule) -> str:
+    if isinstance(datamodule.source, PairStream):
+        return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
+    return f"{len(datamodule)} pairs"
+
+
+def _mention_slow_precision(trainer: Trainer) -> None:
+    """On a CPU, half precision pays only where there are fast instructions for it."""
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision in types:
+        speed = speed_on_cpu(types[trainer.precision])
+        if speed < 0.8:  # not for noise
+            print(
+                f"note: on this processor matrix products are {1 / speed:.1f} times slower in {trainer.precision} "
+                "than in float32; trainer.precision=32-true would be faster",
+                file=sys.stderr,
+            )
+
+
+def _progress(config: Config, task: PairTask) -> list[Callback]:
+    return [PairProgressBar(task.doing)] if config.trainer.get("enable_progress_bar", True) else []
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images.
+
+    A thread that can't write (TensorBoard's, when the disk is full) says so in a line, not in a traceback.
+    """
+    hook = threading.excepthook
+
+    def in_a_line(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
+        else:
+            hook(failure)
+
+    threading.excepthook = in_a_line
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # what is too large is an error row
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            threading.excepthook = hook
