@@ -20,23 +20,23 @@ from tests.test_streaming import write_tars
 
 FAST = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false", "data.batch_size=2"]
 SLOW_TABLE = """
-import sys, time
+import os, sys, time
 from m2ib_lightning.cli import main
 from m2ib_lightning.datamodules.scenes import SceneSource
 read = SceneSource.__getitem__
 def slow(source, index):
-    if index >= 6: time.sleep(300)
+    if index >= 6: open(os.environ["WAITS"], "w").close() or time.sleep(300)
     return read(source, index)
 SceneSource.__getitem__ = slow
 sys.exit(main(sys.argv[2:]))
 """
 SLOW_STREAM = """
-import sys, time
+import os, sys, time
 from m2ib_lightning.cli import main
 from m2ib_lightning.datamodules import stream_loading
 code_of = stream_loading.code_of
 def slow(key):
-    if key.endswith(":6"): time.sleep(300)
+    if key.endswith(":6"): open(os.environ["WAITS"], "w").close() or time.sleep(300)
     return code_of(key)
 stream_loading.code_of = slow
 sys.exit(main(sys.argv[2:]))
@@ -64,8 +64,11 @@ def test_a_run_that_waits_for_data_is_ended(script: str, rows: int, workers: int
     run = tmp_path / "run"
     source = [f"data.path={write_tars(tmp_path, 1, 9)}", "data.name=captions"] if script == SLOW_STREAM else []
     words = [f"model.name={folder}", f"output_dir={run}", *FAST, *source, "data.limit=9"]
-    process = start([*words, f"data.num_workers={workers}"], ["-c", script])
+    process = start([*words, f"data.num_workers={workers}"], ["-c", script], WAITS=tmp_path / "waits")
     wait_for_rows(run, rows)
+    while not (tmp_path / "waits").exists():
+        time.sleep(0.02)
+    time.sleep(1)  # until the process whose decoder waits does so, too
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = finish(process, 128 + signal.SIGTERM)
