@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +84,7 @@ def said(seen: OnePair, keep: list[bool]) -> float:
 
 def area(values: list[float]) -> float:
     """By trapezoids."""
-    return sum((a + b) / 2 for a, b in zip(values, values[1:], strict=False)) / (len(values) - 1)
+    return sum((a + b) / 2 for a, b in itertools.pairwise(values)) / (len(values) - 1)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])

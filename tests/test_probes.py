@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def test_the_cascade_goes_from_the_top_to_everything(family: str) -> None:
     assert percents == sorted(percents)
     assert percents[-1] == 100
     assert len(percents) == 5  # above the blocks, three blocks, the embeddings
-    assert all(one < other for one, other in zip(changed, changed[1:], strict=False))
+    assert all(one < other for one, other in itertools.pairwise(changed))
     assert not any("layers" in name or "embed" in name for name in changed[0])
     assert any("layers.2" in name for name in changed[1])
     assert not any("layers.1" in name or "embed" in name for name in changed[1])
