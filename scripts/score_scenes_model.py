@@ -36,6 +36,9 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
         {"granularity": "element", "prior": "unit", "beta": 1.0},
         {"granularity": "element", "prior": "data", "beta": 0.1},
         {"granularity": "element", "prior": "data", "beta": 0.3},
+        {"granularity": "element", "prior": "data", "beta": 1.0},
+        {"granularity": "element", "prior": "data", "beta": 1.5},
+        {"granularity": "element", "prior": "data", "beta": 2.0},
     ],
     "text": [
         {"granularity": "element", "prior": prior, "beta": beta}
@@ -91,8 +94,8 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
 
 
 def image_quality(scores: dict[str, float]) -> float:
-    """Pointing and picking, and covering the object (IoU) with half their weight."""
-    return scores["point"] + scores["pick"] + 0.5 * scores["iou"]
+    """Pointing and picking, and covering the object (IoU, and AP of its pixels), each pair with the same weight."""
+    return scores["point"] + scores["pick"] + scores["iou"] + scores["average_precision"]
 
 
 def score(model: LoadedModel, settings: BottleneckSettings, seed: int, scenes: int) -> tuple[dict[str, float], float]:
