@@ -134,7 +134,9 @@ def plot_ablation(methods: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     names = list(methods)
-    figure, axes = pyplot.subplots(1, len(ABLATED), figsize=(2.1 * len(ABLATED) + 3, 0.28 * len(names) + 1), sharey=True)
+    figure, axes = pyplot.subplots(
+        1, len(ABLATED), figsize=(2.1 * len(ABLATED) + 3, 0.28 * len(names) + 1), sharey=True
+    )
     for axis, measure in zip(axes, ABLATED, strict=True):
         for place, method in enumerate(names):
             estimate = methods[method][measure]

@@ -54,8 +54,9 @@ def test_the_commands_run(desk: Path) -> None:
             assert words.pop(0) == "fit.py"
             fits += 1
             assert isinstance(parse(words), Config)
-            assert main([word.replace(HUB_ID, "model") for word in words] + ["data.num_workers=0"]) == 0
-    assert fits == 1
+            short = ["data.limit=2", "evaluate.methods=[m2ib, saliency]", "evaluate.probed=0"]
+            assert main([word.replace(HUB_ID, "model") for word in words] + ["data.num_workers=0", *short]) == 0
+    assert fits == 2
 
 
 def test_every_file_that_is_named_exists() -> None:
