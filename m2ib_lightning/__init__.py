@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
     from m2ib_lightning.errors import M2IBError as M2IBError
     from m2ib_lightning.families import register_family as register_family
-    from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.methods import register_method as register_method
+    from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.module import M2IBModule as M2IBModule
     from m2ib_lightning.precision import half_precision as half_precision
     from m2ib_lightning.settings import BottleneckSettings as BottleneckSettings
