@@ -158,7 +158,7 @@ class ScenesDataModule(PairDataModule):
             seed=config.seed,
             objects=data.objects,
             mentioned=data.mentioned,
-            truth=config.task == "evaluate",
+            truth=config.task != "attribute",
             **loader_arguments(config),
         )
 

@@ -79,11 +79,8 @@ class InformationBottleneck(nn.Module):
         return (z.to(self.alpha.dtype) - self.mean) / (self.sigma * self.std)
 
     def information(self, whitened: Tensor) -> Tensor:
-        """(B, T, D) nats per token and channel; log(1 - lambda) is ``logsigmoid(-alpha)``, so it never overflows."""
-        keep_log = F.logsigmoid(-self.alpha)
-        keep = torch.sigmoid(-self.alpha)
-        signal = self.lambda_ * whitened
-        return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())
+        """(B, T, D) nats per token and channel."""
+        return divergence(self.alpha, whitened)
 
     def part(self, pairs: slice, tokens: int) -> Tensor:
         """Some pairs' alphas, to be differentiated alone: the gradient of a slice would be of alpha's size."""
@@ -111,3 +108,14 @@ class InformationBottleneck(nn.Module):
         signal = self.mean + scale * torch.sigmoid(alpha) * whitened  # (B, T, D)
         spread = scale * torch.sigmoid(-alpha)
         return torch.addcmul(signal.unsqueeze(1), spread.unsqueeze(1), noise)
+
+
+def divergence(alpha: Tensor, whitened: Tensor) -> Tensor:
+    """The information of gates ``alpha`` (broadcast) on z' (..., T, D), in nats per token and channel.
+
+    log(1 - lambda) is ``logsigmoid(-alpha)``, so it never overflows.
+    """
+    keep_log = F.logsigmoid(-alpha)
+    keep = torch.sigmoid(-alpha)
+    signal = torch.sigmoid(alpha) * whitened
+    return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())

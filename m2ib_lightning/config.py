@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Task = Literal["attribute", "evaluate"]
+Task = Literal["attribute", "evaluate", "finetune"]
 Preset = Literal["recommended", "published"]
+Mask = Literal["channel", "readout"]
 
 
 def _key(default: Any, text: str) -> Any:
@@ -36,6 +37,7 @@ class TowerConfig:
 class BottleneckConfig:
     """Both towers and the optimisation they share."""
 
+    enabled: bool = _key(True, "finetune: whether there is a bottleneck at all")
     preset: Preset = _key("recommended", "what null keys take: the model folder's 'recommended' values, or 'published'")
     image: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
@@ -120,6 +122,26 @@ class EvaluateConfig:
 
 
 @dataclass
+class FinetuneConfig:
+    """How task=finetune trains; layer, beta, sigma and prior are those of the bottleneck."""
+
+    mask: Mask = _key("channel", "'channel': an alpha per channel for all pairs; 'readout': a head reads one per token")
+    train: str = _key("all", "what is trained beside the bottleneck: all, heads, last:N (blocks and heads), bottleneck")
+    loss: str | None = _key(
+        None, "contrastive, sigmoid or similarity (M2IB's); null: the model's own, similarity if it is frozen"
+    )
+    lr: float = _key(1e-5, "AdamW's learning rate of the model")
+    bottleneck_lr: float = _key(1e-2, "AdamW's learning rate of the masks")
+    weight_decay: float = _key(0.1, "of matrices, not of biases, norms and masks")
+    warmup: int = _key(100, "steps of linear warm-up, before a cosine down to 0")
+    beta_warmup: int = _key(0, "steps in which beta grows from 0")
+    max_logit_scale: float = _key(100.0, "the largest factor of the cosines")
+    hidden: int = _key(128, "inner width of the readout's head")
+    validation: float = _key(0.1, "share of the pairs that is kept for validation")
+    maps: int = _key(32, "validation pairs whose maps are judged, where the source knows their truth")
+
+
+@dataclass
 class Config:
     """Everything ``fit.py`` takes."""
 
@@ -135,6 +157,7 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     trainer: dict[str, Any] = field(
         default_factory=dict,

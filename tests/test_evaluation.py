@@ -125,7 +125,7 @@ def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
     assert heads(written) == heads(fresh)
     assert legends(written) == legends(fresh)
     rows = re.findall(r"^\| (\w+) \|", written, flags=re.MULTILINE)
-    assert set(METHODS) <= set(rows)
+    assert set(METHODS) - {"readout"} <= set(rows)
 
 
 def test_a_run_that_is_resumed_has_the_scores_of_one_that_is_not(done: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_all_methods_are_compared_where_none_is_named() -> None:
 
     names = methods_of(Config())
     assert names[0] == "m2ib"
-    assert sorted(names) == list(METHODS)
+    assert sorted(names) == [name for name in METHODS if name != "readout"]  # it needs a trained head
 
 
 @pytest.mark.parametrize(

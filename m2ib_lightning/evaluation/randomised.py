@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import nn
 
+from m2ib_lightning.layers import from_the_top
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.settings import MODALITIES
 from m2ib_lightning.towers import Encoder
 
 _MOST = 6
@@ -37,7 +36,7 @@ class RandomisedModel:
         self.original = model
         self.seed = seed
         self.model = replace(model, encoder=Encoder(copy.deepcopy(model.encoder.model)))
-        self.stages = _stages(self.model.encoder)
+        self.stages = from_the_top(self.model.encoder)
 
     def cascade(self) -> Iterator[int]:
         """Randomise further and further; yields how many of the stages are random, in per cent, at most six times."""
@@ -57,21 +56,3 @@ class RandomisedModel:
         key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()[:7]
         order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(int.from_bytes(key)))
         parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
-
-
-def _stages(encoder: Encoder) -> list[list[str]]:
-    """The names of the parameters of each stage, from the top."""
-    place: dict[int, int] = {}  # of a block's parameter: how many blocks are above it
-    deepest = 0
-    for modality in MODALITIES:
-        blocks = list(encoder.towers[modality].blocks)
-        deepest = max(deepest, len(blocks))
-        for above, block in enumerate(reversed(blocks)):
-            place |= {id(parameter): above for parameter in block.parameters()}
-    stages: list[list[str]] = [[] for _ in range(deepest + 2)]
-    for name, parameter in encoder.model.named_parameters():
-        bottom = "embed" in name or "pre_layrnorm" in name
-        stage = place.get(id(parameter), deepest if bottom else -1) + 1
-        if isinstance(parameter, nn.Parameter) and parameter.numel() > 1:  # the temperature changes no cosine
-            stages[stage].append(name)
-    return [names for names in stages if names]

@@ -7,6 +7,7 @@ from m2ib_lightning.methods import (
     hidden_gradients,  # noqa: F401
     m2ib,  # noqa: F401
     perturbations,  # noqa: F401
+    readout,  # noqa: F401
 )
 from m2ib_lightning.methods.base import METHODS, Context, Method, make_method, parse_method, register_method
 

@@ -69,10 +69,12 @@ class Method(ABC):
     Attributes:
         random: whether its maps depend on the seed.
         pair_specific: whether a map depends on the other half of the pair.
+        trained: whether it needs weights of its own, which most model folders lack: compared only where it is named.
     """
 
     random: ClassVar[bool] = False
     pair_specific: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -98,11 +100,14 @@ class Method(ABC):
         for row, pair in enumerate(batch.pairs):
             image = TowerAttribution(images[row])
             text = None if texts is None else TowerAttribution(texts[row, pair.token_positions])
-            good = all(np.isfinite(part.saliency).all() for part in (image, text) if part is not None)
-            if good:
-                yield Attribution(pair, float(clean.similarity[row]), image, text, unit="")
-            else:
-                yield Attribution(pair, error=NOT_FINITE)
+            yield self.checked(Attribution(pair, float(clean.similarity[row]), image, text, unit=""))
+
+    @staticmethod
+    def checked(result: Attribution) -> Attribution:
+        """The result, or one that says that it is not finite."""
+        parts = [part for part in (result.image, result.text) if part is not None]
+        good = all(np.isfinite(part.saliency).all() for part in parts)
+        return result if good else Attribution(result.pair, error=NOT_FINITE)
 
     @abstractmethod
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:

@@ -33,6 +33,7 @@ class LoadedModel:
         preset: the settings its folder recommends, else the published ones.
         statistics: of the layers its folder has them for.
         name: what it was loaded from.
+        folder: where that is, if it is a folder here.
     """
 
     encoder: Encoder
@@ -40,6 +41,7 @@ class LoadedModel:
     preset: BottleneckSettings = field(default_factory=BottleneckSettings)
     statistics: Statistics = field(default_factory=Statistics)
     name: str = ""
+    folder: Path | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -64,7 +66,7 @@ def load_model(name: str) -> LoadedModel:
     folder = BUNDLED.get(name, Path(name).expanduser())
     if folder.is_dir():
         model, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
-        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name)
+        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name, folder)
     if folder.exists():
         raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
     if not _is_hub_id(name):
@@ -80,7 +82,7 @@ def wrap_model(model: Any, processor: Any) -> LoadedModel:
     """A model and a processor that are loaded already, with what their folder recommends where it is known."""
     name = getattr(model, "name_or_path", "")
     if name and (folder := Path(name)).is_dir():
-        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name)
+        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name, folder)
     return LoadedModel(Encoder(model), processor, name=type(model).__name__)
 
 

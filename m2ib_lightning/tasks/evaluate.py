@@ -91,7 +91,8 @@ def methods_of(config: Config) -> list[str]:
     options = config.evaluate
     if options.methods is not None:
         return list(options.methods)
-    return sorted(METHODS, key=lambda name: (name != options.baseline, name))
+    ready = [name for name in METHODS if not METHODS.get(name).trained]
+    return sorted(ready, key=lambda name: (name != options.baseline, name))
 
 
 def comparison_of(config: Config, run: RunDirectory) -> Comparison:

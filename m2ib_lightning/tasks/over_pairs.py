@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import threading
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 
 from m2ib_lightning.callbacks import PairProgressBar
 from m2ib_lightning.closing import closing_words, count_of
@@ -32,6 +26,7 @@ from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.summary import Summary
+from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
 from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
 
@@ -87,7 +82,7 @@ def run_over_pairs(config: Config, task: PairTask) -> int:
 
 
 def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
-    with _quiet_lightning(), stop.watching():
+    with quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
         with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
@@ -208,31 +203,3 @@ def _mention_slow_precision(trainer: Trainer) -> None:
 
 def _progress(config: Config, task: PairTask) -> list[Callback]:
     return [PairProgressBar(task.doing)] if config.trainer.get("enable_progress_bar", True) else []
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images.
-
-    A thread that can't write (TensorBoard's, when the disk is full) says so in a line, not in a traceback.
-    """
-    hook = threading.excepthook
-
-    def in_a_line(failure: threading.ExceptHookArgs) -> None:
-        if isinstance(failure.exc_value, OSError):
-            print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
-        else:
-            hook(failure)
-
-    threading.excepthook = in_a_line
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # what is too large is an error row
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            threading.excepthook = hook

@@ -133,7 +133,7 @@ def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettin
     except BaseException:
         run.discard()  # a run that did not begin burns no name
         raise
-    resolved = _resolved(config, work.settings, statistics, priors)
+    resolved = resolved_yaml(config, work.settings, statistics, priors)
     if resumed:
         check_same_run(run, resolved)
     launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
@@ -251,7 +251,8 @@ def _urls(data: DataConfig) -> UrlSettings:
 def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
     values: dict[str, Any] = asdict(config.bottleneck)
     preset = values.pop("preset")
-    values.pop("statistics")
+    for name in ("statistics", "enabled"):
+        values.pop(name)
     base = model.preset if preset == "recommended" else BottleneckSettings()
     return base.override(values)
 
@@ -275,12 +276,13 @@ def _statistics(
     return known
 
 
-def _resolved(
+def resolved_yaml(
     config: Config, settings: BottleneckSettings, statistics: Statistics, priors: Sequence[BottleneckSettings]
 ) -> str:
     """The configuration with every null of the bottleneck resolved, and the statistics' hash where they are used."""
     values = settings.to_dict()
     bottleneck = BottleneckConfig(
+        enabled=config.bottleneck.enabled,
         preset=config.bottleneck.preset,
         image=TowerConfig(**values.pop("image")),
         text=TowerConfig(**values.pop("text")),

@@ -1,0 +1,161 @@
+"""Pairs for training: shuffled each epoch, a share kept for validation.
+
+Legend: B pairs of a rank's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+from typing_extensions import override
+
+from m2ib_lightning.datamodules.base import PairDataModule
+from m2ib_lightning.datamodules.loading import loading
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
+from m2ib_lightning.prepare import PairDataset
+
+_TRIES = 20
+"""Pairs that are tried in place of one that can't be read."""
+
+
+class GoodPairs(Dataset[PreparedPair]):
+    """A data set in which a pair that can't be read is replaced by the next one that can.
+
+    All ranks then have batches of one size, as shared gradients need.
+
+    Args:
+        pairs: the pairs.
+    """
+
+    def __init__(self, pairs: PairDataset) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, index: int) -> PreparedPair:
+        errors = []
+        for step in range(min(_TRIES, len(self.pairs))):
+            item = self.pairs[(index + step) % len(self.pairs)]
+            if not isinstance(item, Pair):
+                return item
+            errors.append(f"{item.key}: {item.error}")
+        raise M2IBError(f"{len(errors)} pairs one after another can't be read; the first: {errors[0]}")
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Batches of an epoch, keyed by (seed, epoch) alone.
+
+    Global batch *g* is the same set of pairs on any number of ranks; each takes its part of it. What does not fill a
+    global batch is left for other epochs.
+
+    Args:
+        indices: of the pairs.
+        batch_size: B.
+        seed: keys the order.
+        rank: of this process.
+        ranks: how many there are.
+        shuffle: whether the order changes.
+    """
+
+    def __init__(
+        self, indices: NDArray[np.int64], batch_size: int, seed: int, rank: int, ranks: int, shuffle: bool = True
+    ) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.ranks = rank, ranks
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning says which epoch it is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices) // (self.batch_size * self.ranks)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.indices
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        whole = self.batch_size * self.ranks
+        for batch in range(len(self)):
+            first = batch * whole + self.rank * self.batch_size
+            yield order[first : first + self.batch_size].tolist()
+
+
+class FinetuneDataModule(LightningDataModule):
+    """The pairs of a ``PairDataModule`` for training and validation.
+
+    Args:
+        pairs: where they come from.
+        seed: keys the split and the order.
+        validation: share that is kept for validation.
+
+    Raises:
+        M2IBError: if the source is a stream, or there are too few pairs.
+    """
+
+    def __init__(self, pairs: PairDataModule, seed: int, validation: float) -> None:
+        super().__init__()
+        if isinstance(pairs.source, PairStream):
+            raise M2IBError("task=finetune shuffles: it needs a table or a folder, not a stream (data.streaming=false)")
+        if not 0 <= validation < 1:
+            raise M2IBError(f"finetune.validation must be a share from 0 to below 1, got {validation}")
+        self.pairs = pairs
+        self.seed = seed
+        total = len(pairs)
+        kept = round(validation * total)
+        if validation > 0 and kept < 1:
+            raise M2IBError(
+                f"finetune.validation={validation} of {total} pairs leaves none for validation: give more pairs, a "
+                "larger share, or 0 for none"
+            )
+        order = np.random.default_rng([seed, 0xA11]).permutation(total)
+        self.validation = np.sort(order[:kept])
+        self.training = np.sort(order[kept:])
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        rank, ranks = self._world
+        whole = self.pairs.batch_size * ranks
+        if whole < 2:
+            raise M2IBError(
+                "a global batch of one pair has nothing to contrast: data.batch_size times the ranks must be at least 2"
+            )
+        if len(self.training) < whole:
+            raise M2IBError(
+                f"{len(self.training)} pairs to train on do not fill one global batch of {whole} "
+                f"(data.batch_size={self.pairs.batch_size} on {ranks} ranks)"
+            )
+        return self._loader(EpochSampler(self.training, self.pairs.batch_size, self.seed, rank, ranks))
+
+    @override
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """All ranks read all of it: its embeddings are few, and recall needs them together."""
+        if len(self.validation) == 0:
+            return []
+        size = self.pairs.batch_size
+        batches = [self.validation[first : first + size].tolist() for first in range(0, len(self.validation), size)]
+        return self._loader(batches)
+
+    def _loader(self, batches: EpochSampler | Sequence[list[int]]) -> DataLoader[Any]:
+        source = self.pairs.source
+        assert not isinstance(source, PairStream)
+        return DataLoader(
+            GoodPairs(PairDataset(source, self.pairs.preparer)),
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            **loading(self.pairs.num_workers),
+        )
+
+    def _collate(self, items: list[PreparedPair]) -> PairBatch:
+        return self.pairs.preparer.collate(items)

@@ -1,0 +1,63 @@
+"""What fine-tuning leaves: a Hugging Face folder that plain transformers loads, and the bottlenecks beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.finetuning.network import BottleneckedModel
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE
+from m2ib_lightning.settings import BottleneckSettings
+
+BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
+
+
+def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path) -> None:
+    """Write the model, its processor, what its folder recommended, and the bottlenecks.
+
+    Args:
+        network: the trained model and bottlenecks.
+        model: as it was loaded.
+        folder: where to.
+    """
+    hugging_face: object = network.model
+    hugging_face.save_pretrained(folder)  # type: ignore[attr-defined]
+    model.processor.save_pretrained(folder)
+    preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
+    OmegaConf.save(preset, folder / PRESET_FILE)
+    if model.statistics.priors:
+        model.statistics.save(folder / STATISTICS_FILE)
+    if network.kind is not None:
+        facts = {"mask": network.kind, "hidden": network.hidden, "settings": network.settings.to_dict()}
+        tensors = {name: value.contiguous().cpu() for name, value in network.bottlenecks.state_dict().items()}
+        save_file(tensors, folder / BOTTLENECK_FILE, metadata={"m2ib": json.dumps(facts)})
+
+
+def load_network(model: LoadedModel) -> BottleneckedModel:
+    """The model with the bottlenecks of its folder.
+
+    Raises:
+        M2IBError: if there are none, or they are of another model.
+    """
+    path = None if model.folder is None else model.folder / BOTTLENECK_FILE
+    if path is None or not path.exists():
+        raise M2IBError(
+            f"the model {model.name!r} has no trained bottleneck ({BOTTLENECK_FILE}): task=finetune with "
+            "finetune.mask=readout makes one"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["m2ib"])
+        settings = BottleneckSettings().override(facts["settings"])
+        network = BottleneckedModel(model.encoder, settings, facts["mask"], hidden=facts["hidden"])
+        network.bottlenecks.load_state_dict(load_file(path))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        first = str(error).split("\n")[0]
+        raise M2IBError(f"{path} could not be read as this model's bottleneck: {first}") from error
+    return network

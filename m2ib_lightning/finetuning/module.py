@@ -1,0 +1,305 @@
+"""Fine-tuning an image-text model with a bottleneck in each tower, as a LightningModule.
+
+Legend: B pairs of this rank, N of all ranks, T tokens, D width, E embedding size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from lightning import LightningModule
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.attribution import Attribution, TowerAttribution
+from m2ib_lightning.config import FinetuneConfig
+from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.evaluation.judge import localisation
+from m2ib_lightning.explainer import resolve
+from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
+from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.finetuning.recall import recalls
+from m2ib_lightning.layers import from_the_top
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.pairs import Pair, PairBatch
+from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
+from m2ib_lightning.statistics import Statistics
+
+_LOSSES = ("contrastive", "sigmoid", "similarity")
+
+
+class IBClipModule(LightningModule):
+    r"""Trains :math:`L + \beta_{image} I_{image} + \beta_{text} I_{text}` with the bottlenecks' noise on.
+
+    L is the model's own loss over the global batch, or M2IB's similarity; I the mean information of the pairs, in nats
+    per token and channel. The noise of a pair is keyed by the seed, the epoch and the pair's key, so that ranks and
+    batches do not change it. At validation there is none.
+
+    Args:
+        model: from ``load_model``; it is trained in place.
+        options: ``finetune.*``.
+        settings: of the bottleneck; None for the model folder's.
+        enabled: whether there is a bottleneck at all.
+        seed: keys the noise.
+        statistics: priors for ``prior="data"``; None for the folder's.
+
+    Attributes:
+        network: the model and its bottlenecks.
+
+    Raises:
+        M2IBError: on an option that does not exist, or nothing to train.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: FinetuneConfig | None = None,
+        settings: BottleneckSettings | None = None,
+        *,
+        enabled: bool = True,
+        seed: int = 0,
+        statistics: Statistics | None = None,
+    ) -> None:
+        super().__init__()
+        self.options = options = options or FinetuneConfig()
+        self.loaded = model
+        self.seed = seed
+        self.settings = resolve(settings or model.preset, model.encoder)
+        self.network = BottleneckedModel(
+            model.encoder,
+            self.settings,
+            options.mask if enabled else None,
+            statistics or model.statistics,
+            options.hidden,
+        )
+        self.loss_name = self._loss_name()
+        self._freeze()
+        self.strict_loading = False  # frozen weights are in no checkpoint
+        self._seen: list[tuple[PairBatch, dict[Modality, TowerOutput]]] = []
+        self.save_hyperparameters(
+            {
+                "model": model.name,
+                "seed": seed,
+                "enabled": enabled,
+                "bottleneck": self.settings.to_dict(),
+                "finetune": dict(vars(options)),
+            }
+        )
+
+    def _loss_name(self) -> str:
+        given = self.options.loss
+        if given is not None and given not in _LOSSES:
+            raise M2IBError(
+                f"finetune.loss must be one of {', '.join(_LOSSES)}, got {given!r}.{nearest(given, _LOSSES)}"
+            )
+        if given is not None:
+            return given
+        if self.options.train == "bottleneck":
+            return "similarity"
+        return "sigmoid" if hasattr(self.network.model, "logit_bias") else "contrastive"
+
+    def _freeze(self) -> None:
+        trained = set(_trained_names(self.loaded, self.options.train))
+        for name, parameter in self.network.model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self.network.model.train(bool(trained))
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
+
+    @override
+    def configure_optimizers(self) -> Any:
+        options, masks = self.options, {id(p) for p in self.network.bottlenecks.parameters()}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in masks]
+        head = [p for p in self.network.bottlenecks.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in own if p.ndim >= 2], "lr": options.lr, "weight_decay": options.weight_decay},
+            {"params": [p for p in own if p.ndim < 2], "lr": options.lr, "weight_decay": 0.0},
+            {"params": head, "lr": options.bottleneck_lr, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98))
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.warmup, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @override
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        outputs = self.network(batch.inputs, lambda m, z: self._noise(m, z, batch.pairs))
+        loss = self._fit_term(outputs, batch)
+        beta = min(1.0, (self.global_step + 1) / max(1, self.options.beta_warmup))
+        for modality, output in outputs.items():
+            information = output.information.mean()
+            if self.network.kind is not None:
+                loss = loss + beta * self.settings.tower(modality).beta * information
+            self._say(f"train/{modality}_information", information, batch)
+        self._say("train/loss", loss, batch)
+        if not loss.isfinite():
+            ids = ", ".join(pair.id for pair in batch.pairs[:20])
+            raise M2IBError(
+                f"the loss is {loss.item()} at step {self.global_step}, on the pairs {ids}. The last checkpoint is "
+                "kept; try a smaller finetune.lr, or trainer.gradient_clip_val=1.0"
+            )
+        return loss
+
+    def _say(self, name: str, value: Tensor | float, batch: PairBatch) -> None:
+        self.log(name, value, batch_size=len(batch), sync_dist=True)
+
+    def _fit_term(self, outputs: dict[Modality, TowerOutput], batch: PairBatch) -> Tensor:
+        image, text = outputs["image"], outputs["text"]
+        if self.loss_name == "similarity":
+            ways = (
+                similarity_loss(image.embedding, text.clean.detach()),
+                similarity_loss(text.embedding, image.clean.detach()),
+            )
+            return ways[0] + ways[1]
+        images, texts = (self._gathered(F.normalize(output.embedding.float(), dim=-1)) for output in (image, text))
+        positive = positives(self._gathered(fingerprints(batch.pairs).to(self.device)))
+        own = slice(self.global_rank * len(batch), (self.global_rank + 1) * len(batch))
+        model: Any = self.network.model
+        scale = model.logit_scale.exp()
+        if self.loss_name == "sigmoid":
+            bias = getattr(model, "logit_bias", scale.new_zeros(()))
+            return sigmoid_loss(images, texts, scale, bias, positive, own)
+        return contrastive_loss(images, texts, scale, positive, own)
+
+    def _gathered(self, values: Tensor) -> Tensor:
+        """(B, ...) of this rank to (N, ...) of all, in the order of ranks, with gradients."""
+        if self.trainer.world_size == 1:
+            return values
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
+        together: Tensor = gathered.flatten(0, 1)
+        return together
+
+    def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """(B, T, D): of each pair its own."""
+        tokens = self.network.encoder.towers[modality].max_tokens
+        drawn = [
+            draw_pair_noise(self.seed, modality, self.current_epoch, pair.key, (tokens, z.shape[-1]))[: z.shape[1]]
+            for pair in pairs
+        ]
+        return torch.stack(drawn).to(z)
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
+        model: Any = self.network.model
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(self.options.max_logit_scale))
+
+    @override
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        self._seen.append((batch, self.network(batch.inputs)))
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        seen, self._seen = self._seen, []
+        pairs = [pair for batch, _ in seen for pair in batch.pairs]
+        embeddings = {
+            m: torch.cat([F.normalize(outputs[m].embedding.float(), dim=-1) for _, outputs in seen]) for m in MODALITIES
+        }
+        positive = positives(fingerprints(pairs).to(self.device))
+        found = recalls(embeddings["image"], embeddings["text"], positive)
+        for m in MODALITIES:
+            found[f"{m}_information"] = float(torch.cat([outputs[m].information for _, outputs in seen]).mean())
+        found |= self._maps(seen)
+        self.log_dict({f"val/{name}": value for name, value in found.items()}, rank_zero_only=False, sync_dist=True)
+
+    def _maps(self, seen: Sequence[tuple[PairBatch, dict[Modality, TowerOutput]]]) -> dict[str, float]:
+        """How the readout's maps of the first pairs lie on what their captions name, where that is known."""
+        if self.network.kind != "readout":
+            return {}
+        results = [result for batch, outputs in seen for result in readout_maps(self.network, batch, outputs)]
+        scores = [localisation(result) for result in results[: self.options.maps]]
+        names = {name for score in scores for name in score}
+        return {name: float(np.nanmean([score.get(name, np.nan) for score in scores])) for name in sorted(names)}
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        kept |= {name for name, _ in self.named_buffers() if ".bottlenecks." in f".{name}"}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = {name: parameter.shape for name, parameter in self.named_parameters() if parameter.requires_grad}
+        there = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+        wrong = [name for name, shape in own.items() if there.get(name) != shape]
+        if wrong:
+            raise M2IBError(
+                f"the checkpoint is of another model or another finetune.train: {wrong[0]} is {there.get(wrong[0])} in "
+                f"it and {tuple(own[wrong[0]])} here"
+            )
+
+
+def _trained_names(model: LoadedModel, train: str) -> list[str]:
+    """The model's parameters that ``finetune.train`` names."""
+    layers = from_the_top(model.encoder)
+    single = [name for name, p in model.encoder.model.named_parameters() if p.numel() == 1]  # temperature, bias
+    if train == "bottleneck":
+        return []
+    if train == "all":
+        return single + [name for layer in layers for name in layer]
+    if train == "heads":
+        return single + layers[0]
+    kind, _, count = train.partition(":")
+    if kind != "last" or not count.isdigit() or not 1 <= int(count) <= len(layers) - 2:
+        raise M2IBError(
+            f"finetune.train must be all, heads, bottleneck, or last:N with N from 1 to {len(layers) - 2} blocks, got "
+            f"{train!r}"
+        )
+    return single + [name for layer in layers[: int(count) + 1] for name in layer]
+
+
+def _rate(step: int, warmup: int, total: int) -> float:
+    """Linear warm-up, then a cosine down to 0."""
+    progress = min(1.0, max(0, step - warmup) / max(1, total - warmup))
+    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def draw_pair_noise(seed: int, modality: Modality, epoch: int, key: str, shape: tuple[int, int]) -> Tensor:
+    """Standard normal numbers (T_max, D), keyed by all but the shape; drawn on the CPU in float32."""
+    words = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8]
+    sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), epoch, int.from_bytes(words)])
+    return torch.from_numpy(np.random.default_rng(sequence).standard_normal(shape, dtype=np.float32))
+
+
+def fingerprints(pairs: Sequence[Pair]) -> Tensor:
+    """(B, 2): numbers that are equal where pictures (the first column), or captions, are."""
+
+    def number(text: str) -> int:
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7])
+
+    return torch.tensor([[number(pair.image), number((pair.caption or "").strip().lower())] for pair in pairs])
+
+
+def positives(prints: Tensor) -> Tensor:
+    """(N, N): where picture i and caption j belong together: of one pair, of one picture, or with one caption."""
+    image, text = prints.T
+    return (image[:, None] == image[None]) | (text[:, None] == text[None])
+
+
+def readout_maps(
+    network: BottleneckedModel, batch: PairBatch, outputs: dict[Modality, TowerOutput]
+) -> list[Attribution]:
+    """The maps of a batch's pass: nats per patch and per token."""
+    spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
+    assert spec.grid is not None
+    assert image.saliency is not None
+    assert text.saliency is not None
+    grid = spec.grid(network.model, batch.inputs["image"])
+    patches = image.saliency[:, spec.prefix_tokens :].detach().cpu().unflatten(1, grid).numpy()
+    words = text.saliency.detach().cpu().numpy()
+    similarity = F.cosine_similarity(image.clean, text.clean, dim=-1).tolist()
+    return [
+        Attribution(
+            pair,
+            similarity[row],
+            TowerAttribution(patches[row]),
+            TowerAttribution(words[row, pair.token_positions]),
+        )
+        for row, pair in enumerate(batch.pairs)
+    ]

@@ -1,0 +1,71 @@
+"""The trained readout: a map in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.frozen import frozen
+from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.scorer import Clean
+
+
+class Readout(Method):
+    """The readout bottleneck (Schulz et al., ICLR 2020) that ``task=finetune finetune.mask=readout`` has trained.
+
+    One forward pass of each tower, the head, and the information of what it lets through, in nats. Schulz et al. read
+    several layers of one network; the head here reads the cut, the last block whose tokens all count, and the other
+    tower's embedding.
+    """
+
+    trained = True
+
+    def __init__(self, context: Context) -> None:
+        from m2ib_lightning.finetuning.folder import load_network  # it imports the methods' models
+
+        super().__init__(context)
+        self.network = load_network(context.model)
+        if self.network.kind != "readout":
+            raise M2IBError(
+                f"the bottleneck of {context.model.name!r} is of kind {self.network.kind!r}, the same for every pair: "
+                "only finetune.mask=readout gives maps"
+            )
+
+    @override
+    @contextmanager
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+        with super().at_work(device, dtype), frozen(self.network.bottlenecks, device, dtype):
+            yield
+
+    @override
+    @torch.no_grad()
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        from m2ib_lightning.finetuning.module import readout_maps
+
+        if batch.targets is not None:
+            raise M2IBError("the readout explains a picture against a caption, not against an embedding")
+        results = {pair.key: Attribution(pair, error=pair.error) for pair in batch.failed}
+        if batch.pairs:
+            inputs = {**batch.inputs, "image": {"pixel_values": self.scorer.pixels(batch)}}
+            with torch.autocast(self.scorer.device.type, enabled=False):
+                outputs = self.network(inputs)
+            results |= {result.pair.key: self.checked(result) for result in readout_maps(self.network, batch, outputs)}
+        return [results[key] for key in batch.order]
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("one pass gives both maps: call the method")
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("one pass gives both maps: call the method")
+
+
+register_method("readout", Readout)
