@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,81 @@ class Attribution:
             "text_information": self.text.last_information,
             "text_loss": self.text.loss,
         }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Attribution:
+        """The inverse of ``to_row``, for rows of ``load_attributions``: to draw a pair, or to lay its map back.
+
+        It has what the row has: the losses of all steps; information and similarity of the last step alone, as arrays
+        of length 1; no picture. What the row does not say is None, and without losses the unit is nothing. A row that
+        failed keeps its ``error``.
+
+        Raises:
+            M2IBError: if the row has neither a map nor an error, or its columns do not fit each other.
+
+        >>> Attribution.from_row({"key": "a.csv:0", "id": "a", "error": "the caption is empty"}).error
+        'the caption is empty'
+        """
+        pair = _pair_of(row)
+        if pair.error is not None:
+            return cls(pair, error=pair.error)
+        _check_map(row)
+        image, text = _part_of(row, "image"), _part_of(row, "text")
+        similarity = row.get("similarity")
+        return cls(
+            pair,
+            float("nan") if similarity is None else float(similarity),
+            image,
+            text,
+            row.get("heatmap"),
+            unit="" if image is None or image.loss is None else "nats",
+        )
+
+
+_MAP = ("image_saliency", "grid_height", "grid_width", "image_width", "image_height", "crop")
+"""The columns that a map is laid back from."""
+
+
+def _pair_of(row: Mapping[str, Any]) -> Pair:
+    """What a row knows of its pair."""
+    for name in ("key", "id"):
+        if row.get(name) is None:
+            raise M2IBError(
+                f"a row of a run's table has 'key' and 'id', this one has no {name!r}: load that column too"
+            )
+    crop = row.get("crop")
+    return Pair(
+        row["key"],
+        row["id"],
+        row.get("image") or "",
+        row.get("caption"),
+        tokens=list(row.get("tokens") or ()),
+        token_offsets=[(start, end) for start, end in row.get("token_offsets") or ()],
+        image_size=(row.get("image_width") or 0, row.get("image_height") or 0),
+        crop=(0, 0, 0, 0) if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+        error=row.get("error"),
+    )
+
+
+def _check_map(row: Mapping[str, Any]) -> None:
+    """Raise unless a map can be laid back from the row."""
+    for name in _MAP:
+        if row.get(name) is None:
+            raise M2IBError(f"the row of {row['key']!r} has no error and no {name!r}: load it with {', '.join(_MAP)}")
+    patches, height, width = len(row["image_saliency"]), row["grid_height"], row["grid_width"]
+    if patches != height * width:
+        raise M2IBError(f"the row of {row['key']!r} must have {height} x {width} patches, got {patches}: it is damaged")
+
+
+def _part_of(row: Mapping[str, Any], tower: str) -> TowerAttribution | None:
+    """What a row knows of a tower; None if it has no map of it."""
+    saliency, *rest = (row.get(f"{tower}_{name}") for name in ("saliency", "loss", "information", "similarity"))
+    if saliency is None:
+        return None
+    saliency = np.asarray(saliency, np.float32)
+    if tower == "image":
+        saliency = saliency.reshape(row["grid_height"], row["grid_width"])
+    return TowerAttribution(saliency, *(None if value is None else np.atleast_1d(np.float32(value)) for value in rest))
 
 
 def _laid(seen: tuple[int, int], full: int, drawn: int, cells: int) -> tuple[slice, tuple[float, float]]:
