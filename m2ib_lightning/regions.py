@@ -20,6 +20,9 @@ Keep = Literal["all", "largest"]
 _FLAT = 1e-12
 """A map whose values differ by less, relative to the largest, is blank: the rest is rounding."""
 
+_FADED = 1e-6
+"""A map is blank, too, when smoothing leaves this share of its contrast: the rest is where the Gaussian is cut off."""
+
 
 @dataclass(frozen=True)
 class RegionOptions:
@@ -133,7 +136,7 @@ def _high(values: Values, options: RegionOptions) -> Mask:
     if _blank(values[seen]):
         return mask
     inside = _smoothed(values, seen, options.smooth)[seen]
-    if not _blank(inside):
+    if np.ptp(inside) > _FADED * np.ptp(values[seen]):
         takes = (options.value,) if options.threshold in TAKES_A_VALUE else ()
         mask[seen] = THRESHOLDS[options.threshold](inside, *takes)
     return mask
