@@ -98,6 +98,10 @@ def test_two_means_end_at_means_that_give_the_same_cut(values: NDArray[np.float6
     assert values[mask].min() >= (low + high) / 2 - 1e-9
 
 
+def test_a_value_just_between_the_means_is_low() -> None:
+    np.testing.assert_array_equal(two_means(np.array([0.0, 4.0, 5.0, 5.0, 8.0])), [False, False, True, True, True])
+
+
 @given(MAPS, st.floats(0.01, 1))
 def test_energy_is_the_smallest_level_set_that_holds_the_mass(values: NDArray[np.float64], fraction: float) -> None:
     mask = energy(values, fraction)
@@ -157,6 +161,19 @@ def test_smoothing_is_a_gaussian_mean() -> None:
     mask = segment(heatmap, RegionOptions("fixed", 0.5, smooth=4)).mask
     rows, columns = np.mgrid[-20:21, -20:21]
     np.testing.assert_array_equal(mask, np.exp(-(rows**2 + columns**2) / (2 * 4**2)) >= 0.5)
+
+
+@pytest.mark.parametrize("value", [0.2, 0.4, 0.6, 0.8])
+def test_smoothing_means_over_what_was_seen(value: float) -> None:
+    heatmap = np.full((22, 24), np.nan)
+    heatmap[6:16, 6:18] = np.random.default_rng(0).gamma(0.5, 30.0, (10, 12))
+    smooth = np.full(heatmap.shape, np.nan)
+    for y, x in np.argwhere(~np.isnan(heatmap)):
+        near = [(r, c) for r in range(y - 4, y + 5) for c in range(x - 4, x + 5) if not math.isnan(heatmap[r, c])]
+        weights = [math.exp(-((r - y) ** 2 + (c - x) ** 2) / 2) for r, c in near]  # cut off at 4 deviations
+        smooth[y, x] = sum(w * heatmap[at] for w, at in zip(weights, near, strict=True)) / sum(weights)
+    wanted = (smooth - np.nanmin(smooth)) / (np.nanmax(smooth) - np.nanmin(smooth)) >= value  # False for NaN
+    np.testing.assert_array_equal(segment(heatmap, RegionOptions("fixed", value, smooth=1)).mask, wanted)
 
 
 # Regions
