@@ -318,3 +318,25 @@ def test_explain_against_an_embedding_has_no_words() -> None:
     result = explain(image, target=np.ones(96, np.float32), model=model, method="saliency")
     assert result.text is None
     assert result.image_saliency.shape == (8, 8)
+
+
+def test_any_methods_map_can_be_smoothed() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    model = make_model("clip", image=128)  # 16 x 16 patches, so that borders, which differ, can be left out
+    batch = make_batch(model, make_pairs(model, [5]))
+    context = context_of(model)
+    for name in ("saliency", "m2ib:steps=2"):
+        (sharp,) = run(make_method(name, context), batch)
+        joined = f"{name}{',' if ':' in name else ':'}smooth=0.7"
+        (smooth,) = run(make_method(joined, context), batch)
+        expected = gaussian_filter(sharp.image_saliency, 0.7)
+        inner = (slice(4, -4), slice(4, -4))
+        assert (
+            relative_difference(smooth.image_saliency[inner], expected[inner]) < 1e-3
+        )  # scipy's kernel ends at 4 sigma
+        assert relative_difference(smooth.text_saliency, sharp.text_saliency) == 0
+        assert smooth.unit == sharp.unit
+    for bad in ("saliency:smooth=-1", "m2ib:smooth=wide", "rise:smooth=true"):
+        with pytest.raises(M2IBError, match="smooth must be a number of patches, from 0 to 100"):
+            make_method(bad, context)

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
+from typing_extensions import override
 
 from m2ib_lightning.attribution import NOT_FINITE, Attribution, TowerAttribution
 from m2ib_lightning.errors import M2IBError, nearest
@@ -145,12 +147,16 @@ def register_method(name: str, method: type[Method]) -> None:
 def make_method(text: str, context: Context) -> Method:
     """A method from its name, and options after a colon: ``"rise"``, ``"rise:samples=1000"``.
 
-    ``m2ib`` takes the keys of the bottleneck: ``"m2ib:image.layer=2,image.beta=0.1"``.
+    ``m2ib`` takes the keys of the bottleneck: ``"m2ib:image.layer=2,image.beta=0.1"``. Every method takes ``smooth``:
+    the picture's map is then blurred by a Gaussian of so many patches.
 
     Raises:
         M2IBError: on an unknown method (lists those that exist) or option (lists the method's), or a wrong value.
     """
-    name, options = parse_method(text)
+    sigma = smoothing(text)
+    if sigma:
+        return Smoothed(make_method(without_smooth(text), context), sigma)
+    name, options = parse_method(without_smooth(text))
     method = METHODS.get(name)
     parameters = inspect.signature(method.__init__).parameters
     known = [key for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -163,6 +169,74 @@ def make_method(text: str, context: Context) -> Method:
                 raise M2IBError(f"method {text!r}: {key} must be a whole number, got {value!r}")
     with naming(text):
         return method(context, **options)
+
+
+def without_smooth(text: str) -> str:
+    """The method's name and options without the one that all have.
+
+    >>> without_smooth("rise:samples=100,smooth=0.5"), without_smooth("m2ib:smooth=1")
+    ('rise:samples=100', 'm2ib')
+    """
+    name, _, rest = text.partition(":")
+    options = ",".join(word for word in rest.split(",") if not word.startswith("smooth="))
+    return f"{name}:{options}" if options else name
+
+
+def smoothing(text: str) -> float:
+    """How many patches wide the map is blurred; 0 for not at all.
+
+    Raises:
+        M2IBError: if that is no such number.
+    """
+    sigma = parse_method(text)[1].get("smooth", 0)
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 <= sigma <= 100:
+        raise M2IBError(f"method {text!r}: smooth must be a number of patches, from 0 to 100, got {sigma!r}")
+    return float(sigma)
+
+
+class Smoothed(Method):
+    """Another method's maps, the picture's blurred by a Gaussian.
+
+    Args:
+        method: the other.
+        sigma: in patches. At the borders, what is inside is weighed alone.
+    """
+
+    def __init__(self, method: Method, sigma: float) -> None:
+        super().__init__(method.context)
+        self.method = method
+        self.sigma = sigma
+        self.random, self.pair_specific = method.random, method.pair_specific  # type: ignore[misc] # of this one
+
+    @override
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+        return self.method.at_work(device, dtype)
+
+    @override
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        return [self._smoothed(result) for result in self.method(batch)]
+
+    def _smoothed(self, result: Attribution) -> Attribution:
+        if result.image is None:
+            return result
+        down, across = (_blurring(count, self.sigma) for count in result.image.saliency.shape)
+        saliency = (down @ result.image.saliency @ across.T).astype(result.image.saliency.dtype)
+        return replace(result, image=replace(result.image, saliency=saliency))
+
+    @override
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("call the method")
+
+    @override
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        raise NotImplementedError("call the method")
+
+
+def _blurring(count: int, sigma: float) -> NDArray[np.float64]:
+    """(count, count): what each place takes of each."""
+    places = np.arange(count)
+    weights = np.exp(-0.5 * ((places[:, None] - places[None]) / sigma) ** 2)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 @contextmanager

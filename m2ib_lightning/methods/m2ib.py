@@ -20,6 +20,8 @@ from m2ib_lightning.methods.base import (
     naming,
     parse_method,
     register_method,
+    smoothing,
+    without_smooth,
 )
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean
@@ -78,8 +80,9 @@ def bottlenecks_of(methods: Sequence[str], context: Context) -> list[BottleneckS
     """
     found = []
     for text in methods:
-        name, options = parse_method(text)
+        name, options = parse_method(without_smooth(text))
         if METHODS.get(name) is M2IB:
+            smoothing(text)
             with naming(text):
                 found.append(resolve(context.settings.override(options), context.model.encoder))
         else:

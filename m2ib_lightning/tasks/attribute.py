@@ -27,7 +27,8 @@ class Attribute(PairTask):
     def module(self, work: Work, start: Start) -> LightningModule:
         name = work.config.method.name
         context = work.context(start.statistics)
-        if parse_method(name)[0] != "m2ib":
+        kind, options = parse_method(name)
+        if kind != "m2ib" or "smooth" in options:
             return MethodModule(make_method(name, context), {"model": work.model.name, "method": name})
         (settings,) = bottlenecks_of([name], context)
         return M2IBModule(

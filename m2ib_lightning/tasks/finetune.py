@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,8 @@ def finetune(config: Config) -> int:
         )
         last = run.path / "checkpoints" / "last.ckpt"
         path = str(last) if resumed and last.exists() else None
-        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        with _handing(run):
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
         if trainer.interrupted:
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
@@ -108,9 +111,19 @@ def _open(config: Config) -> tuple[RunDirectory, bool]:
         raise M2IBError("output_dir is needed where torchrun or Slurm starts the processes")
     if int(os.environ.get("RANK", "0")) > 0 and config.output_dir is not None:
         return RunDirectory(Path(config.output_dir).expanduser().resolve(), "checkpoints"), config.resume
-    run, resumed = open_run_directory(config.output_dir, config.resume, "checkpoints")
+    return open_run_directory(config.output_dir, config.resume, "checkpoints")
+
+
+@contextmanager
+def _handing(run: RunDirectory) -> Iterator[None]:
+    """Inside, processes that are started learn where the run is."""
+    before = os.environ.get(_HANDED)
     os.environ[_HANDED] = str(run.path)
-    return run, resumed
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_HANDED]
 
 
 def _statistics(work: Work, run: RunDirectory) -> Statistics:
