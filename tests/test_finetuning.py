@@ -50,7 +50,7 @@ def test_with_one_positive_each_the_loss_is_clips() -> None:
     labels = torch.arange(6)
     expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     found = contrastive_loss(image, text, scale, torch.eye(6, dtype=torch.bool), slice(0, 6))
-    assert found.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_with_several_positives_the_loss_is_its_definition() -> None:
@@ -290,7 +290,7 @@ def test_a_checkpoint_of_another_kind_is_refused() -> None:
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     other = IBClipModule(load_model("scenes"), FinetuneConfig(train="all"))
-    with pytest.raises(M2IBError, match="checkpoint is of another model or another finetune.train"):
+    with pytest.raises(M2IBError, match="checkpoint is of another model or another finetune"):
         other.on_load_checkpoint(checkpoint)
 
 

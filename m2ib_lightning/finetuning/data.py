@@ -123,9 +123,12 @@ class FinetuneDataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    @override
-    def train_dataloader(self) -> DataLoader[Any]:
-        rank, ranks = self._world
+    def check(self, ranks: int) -> None:
+        """Whether the pairs make a batch to contrast.
+
+        Raises:
+            M2IBError: if not.
+        """
         whole = self.pairs.batch_size * ranks
         if whole < 2:
             raise M2IBError(
@@ -136,6 +139,11 @@ class FinetuneDataModule(LightningDataModule):
                 f"{len(self.training)} pairs to train on do not fill one global batch of {whole} "
                 f"(data.batch_size={self.pairs.batch_size} on {ranks} ranks)"
             )
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        rank, ranks = self._world
+        self.check(ranks)
         return self._loader(EpochSampler(self.training, self.pairs.batch_size, self.seed, rank, ranks))
 
     @override

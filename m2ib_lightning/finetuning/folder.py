@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -18,16 +20,17 @@ from m2ib_lightning.settings import BottleneckSettings
 BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 
 
-def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path) -> None:
+def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dtype: torch.dtype) -> None:
     """Write the model, its processor, what its folder recommended, and the bottlenecks.
 
     Args:
         network: the trained model and bottlenecks.
         model: as it was loaded.
         folder: where to.
+        dtype: of the weights there; the network is cast to it.
     """
-    hugging_face: object = network.model
-    hugging_face.save_pretrained(folder)  # type: ignore[attr-defined]
+    hugging_face: Any = network.to(dtype).model
+    hugging_face.save_pretrained(folder)
     model.processor.save_pretrained(folder)
     preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
     OmegaConf.save(preset, folder / PRESET_FILE)

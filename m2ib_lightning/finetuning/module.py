@@ -23,6 +23,7 @@ from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
+from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.layers import from_the_top
@@ -68,7 +69,9 @@ class IBClipModule(LightningModule):
     ) -> None:
         super().__init__()
         self.options = options = options or FinetuneConfig()
+        check_options(options, model, enabled)
         self.loaded = model
+        self.home = model.dtype  # of the weights, as they came and as they are saved
         self.seed = seed
         self.settings = resolve(settings or model.preset, model.encoder)
         self.network = BottleneckedModel(
@@ -77,8 +80,9 @@ class IBClipModule(LightningModule):
             options.mask if enabled else None,
             statistics or model.statistics,
             options.hidden,
+            seed,
         )
-        self.loss_name = self._loss_name()
+        self.loss_name = loss_name(options, model)
         self._freeze()
         self.strict_loading = False  # frozen weights are in no checkpoint
         self._seen: list[tuple[PairBatch, dict[Modality, TowerOutput]]] = []
@@ -92,25 +96,11 @@ class IBClipModule(LightningModule):
             }
         )
 
-    def _loss_name(self) -> str:
-        given = self.options.loss
-        if given is not None and given not in _LOSSES:
-            raise M2IBError(
-                f"finetune.loss must be one of {', '.join(_LOSSES)}, got {given!r}.{nearest(given, _LOSSES)}"
-            )
-        if given is not None:
-            return given
-        if self.options.train == "bottleneck":
-            return "similarity"
-        return "sigmoid" if hasattr(self.network.model, "logit_bias") else "contrastive"
-
     def _freeze(self) -> None:
         trained = set(_trained_names(self.loaded, self.options.train))
         for name, parameter in self.network.model.named_parameters():
             parameter.requires_grad_(name in trained)
         self.network.model.train(bool(trained))
-        if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
 
     @override
     def configure_optimizers(self) -> Any:
@@ -157,7 +147,7 @@ class IBClipModule(LightningModule):
                 similarity_loss(text.embedding, image.clean.detach()),
             )
             return ways[0] + ways[1]
-        images, texts = (self._gathered(F.normalize(output.embedding.float(), dim=-1)) for output in (image, text))
+        images, texts = (self._gathered(_unit(output.embedding)) for output in (image, text))
         positive = positives(self._gathered(fingerprints(batch.pairs).to(self.device)))
         own = slice(self.global_rank * len(batch), (self.global_rank + 1) * len(batch))
         model: Any = self.network.model
@@ -198,9 +188,7 @@ class IBClipModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []
         pairs = [pair for batch, _ in seen for pair in batch.pairs]
-        embeddings = {
-            m: torch.cat([F.normalize(outputs[m].embedding.float(), dim=-1) for _, outputs in seen]) for m in MODALITIES
-        }
+        embeddings = {m: torch.cat([_unit(outputs[m].embedding) for _, outputs in seen]) for m in MODALITIES}
         positive = positives(fingerprints(pairs).to(self.device))
         found = recalls(embeddings["image"], embeddings["text"], positive)
         for m in MODALITIES:
@@ -235,6 +223,36 @@ class IBClipModule(LightningModule):
             )
 
 
+def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) -> None:
+    """Before anything is made.
+
+    Raises:
+        M2IBError: on an option that does not exist, a number out of range, or nothing to train.
+    """
+    loss_name(options, model)
+    _trained_names(model, options.train)
+    if options.train == "bottleneck" and not enabled:
+        raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
+    if options.mask not in MASKS:
+        raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
+    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup"):
+        if getattr(options, name) < 0:
+            raise M2IBError(f"finetune.{name} must not be negative, got {getattr(options, name)}")
+
+
+def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
+    """The loss that is asked for; else the model's own, or M2IB's similarity where the model is frozen.
+
+    Raises:
+        M2IBError: if it does not exist.
+    """
+    if options.loss is not None and options.loss not in _LOSSES:
+        near = nearest(options.loss, _LOSSES)
+        raise M2IBError(f"finetune.loss must be one of {', '.join(_LOSSES)}, got {options.loss!r}.{near}")
+    own = "sigmoid" if hasattr(model.encoder.model, "logit_bias") else "contrastive"
+    return options.loss or ("similarity" if options.train == "bottleneck" else own)
+
+
 def _trained_names(model: LoadedModel, train: str) -> list[str]:
     """The model's parameters that ``finetune.train`` names."""
     layers = from_the_top(model.encoder)
@@ -252,6 +270,11 @@ def _trained_names(model: LoadedModel, train: str) -> list[str]:
             f"{train!r}"
         )
     return single + [name for layer in layers[: int(count) + 1] for name in layer]
+
+
+def _unit(embedding: Tensor) -> Tensor:
+    """Normalised, in float32 at least."""
+    return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=-1)
 
 
 def _rate(step: int, warmup: int, total: int) -> float:

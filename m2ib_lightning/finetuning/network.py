@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from m2ib_lightning.families.registry import Inputs
 from m2ib_lightning.finetuning.masks import MASKS, TrainedBottleneck
+from m2ib_lightning.noise import drawing
 from m2ib_lightning.objective import mean_information
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics
@@ -59,6 +60,7 @@ class BottleneckedModel(nn.Module):
         mask: ``channel`` or ``readout``; None for no bottleneck.
         statistics: priors for the towers with ``prior="data"``.
         hidden: inner width of the readout's head.
+        seed: keys the head's first weights.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class BottleneckedModel(nn.Module):
         mask: str | None,
         statistics: Statistics | None = None,
         hidden: int = 128,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -76,8 +79,9 @@ class BottleneckedModel(nn.Module):
         self.kind = mask
         self.hidden = hidden
         self.bottlenecks = nn.ModuleDict()
-        for modality in MODALITIES if mask is not None else ():
-            self.bottlenecks[modality] = self._bottleneck(modality, statistics or Statistics(), hidden)
+        with drawing(seed):
+            for modality in MODALITIES if mask is not None else ():
+                self.bottlenecks[modality] = self._bottleneck(modality, statistics or Statistics(), hidden)
 
     def _bottleneck(self, modality: Modality, statistics: Statistics, hidden: int) -> TrainedBottleneck:
         tower, settings = self.encoder.towers[modality], self.settings.tower(modality)

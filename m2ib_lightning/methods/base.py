@@ -277,11 +277,3 @@ def at_least(name: str, value: int, least: int) -> int:
     if value < least:
         raise M2IBError(f"{name} must be at least {least}, got {value}")
     return value
-
-
-@contextmanager
-def drawing(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's generators start from that seed; afterwards they are as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield

@@ -17,8 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.methods.base import Context, Method, at_least, drawing, register_method
+from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
+from m2ib_lightning.noise import drawing
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean, Words, gather, spread
 from m2ib_lightning.settings import MODALITIES, Modality

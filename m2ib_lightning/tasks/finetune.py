@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
 from m2ib_lightning.finetuning.data import FinetuneDataModule
 from m2ib_lightning.finetuning.folder import save_model
-from m2ib_lightning.finetuning.module import IBClipModule
+from m2ib_lightning.finetuning.module import IBClipModule, check_options
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.resume import check_same_run
 from m2ib_lightning.run_directory import RunDirectory, open_run_directory
@@ -48,7 +47,8 @@ def finetune(config: Config) -> int:
     with quiet_lightning():
         work = Work.prepare(config)
         data = FinetuneDataModule(work.datamodule, config.seed, config.finetune.validation)
-        _probe(arguments)
+        check_options(config.finetune, work.model, config.bottleneck.enabled)
+        data.check(ranks=_probe(arguments))
         run, resumed = _open(config)
         statistics = _statistics(work, run)
         module = IBClipModule(
@@ -93,10 +93,10 @@ def _trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
     return {"max_epochs": _EPOCHS, "log_every_n_steps": 10, "enable_model_summary": False, **given}
 
 
-def _probe(arguments: dict[str, Any]) -> None:
-    """Whether Lightning takes them, before the run directory is made."""
+def _probe(arguments: dict[str, Any]) -> int:
+    """Whether Lightning takes them, before the run directory is made; returns the number of ranks."""
     try:
-        Trainer(**arguments, logger=False, enable_checkpointing=False)
+        return Trainer(**arguments, logger=False, enable_checkpointing=False).world_size
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(f"lightning.Trainer refuses {arguments}: {first}") from None
@@ -152,7 +152,7 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, validates: bool) -> T
 
 def _finish(trainer: Trainer, module: IBClipModule, run: RunDirectory) -> None:
     folder = run.path / "model"
-    save_model(module.network, replace(module.loaded, preset=module.loaded.preset), folder)
+    save_model(module.network, module.loaded, folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_whole(run.summary, json.dumps({"steps": trainer.global_step, **metrics}, indent=2) + "\n")
     shown = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
