@@ -92,7 +92,14 @@ class SceneSource:
         others = []
         for kind, obj, mask in self._unnamed(rng, scene):
             others.append(OtherCaption(kind, describe(rng, [obj]).text, mask))
-        return RawTruth(_union(scene.masks[: self.mentioned]), content=_content(caption), others=others)
+        contains = tuple(_name(obj) for obj in scene.objects)
+        return RawTruth(
+            _union(scene.masks[: self.mentioned]),
+            content=_content(caption),
+            others=others,
+            contains=contains,
+            named=contains[: self.mentioned],
+        )
 
     def _unnamed(
         self, rng: np.random.Generator, scene: Scene
@@ -103,6 +110,10 @@ class SceneSource:
         there = {obj[:2] for obj in scene.objects}
         kinds = [Attributes(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPES)) if (c, s) not in there]
         yield "absent", kinds[rng.integers(len(kinds))], None
+
+
+def _name(obj: Attributes) -> str:
+    return f"{COLOUR_NAMES[obj.colour]} {list(SHAPES)[obj.shape]}"
 
 
 def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -47,12 +47,16 @@ class RawTruth:
         boxes: (left, top, width, height) each, in pixels of the picture; in place of a mask.
         content: character spans of the caption's content words.
         others: other captions.
+        contains: names of what is in the picture, where all of it is known (at most 8).
+        named: names of what the caption says (at most 4): it is true of any picture that contains all of them.
     """
 
     mask: ImageLike | Mask | None = None
     boxes: Sequence[Sequence[float]] | None = None
     content: list[tuple[int, int]] | None = None
     others: list[OtherCaption] = field(default_factory=list)
+    contains: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     def with_other(self, other: OtherCaption) -> RawTruth:
         """The same with one more caption."""
@@ -68,12 +72,16 @@ class Truth:
         content: character spans; None where that is not known.
         others: other captions.
         resized: whether the mask had another size than the picture.
+        contains: names of what is in the picture.
+        named: names of what the caption says.
     """
 
     mask: Mask | None
     content: list[tuple[int, int]] | None
     others: list[OtherCaption]
     resized: bool = False
+    contains: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     def content_tokens(self, offsets: Sequence[tuple[int, int]]) -> list[bool] | None:
         """Which tokens, given their characters, are (part of) content words."""
@@ -88,10 +96,15 @@ def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:
     Raises:
         PairError: if the mask or a box can't be read.
     """
+    mask, resized = _mask(raw, size, timeout)
+    return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named)
+
+
+def _mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | None, bool]:
     if raw.boxes is not None:
-        return Truth(_boxed(raw.boxes, size), raw.content, raw.others)
+        return _boxed(raw.boxes, size), False
     if raw.mask is None:
-        return Truth(None, raw.content, raw.others)
+        return None, False
     if isinstance(raw.mask, np.ndarray) and raw.mask.dtype == np.bool_:
         mask = raw.mask
     else:
@@ -102,7 +115,7 @@ def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:
     resized = mask.shape != size[::-1]
     if resized:
         mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    return Truth(mask, raw.content, raw.others, resized)
+    return mask, resized
 
 
 def _boxed(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:

@@ -32,6 +32,7 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import Pair
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.towers import Encoder
+from m2ib_lightning.truth import Truth
 from tests.conftest import relative_difference
 from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
@@ -97,6 +98,16 @@ def test_pictures_and_captions_that_are_the_same_are_positives() -> None:
     named = [("a.png", "A star "), ("a.png", "a ring"), ("b.png", "a star"), ("c.png", "a square")]
     pairs = [Pair(str(k), str(k), image, caption) for k, (image, caption) in enumerate(named)]
     expected = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    assert torch.equal(positives(fingerprints(pairs)), expected)
+
+
+def test_a_caption_is_a_positive_of_each_picture_that_contains_what_it_names() -> None:
+    known = [(("a", "b"), ("a",)), (("b", "c"), ("b",)), (("a", "b", "c"), ("c", "a")), ((), ())]
+    pairs = [
+        Pair(str(k), str(k), f"{k}.png", f"caption {k}", truth=Truth(None, None, [], contains=contains, named=named))
+        for k, (contains, named) in enumerate(known)
+    ]
+    expected = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
     assert torch.equal(positives(fingerprints(pairs)), expected)
 
 
@@ -179,10 +190,10 @@ def test_batches_of_an_epoch_are_the_same_on_any_number_of_ranks() -> None:
 
 
 def scenes(
-    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3
+    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3, truth: bool = True
 ) -> tuple[LoadedModel, FinetuneDataModule]:
     model = load_model("scenes")
-    pairs = ScenesDataModule(model.preparer, seed=seed, limit=limit, batch_size=batch_size, truth=True)
+    pairs = ScenesDataModule(model.preparer, seed=seed, limit=limit, batch_size=batch_size, truth=truth)
     pairs.setup("fit")
     return model, FinetuneDataModule(pairs, 0, validation)
 
@@ -209,12 +220,12 @@ def test_without_a_bottleneck_and_with_an_open_one_training_is_plain_contrastive
     options = FinetuneConfig(lr=1e-4, warmup=2, weight_decay=0.1)
     found = []
     for enabled, alpha in ((False, 5.0), (True, 90.0)):  # sigmoid(90) is 1, also in float32
-        model, data = scenes(24, 8)
+        model, data = scenes(24, 8, truth=False)
         settings = model.preset.override({"initial_alpha": alpha, "image": {"beta": 0.0}, "text": {"beta": 0.0}})
         module = IBClipModule(model, options, settings, enabled=enabled)
         train(module, data, precision="64-true")  # Adam makes steps of rounding where a gradient is zero (key biases)
         found.append(weights(module))
-    model, data = scenes(24, 8)
+    model, data = scenes(24, 8, truth=False)
     plain: Any = model.encoder.model.double().train()
     big = [p for p in plain.parameters() if p.ndim >= 2]
     small = [p for p in plain.parameters() if p.ndim < 2]

@@ -33,6 +33,7 @@ from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics
 
 _LOSSES = ("contrastive", "sigmoid", "similarity")
+_NAMED, _CONTAINED, _NOTHING = 4, 8, 0
 
 
 class IBClipModule(LightningModule):
@@ -291,18 +292,32 @@ def draw_pair_noise(seed: int, modality: Modality, epoch: int, key: str, shape: 
 
 
 def fingerprints(pairs: Sequence[Pair]) -> Tensor:
-    """(B, 2): numbers that are equal where pictures (the first column), or captions, are."""
+    """(B, 14): numbers for the picture, the caption, what the caption names and what the picture contains."""
+    return torch.tensor([_fingerprint(pair) for pair in pairs])
 
-    def number(text: str) -> int:
-        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7])
 
-    return torch.tensor([[number(pair.image), number((pair.caption or "").strip().lower())] for pair in pairs])
+def _fingerprint(pair: Pair) -> list[int]:
+    named = pair.truth.named[:_NAMED] if pair.truth is not None else ()
+    contains = pair.truth.contains[:_CONTAINED] if pair.truth is not None else ()
+    words = [_number(name) for name in named] + [_NOTHING] * (_NAMED - len(named))
+    things = [_number(name) for name in contains] + [_NOTHING] * (_CONTAINED - len(contains))
+    return [_number(pair.image), _number((pair.caption or "").strip().lower()), *words, *things]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7]) + 1
 
 
 def positives(prints: Tensor) -> Tensor:
-    """(N, N): where picture i and caption j belong together: of one pair, of one picture, or with one caption."""
-    image, text = prints.T
-    return (image[:, None] == image[None]) | (text[:, None] == text[None])
+    """(N, N): where caption j is true of picture i, as far as is known.
+
+    They are of one pair, of one picture, or have one caption; or the picture contains all that the caption names.
+    """
+    image, text, named, contains = prints.split([1, 1, _NAMED, _CONTAINED], dim=1)
+    same = (image == image.T) | (text == text.T)
+    inside = (named[None, :, :, None] == contains[:, None, None]).any(-1)  # (N, N, named)
+    unsaid = named == _NOTHING
+    return same | ((inside | unsaid[None]).all(-1) & ~unsaid.all(-1)[None])
 
 
 def readout_maps(
