@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
     from m2ib_lightning.errors import M2IBError as M2IBError
     from m2ib_lightning.families import register_family as register_family
+    from m2ib_lightning.finetuning import IBClipModule as IBClipModule
     from m2ib_lightning.methods import register_method as register_method
     from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.module import M2IBModule as M2IBModule
@@ -28,6 +29,7 @@ _HOMES = {
     "Attribution": "attribution",
     "BottleneckSettings": "settings",
     "CaptionsDataModule": "datamodules",
+    "IBClipModule": "finetuning",
     "InformationBottleneck": "bottleneck",
     "M2IBError": "errors",
     "M2IBModule": "module",
