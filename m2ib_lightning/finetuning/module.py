@@ -178,8 +178,9 @@ class IBClipModule(LightningModule):
     @override
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         model: Any = self.network.model
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(self.options.max_logit_scale))
+        if model.logit_scale.requires_grad:
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=math.log(self.options.max_logit_scale))
 
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
