@@ -199,7 +199,8 @@ class PairDataset(Dataset[PreparedPair | Pair]):
             return raw
         truth = raw.truth or RawTruth()
         truth = truth.with_other(OtherCaption("gibberish", gibberish(raw.key, len(raw.caption.split()))))
-        other = self.source[(place + max(1, len(self.source) // 2)) % len(self.source)].caption
+        neighbour = place ^ 1 if place ^ 1 < len(self.source) else max(0, place - 1)  # whatever data.limit is
+        other = self.source[neighbour].caption
         if isinstance(other, str) and other.strip() and other != raw.caption:
             truth = truth.with_other(OtherCaption("shuffled", other))
         return replace(raw, truth=truth)

@@ -57,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
     given, keys = parser.parse_args(words[:end]), words[end + 1 :]
     try:
         rows = list(conceptual_captions(given.table) if given.data == "conceptual-captions" else ms_cxr(given.table))
-    except (M2IBError, OSError) as error:
+    except (M2IBError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     chosen = sample(rows, given.pairs, given.seed)

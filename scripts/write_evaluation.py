@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from machine import describe
 
+from m2ib_lightning.evaluation.comparison import FEWEST
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.files import write_whole
 
@@ -64,7 +65,10 @@ def facts(run: Path, summary: dict[str, Any]) -> str:
     """How large the run was, how long it took, and on what."""
     machine = describe(torch.device("cpu"))
     ranks = json.loads(max((run / "launches").glob("*/launch.json")).read_text())["world_size"]
-    probed = max((found["image_sensitivity"]["pairs"] for found in summary["methods"].values()), default=0)
+    probes = [
+        found["image_sensitivity"]["pairs"] for found in summary["methods"].values() if "image_sensitivity" in found
+    ]
+    probed = max(probes, default=0)
     return (
         f"{summary['pairs_done']} pairs, {probed} of them probed, {len(summary['methods'])} methods, "
         f"{summary['seconds'] / 60:.1f} minutes on {ranks} ranks. {machine['name']}, torch {machine['torch']}."
@@ -75,7 +79,8 @@ def better_than_baseline(methods: dict[str, Any]) -> str:
     """By measure: the methods whose difference from the baseline is for the better, and not zero."""
     lines = []
     for measure, about in MEASURES.items():
-        if about.better is None or measure not in methods[BASELINE] or about.group == "time":
+        compared = any(f"minus_{BASELINE}" in found.get(measure, {}) for found in methods.values())
+        if about.better in (None, "zero") or not compared or about.group == "time":
             continue
         winners = []
         for method, found in methods.items():
@@ -89,7 +94,7 @@ def better_than_baseline(methods: dict[str, Any]) -> str:
 
 
 def _is_better(difference: dict[str, Any], better: str) -> bool:
-    if difference["low"] is None:
+    if difference["low"] is None or difference["pairs"] < FEWEST:
         return False
     return bool(difference["low"] > 0 if better == "higher" else difference["high"] < 0)
 
@@ -103,7 +108,8 @@ def ablation_table(methods: dict[str, Any]) -> str:
 
 def _mean(estimate: dict[str, Any]) -> str:
     difference = estimate.get(f"minus_{BASELINE}")
-    differs = difference is not None and (difference["low"] > 0 or difference["high"] < 0)
+    differs = difference is not None and difference["pairs"] >= FEWEST
+    differs = differs and (difference["low"] > 0 or difference["high"] < 0)
     return f"{estimate['mean']:.3f}{chr(92) + '*' if differs else ''}"
 
 
@@ -116,13 +122,15 @@ def plot_cascade(cascade: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    colours = pyplot.get_cmap("tab20").colors
     for axis, tower in zip(axes, ("image", "text"), strict=True):
+        axis.set_prop_cycle(color=colours)
         for method, found in cascade.get(tower, {}).items():
             percents = [0, *map(int, found)]
             width = 2.5 if method == BASELINE else 1.0
             axis.plot(percents, [1.0, *(stage["mean"] for stage in found.values())], linewidth=width, label=method)
         axis.axhline(0.3, color="grey", linestyle=":", linewidth=1)
-        axis.set(title=tower, xlabel="weights that are random, from the top (% of the stages)", ylim=(-0.7, 1.05))
+        axis.set(title=tower, xlabel="random weights, from the top (%)", ylim=(-0.7, 1.05))
     axes[0].set_ylabel("Spearman correlation with the original map")
     axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)

@@ -117,8 +117,8 @@ def test_too_few_resamples_are_refused() -> None:
 
 def test_markdown_says_what_is_best_what_differs_and_what_was_left_out() -> None:
     values = {
-        ("m2ib", 0, "image_ap"): [0.5, 0.6, 0.5, np.nan],
-        ("b|c", 0, "image_ap"): [0.8, 0.9, 0.8, np.nan],
+        ("m2ib", 0, "image_ap"): [*[0.5, 0.6, 0.5] * 7, np.nan],
+        ("b|c", 0, "image_ap"): [*[0.8, 0.9, 0.8] * 7, np.nan],
         ("d", 0, "image_drop"): [0.1, 0.2, 0.3, 0.4],
     }
     text = to_markdown(compare(frame(values), ["m2ib", "b|c", "d"], "m2ib"), ["a note"])
@@ -126,10 +126,18 @@ def test_markdown_says_what_is_best_what_differs_and_what_was_left_out() -> None
     assert "| m2ib | 0.533 [" in text
     assert "| b\\|c | **0.833\\* [" in text
     assert "| d | - |" in text
-    assert "image ap: average precision of its pixels (3 pairs, not defined for up to 1 more)" in text
+    assert "image ap: average precision of its pixels (21 pairs, not defined for up to 1 more)" in text
 
 
 def test_an_estimate_excludes_zero_on_either_side() -> None:
-    assert Estimate(1, 0.5, 2, 3).excludes_zero
-    assert Estimate(-1, -2, -0.5, 3).excludes_zero
-    assert not Estimate(0.1, -0.5, 1, 3).excludes_zero
+    assert Estimate(1, 0.5, 2, 30).excludes_zero
+    assert Estimate(-1, -2, -0.5, 30).excludes_zero
+    assert not Estimate(0.1, -0.5, 1, 30).excludes_zero
+    assert not Estimate(1, 0.5, 2, 3).excludes_zero  # the bootstrap of three pairs is too narrow
+
+
+def test_random_weights_are_compared_too_and_nearest_to_zero_is_best() -> None:
+    values = {("m2ib", 0, "image_randomised_100"): [0.2] * 20, ("b", 0, "image_randomised_100"): [-0.7] * 20}
+    comparison = compare(frame(values), ["m2ib", "b"], "m2ib")
+    assert comparison.best("image_randomised") == {"m2ib"}
+    assert comparison.differences["image_randomised"]["b"].mean == pytest.approx(-0.9)

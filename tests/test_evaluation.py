@@ -133,7 +133,8 @@ def test_a_run_that_is_resumed_has_the_scores_of_one_that_is_not(done: Path, tmp
     options = ["evaluate.probed=2", "evaluate.seeds=2", f"output_dir={folder}"]
     assert run("data.limit=3", *options) == 0
     assert run("data.limit=5", "resume=true", "data.batch_size=1", *options) == 0
-    assert_same_scores(folder, done, tolerance=1e-5)  # the batches are others
+    # The batches are others, so maps differ by rounding, and pixels that are nearly equal change places.
+    assert_same_scores(folder, done, tolerance=1e-4)
 
 
 def test_another_task_or_other_methods_are_refused_in_the_same_directory(
@@ -191,6 +192,7 @@ def test_all_methods_are_compared_where_none_is_named() -> None:
         ("evaluate.methods=[m2ib, m2ib]", "must name methods, each once"),
         ("evaluate.methods=[]", "must name methods, each once"),
         ("evaluate.methods=['rise:sample=3']", "Did you mean 'samples'"),
+        ("evaluate.baseline=sailency", "evaluate.baseline='sailency' is none of the methods"),
         ("evaluate.metrics=[localization]", "got 'localization'. Did you mean 'localisation'"),
         ("evaluate.probed=-1", "evaluate.probed must be at least 0, got -1"),
         ("evaluate.seeds=0", "evaluate.seeds must be at least 1, got 0"),

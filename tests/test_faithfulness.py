@@ -102,12 +102,17 @@ def test_confidence_is_its_definition(family: str) -> None:
         assert found["image_drop"][index] == pytest.approx(max(0, -change), abs=1e-7)
         assert found["image_increase"][index] == float(change > 0)
         assert found["image_map_mass"][index] == pytest.approx(heat.mean().item(), abs=1e-7)
+        if len(seen.places) == 1:  # the heatmap of one word says nothing
+            assert np.isnan(found["text_drop"][index])
+            assert np.isnan(found["text_increase"][index])
+            continue
         z, absent = seen.states("text", -1).clone(), seen.absent()
         for word, place in enumerate(seen.places):
             keep = float(result.text_heatmap[word])
             z[0, place] = keep * z[0, place] + (1 - keep) * absent[0, place]
         change = seen.hidden("text", -1, z).item() - setting.clean(index)
         assert found["text_drop"][index] == pytest.approx(max(0, -change), abs=1e-6)
+        assert found["text_increase"][index] == float(change > 0)
         assert found["text_map_mass"][index] == pytest.approx(float(result.text_heatmap.mean()))
 
 
@@ -118,7 +123,7 @@ def test_curves_are_their_definition(family: str) -> None:
     found = setting.measured("curves")
     for index, result in enumerate(setting.results):
         seen = setting.seen(index)
-        order = np.argsort(-result.image_saliency.ravel(), kind="stable")
+        order = np.argsort(-result.image_saliency.ravel())  # no two are equal
         blurred = blur(seen.pixels, 8.0)
         inserted, deleted = blurred.clone(), seen.pixels.clone()
         insertion, deletion = [seen.picture(inserted).item()], [seen.picture(deleted).item()]
@@ -132,7 +137,7 @@ def test_curves_are_their_definition(family: str) -> None:
         assert found["image_deletion_raw"][index] == pytest.approx(area(deletion), abs=1e-7)
         assert_normalised(found["image_insertion"][index], area(insertion), insertion[-1], insertion[0])
         assert_normalised(found["image_deletion"][index], area(deletion), deletion[0], deletion[-1])
-        words = np.argsort(-result.text_saliency, kind="stable")
+        words = np.argsort(-result.text_saliency)
         insertion, deletion = [], []
         for count in range(len(words) + 1):
             highest = set(words[:count].tolist())
@@ -205,12 +210,13 @@ def test_a_word_that_is_kept_is_untouched_and_the_whole_caption_is_the_clean_one
     assert torch.allclose(pixels, clean.embeddings["image"], atol=1e-12)
 
 
-def test_company_does_not_matter() -> None:
-    setting = Setting("clip")
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_company_and_padding_do_not_matter(family: str) -> None:
+    setting = Setting(family)
     together = {group: setting.measured(group) for group in ("confidence", "curves", "reference")}
     for index in range(3):
-        alone = Setting("clip")
-        alone.batch, alone.results = setting.batch.some([index]), [setting.results[index]]
+        alone = Setting(family)
+        alone.batch, alone.results = make_batch(setting.model, [setting.pairs[index]]), [setting.results[index]]
         for group, found in together.items():
             for name, values in alone.measured(group).items():
                 assert values[0] == pytest.approx(found[name][index], abs=1e-7, nan_ok=True), name
@@ -251,3 +257,24 @@ def test_special_tokens_stay_with_a_real_tokenizer() -> None:
             image = model.encoder.model.get_image_features(pixel_values=batch.inputs["image"]["pixel_values"])
             values.append(F.cosine_similarity(text, image.pooler_output).item())
     assert found["text_insertion_raw"][0] == pytest.approx(area(values), abs=1e-5)
+
+
+def test_maps_that_are_the_same_everywhere_get_no_confidence_and_the_curves_of_chance() -> None:
+    """Ties are taken in an order of no meaning: neither from the top left, nor from the first word."""
+    setting = Setting("clip", [6])
+    flat = [
+        replace(
+            result,
+            image=TowerAttribution(np.zeros((4, 4), np.float32)),
+            text=TowerAttribution(np.zeros(6, np.float32)),
+        )
+        for result in setting.results
+    ]
+    confidence = setting.measured("confidence", flat)
+    for name in ("image_drop", "image_increase", "text_drop", "text_increase"):
+        assert np.isnan(confidence[name][0])
+    found = setting.measured("curves", flat)["image_deletion_raw"][0]
+    raster = [
+        replace(flat[0], image=TowerAttribution(-np.arange(16, dtype=np.float32).reshape(4, 4)))  # reading order
+    ]
+    assert found != pytest.approx(setting.measured("curves", raster)["image_deletion_raw"][0], abs=1e-6)

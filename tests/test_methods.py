@@ -239,6 +239,44 @@ def test_patches_and_pixels() -> None:
     assert large.shape == (4, 6)
     assert torch.equal(gather(large[None], (2, 3))[0], cells)
     assert large[0].tolist() == [0, 0, 1, 1, 2, 2]
+    uneven = spread(cells, (5, 8))  # patches of 2 pixels, and pixels that no patch reads
+    assert uneven[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert uneven[:, 0].tolist() == [0, 0, 3, 3, 3]
+    assert torch.equal(gather(uneven[None], (2, 3))[0], cells)
+
+
+@pytest.mark.parametrize("name", ["nib", "saliency", "chefer", "rise:samples=20"])
+def test_where_memory_runs_out_pairs_are_taken_apart(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("clip")
+    pairs = make_pairs(model, LENGTHS)
+    expected = run(make_method(name, context_of(model)), make_batch(model, pairs))
+    method = make_method(name, context_of(model))
+    explained = type(method).image_saliency
+
+    def small(self: Any, batch: Any, clean: Any) -> torch.Tensor:
+        if len(batch) > 1 or batch.pairs[0].key == "test:2":
+            raise torch.OutOfMemoryError("no memory left")
+        return explained(self, batch, clean)
+
+    monkeypatch.setattr(type(method), "image_saliency", small)
+    found = run(method, make_batch(model, pairs))
+    assert found[2].error is not None
+    assert "memory" in found[2].error
+    for index in (0, 1, 3):
+        assert not far(found[index].image_saliency, expected[index].image_saliency, 1e-9)
+
+
+def test_a_method_leaves_the_batch_as_it_is() -> None:
+    model = make_model("clip").double()
+    batch = make_batch(model, make_pairs(model, [5, 3]))
+    batch.inputs["image"]["pixel_values"] = batch.inputs["image"]["pixel_values"].double()
+    for name in NAMES:
+        before = {m: {k: t.clone() for k, t in batch.inputs[m].items()} for m in ("image", "text")}
+        run(make_method(name, context_of(model)), batch)
+        for modality, inputs in before.items():
+            for key, tensor in inputs.items():
+                assert torch.equal(batch.inputs[modality][key], tensor)  # type: ignore[index]
+                assert not batch.inputs[modality][key].requires_grad  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +287,10 @@ def test_patches_and_pixels() -> None:
         ("rise:samples=many", "samples must be a whole number, got 'many'"),
         ("rise:samples=1", "samples must be at least 2, got 1"),
         ("saliency:steps=3", "method 'saliency' has no option 'steps': it has none"),
-        ("gradcam:image_layer=9", "image_layer=9 is out of range: this tower has 3 blocks"),
+        ("gradcam:image_layer=9", "image.layer=9 is out of range: this tower has 3 blocks"),
+        ("nib:text_layer=2", "the last block's output: pooling reads one token"),
+        ("chefer:image_layer=-1", "image_layer=-1 is out of range: this tower has 3 blocks"),
+        ("rise:samples=[1", "expected name, or name:option=value"),
         ("rise:samples", "expected name, or name:option=value"),
         ("m2ib:image.betas=1", "unknown key bottleneck.image.betas.*Did you mean 'beta'"),
         ("m2ib:image.layer=2", "out of range"),
@@ -285,16 +326,16 @@ def test_a_method_of_ones_own_takes_one_class() -> None:
 def test_without_captum_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    model = make_model("clip")
-    with pytest.raises(M2IBError, match=r"pip install 'm2ib_lightning\[evaluate\]'"):
-        run(make_method("saliency", context_of(model)), make_batch(model, make_pairs(model, [5])))
+    for name in ("saliency", "integrated_gradients", "occlusion", "kernelshap"):
+        with pytest.raises(M2IBError, match=r"pip install 'm2ib_lightning\[evaluate\]'"):
+            make_method(name, context_of(make_model("clip")))
 
 
 def test_attention_that_is_hidden_is_said() -> None:
     model = make_model("clip")
     model.vision_model.encoder.layers[1].register_forward_hook(lambda module, args, output: output)
     with pytest.raises(M2IBError, match="reads attention, and the blocks of the image tower"):
-        run(make_method("chefer", context_of(model)), make_batch(model, make_pairs(model, [5])))
+        make_method("chefer", context_of(model))
 
 
 @pytest.mark.parametrize("name", NAMES)

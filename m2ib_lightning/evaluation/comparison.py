@@ -6,7 +6,7 @@ pairs are drawn again with replacement, all methods and measures of a pair toget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.measures import MEASURES
+
+FEWEST = 20
+"""Pairs that a difference needs to be called one."""
 
 _LEVEL = (2.5, 97.5)
 _NUMBERS_AT_A_TIME = 10_000_000
@@ -40,8 +43,8 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero is outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Whether zero is outside the interval; of few pairs, whose bootstrap is too narrow, nothing is said."""
+        return self.pairs >= FEWEST and (self.low > 0 or self.high < 0)
 
     def to_dict(self) -> dict[str, float]:
         """For JSON."""
@@ -74,8 +77,9 @@ class Comparison:
         if better is None or not found:
             return set()
         means = {method: estimate.mean for method, estimate in found.items() if not np.isnan(estimate.mean)}
-        top = (max if better == "higher" else min)(means.values(), default=None)
-        return {method for method, mean in means.items() if mean == top}
+        score = {"higher": lambda mean: -mean, "lower": lambda mean: mean, "zero": abs}[better]
+        least = min((score(mean) for mean in means.values()), default=None)
+        return {method for method, mean in means.items() if score(mean) == least}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: by method, then by measure."""
@@ -116,18 +120,17 @@ def compare(scores: Any, methods: Sequence[str], baseline: str, *, resamples: in
     for measure, table in tables.items():
         found = _estimates(table.to_numpy(), list(table.columns), resamples, seed)
         head, _, percent = measure.rpartition("_")
-        if measure in MEASURES:
-            estimates[measure] = found
-            others = [name for name in table.columns if name != baseline] if baseline in table.columns else []
-            if others:
-                less = table[others].to_numpy() - table[[baseline]].to_numpy()
-                differences[measure] = _estimates(less, others, resamples, seed)
-        elif head.endswith("_randomised"):
+        if head.endswith("_randomised"):
             tower = cascade.setdefault(head.removesuffix("_randomised"), {})
             for method, estimate in found.items():
                 tower.setdefault(method, []).append((int(percent), estimate))
-            if percent == "100":
-                estimates[head] = found
+        name = head if head.endswith("_randomised") and percent == "100" else measure
+        if name in MEASURES:
+            estimates[name] = found
+            others = [method for method in table.columns if method != baseline] if baseline in table.columns else []
+            if others:
+                less = table[others].to_numpy() - table[[baseline]].to_numpy()
+                differences[name] = _estimates(less, others, resamples, seed)
     if "loss_matched" in tables and "loss_shuffled" in tables:
         estimates["matched_auc"] = _matched(tables["loss_matched"], tables["loss_shuffled"], resamples, seed)
     ordered = {measure: estimates[measure] for measure in MEASURES if measure in estimates}
@@ -173,12 +176,13 @@ def _divided(total: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[
         return np.where(count > 0, total / count, np.nan)
 
 
-def _weights(pairs: int, resamples: int, seed: int) -> list[NDArray[np.float64]]:
+def _weights(pairs: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each pair is drawn, (resamples, pairs) in pieces: the same for every measure of these pairs."""
     rng = np.random.default_rng(seed)
     piece = max(1, _NUMBERS_AT_A_TIME // max(pairs, 1))
     sizes = [min(piece, resamples - first) for first in range(0, resamples, piece)]
-    return [rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(np.float64) for size in sizes]
+    for size in sizes:
+        yield rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(np.float64)
 
 
 def _matched(matched: Any, shuffled: Any, resamples: int, seed: int) -> dict[str, Estimate]:

@@ -108,7 +108,8 @@ class Evaluator:
         self.probed = probed if "probes" in self.groups else 0
         self.faithfulness = Faithfulness(context.scorer, preparer)
         self.methods = {name: make_method(name, context) for name in methods}
-        self.others = [self._seeded(seed) for seed in range(context.seed + 1, context.seed + seeds)]
+        more = range(context.seed + 1, context.seed + seeds) if self.probed else ()
+        self.others = [self._seeded(seed) for seed in more]
         self._randomised: RandomisedModel | None = None
         self._home: tuple[torch.device, torch.dtype] | None = None
 

@@ -17,6 +17,7 @@ from m2ib_lightning.metrics import area_under, confidence_drop, confidence_incre
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.scorer import Clean, Scorer, spread
+from m2ib_lightning.settings import MODALITIES, Modality
 
 _POINTS = 16
 """Parts that a curve is cut into, or as many as there are patches or words."""
@@ -42,7 +43,8 @@ class Faithfulness:
         """Confidence drop and increase as pytorch-grad-cam has them, on the cosine, and the mass of the maps.
 
         The picture, as the model gets it, is multiplied by its heatmap (bilinear, min-max), so that 0 is the mean
-        colour. A word's embedding is mixed with the mean of all, as much as its heatmap says; special tokens stay.
+        colour. A word's embedding is mixed with the mean of all, as much as its heatmap says; special tokens stay. NaN
+        for a map that is the same everywhere (of a caption of one word, for instance): min-max makes it zeros.
         """
         heat = self.heatmaps(batch, results)  # (B, H, W)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None], clean)
@@ -50,12 +52,14 @@ class Faithfulness:
         z, pooled = words.keep(amount), words.hidden.pooled
         text = F.cosine_similarity(self.scorer.captions(z, pooled), clean.target("text"), dim=-1)
         mass = [float(result.text_heatmap.mean()) for result in results]
+        flat = {m: torch.tensor([_is_flat(r, m) for r in results], device=image.device) for m in MODALITIES}
+        image, text = image.masked_fill(flat["image"], torch.nan), text.masked_fill(flat["text"], torch.nan)
         return {
             "image_drop": confidence_drop(clean.similarity, image).tolist(),
-            "image_increase": confidence_increase(clean.similarity, image).tolist(),
+            "image_increase": _or_nan(confidence_increase(clean.similarity, image), image).tolist(),
             "image_map_mass": [float(map_mass(one)) for one in heat],
             "text_drop": confidence_drop(clean.similarity, text).tolist(),
-            "text_increase": confidence_increase(clean.similarity, text).tolist(),
+            "text_increase": _or_nan(confidence_increase(clean.similarity, text), text).tolist(),
             "text_map_mass": mass,
         }
 
@@ -65,8 +69,8 @@ class Faithfulness:
 
         Each as it is (``*_raw``: the mean cosine along the way), and normalised by the cosine of the whole and of the
         empty pair, which become 1 and 0; NaN where taking all away lowers the cosine by less than 0.05. Equal patches
-        go in their order. The blur that pictures begin with is as wide as a patch: RISE's (sigma 5 of 224 pixels) hides
-        little from a ViT.
+        go in an order that is drawn once. The blur that pictures begin with is as wide as a patch: RISE's (sigma 5 of
+        224 pixels) hides little from a ViT.
         """
         saliency = torch.from_numpy(np.stack([result.image_saliency for result in results])).flatten(1)
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
@@ -144,6 +148,15 @@ class Faithfulness:
         return before, after
 
 
+def _is_flat(result: Attribution, modality: Modality) -> bool:
+    saliency = result.image_saliency if modality == "image" else result.text_saliency
+    return bool(saliency.min() == saliency.max())
+
+
+def _or_nan(values: Tensor, where: Tensor) -> Tensor:
+    return values.masked_fill(where.isnan(), torch.nan)
+
+
 def blur(pixels: Tensor, sigma: float) -> Tensor:
     """(N, 3, H, W) with a Gaussian of that many pixels; edges are repeated."""
     reach = max(1, round(2 * sigma))
@@ -158,7 +171,9 @@ def _kept(saliency: Tensor) -> Tensor:
     """(B, parts) to (S, B, parts) of 0 and 1: nothing at first, then more and more of the highest, then all."""
     parts = saliency.shape[1]
     points = min(parts, _POINTS)
-    places = saliency.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # of each part in the order
+    mixed = torch.from_numpy(np.random.default_rng(parts).permutation(parts))  # ties go in an order of no meaning
+    order = mixed[saliency[:, mixed].argsort(dim=1, descending=True, stable=True)]
+    places = order.argsort(dim=1)  # of each part in the order
     counts = torch.tensor([round(k * parts / points) for k in range(points + 1)])
     return (places < counts[:, None, None]).float()
 

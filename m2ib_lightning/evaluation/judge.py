@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.metrics import (
@@ -17,6 +19,8 @@ from m2ib_lightning.metrics import (
     sparseness,
 )
 from m2ib_lightning.truth import Mask
+
+_LONGEST = 512  # pixels
 
 _LOCALISATION = {
     "image_pointing": pointing_game,
@@ -45,9 +49,17 @@ def localisation(result: Attribution) -> dict[str, float]:
 
 
 def against_mask(result: Attribution, mask: Mask) -> dict[str, float]:
-    """The image's localisation scores; NaN for a mask that is empty in what the model saw."""
-    saliency = torch.from_numpy(result.saliency_at(*result.pair.image_size))
+    """The image's localisation scores; NaN for a mask that is empty in what the model saw.
+
+    Pictures of more than 512 pixels are judged at that size: the maps have no more detail, and sorting takes its time.
+    """
+    width, height = result.pair.image_size
+    scale = min(1.0, _LONGEST / max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    saliency = torch.from_numpy(result.saliency_at(*size))
     seen = ~saliency.isnan()
+    if scale < 1:
+        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     target = torch.from_numpy(mask)
     if seen.all():
         return {name: float(metric(saliency, target)) for name, metric in _LOCALISATION.items()}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from m2ib_lightning.errors import M2IBError, nearest
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "zero"]
 
 GROUPS = ("localisation", "confidence", "curves", "structure", "probes", "reference")
 DEFAULT_GROUPS = GROUPS[:-1]
@@ -19,7 +19,7 @@ class Measure:
 
     Attributes:
         group: what ``evaluate.metrics`` chooses by.
-        better: which way; None where neither is better in itself.
+        better: which way; ``zero`` for a correlation that should vanish; None where neither is better in itself.
         meaning: a line for the report.
     """
 
@@ -58,11 +58,11 @@ MEASURES: dict[str, Measure] = {
     "image_seeds": Measure("probes", "higher", "Spearman correlation with the map of another seed"),
     "text_seeds": Measure("probes", "higher", "likewise, of words"),
     "image_sensitivity": Measure("probes", "lower", "largest relative change of the map under small noise"),
-    "image_randomised": Measure("probes", "lower", "Spearman correlation with the map of random weights"),
-    "text_randomised": Measure("probes", "lower", "likewise, of words"),
-    "prompt_present": Measure("probes", "lower", "Spearman correlation with the map of another object's name"),
-    "prompt_absent": Measure("probes", "lower", "likewise, of an object that is not there"),
-    "prompt_gibberish": Measure("probes", "lower", "likewise, of gibberish"),
+    "image_randomised": Measure("probes", "zero", "Spearman correlation with the map of random weights"),
+    "text_randomised": Measure("probes", "zero", "likewise, of words"),
+    "prompt_present": Measure("probes", "zero", "Spearman correlation with the map of another object's name"),
+    "prompt_absent": Measure("probes", "zero", "likewise, of an object that is not there"),
+    "prompt_gibberish": Measure("probes", "zero", "likewise, of gibberish"),
     "prompt_pointing": Measure("probes", "higher", "the highest pixel is on the other object, once that is named"),
     "matched_auc": Measure("probes", "higher", "how well the final loss tells pairs from shuffled captions"),
     "reference_image_drop": Measure("reference", "lower", "as published: x 100, one row of the map"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from m2ib_lightning.evaluation.comparison import Comparison, Estimate
+from m2ib_lightning.evaluation.comparison import FEWEST, Comparison, Estimate
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.files import write_whole
 from m2ib_lightning.html import page
@@ -45,7 +45,7 @@ def sections(comparison: Comparison) -> Iterator[tuple[str, str, Rows, list[str]
 
 def _arrow(measure: str) -> str:
     better = MEASURES[measure].better
-    return "" if better is None else " ↑" if better == "higher" else " ↓"
+    return {None: "", "higher": " ↑", "lower": " ↓", "zero": " →0"}[better]
 
 
 def _cell(comparison: Comparison, measure: str, method: str) -> str:
@@ -74,8 +74,7 @@ def _pairs(comparison: Comparison, measure: str) -> str:
 def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Tables with legends. Bold: the best mean. A star: the difference from the baseline, pair by pair, is not zero."""
     lines = [
-        f"Means with 95 % intervals (bootstrap over pairs). Bold: the best mean. \\*: differs from "
-        f"`{comparison.baseline}`, pair by pair (the interval of the difference excludes 0).",
+        f"Means with 95 % intervals (bootstrap over pairs). Bold: the best mean.{_star(comparison)}",
         "",
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
@@ -85,6 +84,15 @@ def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
         lines += [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
         lines += [f"- {line}" for line in legend] + [""]
     return "\n".join(lines)
+
+
+def _star(comparison: Comparison) -> str:
+    if not comparison.differences:
+        return ""
+    return (
+        f" \\*: differs from `{comparison.baseline}`, pair by pair (the interval of the difference excludes 0; with "
+        f"fewer than {FEWEST} pairs nothing is said)."
+    )
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -116,8 +124,8 @@ def _without_nan(value: object) -> object:
 
 def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
     parts = [
-        f"<p>Means with 95 % intervals (bootstrap over pairs). Bold: the best mean. *: differs from "
-        f"{escape(comparison.baseline)}, pair by pair.</p>",
+        f"<p>Means with 95 % intervals (bootstrap over pairs). Bold: the best mean."
+        f"{escape(_star(comparison).replace(chr(92), '').replace('`', ''))}</p>",
         "".join(f"<p>{escape(note)}</p>" for note in notes),
     ]
     for group, question, (head, *rows), legend in sections(comparison):

@@ -6,6 +6,7 @@ Legend: B pairs, T tokens, D width, H heads, d = D / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -56,30 +57,41 @@ class Traced:
         return per_query[torch.arange(len(per_query), device=per_query.device), self.pooled]
 
 
-def trace(tower: Tower, hidden: Hidden) -> Traced:
-    """Run embedded inputs through a tower.
+def check_attention(tower: Tower) -> None:
+    """Before there is work.
 
     Raises:
-        M2IBError: if the tower's blocks are not of the kind whose attention can be read.
+        M2IBError: if the tower's attention can't be read.
     """
+    for block in tower.blocks:
+        _parts(tower, block)
+    if tower.spec.pooled is None and tower.spec.pooling is None:
+        raise M2IBError(
+            f"this method reads attention, and how the {tower.modality} tower pools is not known (TowerSpec.pooling)"
+        )
+
+
+def _parts(tower: Tower, block: Any) -> BlockParts:
+    parts = tower.spec.parts(block) if tower.spec.parts is not None else None
+    if parts is None:
+        raise M2IBError(
+            f"this method reads attention, and the blocks of the {tower.modality} tower are not of a kind where "
+            "that is known (TowerSpec.parts); a hook or an adapter in a block also hides it"
+        )
+    return parts
+
+
+def trace(tower: Tower, hidden: Hidden) -> Traced:
+    """Run embedded inputs through a tower that ``check_attention`` accepts."""
     z, spec = hidden.z, tower.spec
     layers: list[Attention] = []
     for block in tower.blocks:
-        parts = spec.parts(block) if spec.parts is not None else None
-        if parts is None:
-            raise M2IBError(
-                f"this method reads attention, and the blocks of the {tower.modality} tower are not of a kind where "
-                "that is known (TowerSpec.parts); a hook or an adapter in a block also hides it"
-            )
-        z, layer = _run_block(parts, z, spec.causal)
+        z, layer = _run_block(_parts(tower, block), z, spec.causal)
         layers.append(layer)
     if hidden.pooled is not None:
         vector = z[torch.arange(len(z), device=z.device), hidden.pooled]
         return Traced(layers, spec.head(tower.model, vector), hidden.pooled)
-    if spec.pooling is None:
-        raise M2IBError(
-            f"this method reads attention, and how the {tower.modality} tower pools is not known (TowerSpec.pooling)"
-        )
+    assert spec.pooling is not None  # check_attention
     embedding, layer = _run_pooling(spec.pooling(tower.model), z)
     return Traced([*layers, layer], embedding, None)
 

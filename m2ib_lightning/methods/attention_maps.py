@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.methods.attention import Attention, Traced, trace
+from m2ib_lightning.methods.attention import Attention, Traced, check_attention, trace
 from m2ib_lightning.methods.base import Context, Method, register_method
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean
@@ -31,9 +31,11 @@ class AttentionMap(Method):
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
         super().__init__(context)
         self.layers: dict[Modality, int] = {
-            "image": max(0, self.layer("image", image_layer, self.default_layer("image"))),
-            "text": max(0, self.layer("text", text_layer, self.default_layer("text"))),
+            "image": self.layer("image", image_layer, self.default_layer("image")),
+            "text": self.layer("text", text_layer, self.default_layer("text")),
         }
+        for tower in context.model.encoder.towers.values():
+            check_attention(tower)
 
     def default_layer(self, modality: Modality) -> int:
         """The first block that counts if nothing is said: the last one."""
@@ -85,7 +87,7 @@ class AttentionRollout(AttentionMap):
 
     @override
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
-        return roll(traced, [layer.weights.mean(1) for layer in traced.layers], first, 0.5)
+        return roll(traced, [layer.weights.detach().mean(1) for layer in traced.layers[first:]], 0.5)
 
 
 class Chefer(AttentionMap):
@@ -97,10 +99,10 @@ class Chefer(AttentionMap):
 
     @override
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
-        weights = [layer.weights for layer in traced.layers]
+        weights = [layer.weights for layer in traced.layers[first:]]
         gradients = _gradients(traced, target, weights)
         relevant = [(g * a).relu().mean(1) for g, a in zip(gradients, weights, strict=True)]
-        return roll(traced, relevant, first, 1.0)
+        return roll(traced, relevant, 1.0)
 
 
 class GradECLIP(AttentionMap):
@@ -115,11 +117,10 @@ class GradECLIP(AttentionMap):
 
     @override
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
-        outputs = [layer.output for layer in traced.layers]
-        gradients = _gradients(traced, target, outputs)
-        last = len(traced.layers) - 1
-        counted = range(min(first, last), last + 1)
-        return torch.stack([self._one(traced, traced.layers[k], gradients[k], used) for k in counted]).sum(0)
+        counted = traced.layers[first:]
+        gradients = _gradients(traced, target, [layer.output for layer in counted])
+        maps = [self._one(traced, *both, used) for both in zip(counted, gradients, strict=True)]
+        return torch.stack(maps).sum(0)
 
     @staticmethod
     def _one(traced: Traced, layer: Attention, gradient: Tensor, used: Tensor) -> Tensor:
@@ -132,8 +133,8 @@ class GradECLIP(AttentionMap):
         return (torch.einsum("bd,btd->bt", traced.read(gradient), layer.value) * loose).relu()
 
 
-def roll(traced: Traced, factors: list[Tensor], first: int, scale: float) -> Tensor:
-    """(B, T): the pooled row of the product of ``scale * (factor + I)``, from the layer ``first`` on.
+def roll(traced: Traced, factors: list[Tensor], scale: float) -> Tensor:
+    """(B, T): the pooled row of the product of ``scale * (factor + I)``, the first factor rightmost.
 
     The factor of a pooling layer, (B, 1, T), is taken as it is.
     """
@@ -141,7 +142,7 @@ def roll(traced: Traced, factors: list[Tensor], first: int, scale: float) -> Ten
     tokens = traced.layers[0].key.shape[1]
     identity = torch.eye(tokens, dtype=factors[0].dtype, device=factors[0].device).expand(len(factors[0]), -1, -1)
     total = identity
-    for factor in blocks[first:]:
+    for factor in blocks:
         total = scale * (factor + identity) @ total
     return traced.read(total) if traced.pooled is not None else (factors[-1] @ total)[:, 0]
 

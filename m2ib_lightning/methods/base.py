@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +24,7 @@ from typing_extensions import override
 from m2ib_lightning.attribution import NOT_FINITE, Attribution, TowerAttribution
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.out_of_memory import DOES_NOT_FIT, is_out_of_memory
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.registry import Registry
 from m2ib_lightning.scorer import Clean, Scorer
@@ -91,8 +93,25 @@ class Method(ABC):
         results = {pair.key: Attribution(pair, error=pair.error) for pair in batch.failed}
         if batch.pairs:
             with torch.autocast(self.scorer.device.type, enabled=False):
-                results |= {result.pair.key: result for result in self._explain(batch)}
+                results |= {result.pair.key: result for result in self._until_it_fits(batch)}
         return [results[key] for key in batch.order]
+
+    def _until_it_fits(self, batch: PairBatch) -> list[Attribution]:
+        """Where memory runs out, half of the pairs at a time; one that does not fit alone fails alone."""
+        try:
+            return list(self._explain(batch))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if (
+            self.scorer.device.type == "cuda"
+        ):  # not in the except clause: there the traceback holds the attempt's tensors
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            return [Attribution(batch.pairs[0], error=DOES_NOT_FIT)]
+        half = len(batch) // 2
+        parts = (range(half), range(half, len(batch)))
+        return [result for part in parts for result in self._until_it_fits(batch.some(list(part)))]
 
     def _explain(self, batch: PairBatch) -> Iterator[Attribution]:
         clean = self.scorer.clean(batch)
@@ -127,7 +146,7 @@ class Method(ABC):
         """
         depth = len(self.context.model.encoder.towers[modality].blocks)
         layer = fallback if given is None else given
-        if not -1 <= layer < depth:
+        if not 0 <= layer < depth:
             raise M2IBError(f"{modality}_layer={layer} is out of range: this tower has {depth} blocks, from 0")
         return layer
 
@@ -263,7 +282,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
         if not all("=" in word for word in words):
             raise ValueError
         options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(words))
-    except (ValueError, OmegaConfBaseException):
+    except (ValueError, OmegaConfBaseException, yaml.YAMLError):
         raise M2IBError(f"method {text!r}: expected name, or name:option=value,option=value") from None
     return name, options
 

@@ -25,6 +25,10 @@ from m2ib_lightning.scorer import Clean, gather
 class InputGradient(Method):
     """What the three have in common: a Captum object over the cosine of a pair."""
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        captum()  # is it there?
+
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         def cosine(pixels: Tensor, target: Tensor) -> Tensor:
@@ -67,7 +71,7 @@ class Saliency(InputGradient):
 
     @override
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
-        return captum().Saliency(cosine).attribute(inputs.requires_grad_(), additional_forward_args=extra)
+        return captum().Saliency(cosine).attribute(inputs.detach().requires_grad_(), additional_forward_args=extra)
 
     @override
     def over_colours(self, values: Tensor) -> Tensor:

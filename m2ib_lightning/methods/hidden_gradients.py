@@ -30,10 +30,11 @@ class HiddenGradient(Method):
 
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
         super().__init__(context)
-        self.layers: dict[Modality, int] = {
-            "image": self.layer("image", image_layer, self.default_layer("image")),
-            "text": self.layer("text", text_layer, self.default_layer("text")),
-        }
+        self.layers: dict[Modality, int] = {}
+        for modality, given in (("image", image_layer), ("text", text_layer)):
+            m: Modality = "image" if modality == "image" else "text"
+            layer = self.default_layer(m) if given is None else given
+            self.layers[m] = context.model.encoder.towers[m].resolve_layer(layer)
 
     @abstractmethod
     def default_layer(self, modality: Modality) -> int:

@@ -34,6 +34,10 @@ class Occlusion(Method):
     A window is 2 x 2 patches and moves by one patch; of a caption, one token at a time (Captum's feature ablation).
     """
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        captum()  # is it there?
+
     @override
     @torch.no_grad()
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -73,7 +77,7 @@ class Occlusion(Method):
                 words.hidden.z,
                 words.hidden.z.where(~words.words[..., None], words.absent),
                 additional_forward_args=extra,
-                feature_mask=torch.arange(tokens, device=pooled.device if pooled is not None else None)[None, :, None],
+                feature_mask=torch.arange(tokens, device=words.words.device)[None, :, None],
                 perturbations_per_eval=max(1, self.scorer.at_a_time("text") // len(words.words)),
             )
         )
@@ -153,9 +157,16 @@ class RISE(Sampling):
     _KEEP = 0.5
     _CELLS = 7
 
+    def __init__(self, context: Context, *, samples: int = 300) -> None:
+        super().__init__(context, samples=samples)
+        self._drawn: tuple[tuple[int, ...], Tensor] | None = None
+
     @override
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
-        masks = self._masks(grid, (picture.shape[-2], picture.shape[-1])).to(picture)
+        wanted = (*grid, *picture.shape[-2:])
+        if self._drawn is None or self._drawn[0] != wanted or self._drawn[1].device != picture.device:
+            self._drawn = wanted, self._masks(grid, (picture.shape[-2], picture.shape[-1])).to(picture)
+        masks = self._drawn[1].to(picture)
         scores = score(masks)
         return gather(torch.einsum("n,nhw->hw", scores, masks)[None] / (self.samples * self._KEEP), grid)[0]
 
@@ -180,7 +191,17 @@ class KernelSHAP(Sampling):
     """KernelSHAP (Lundberg and Lee, NeurIPS 2017) by Captum: Shapley values of patches, or tokens, by regression.
 
     Captum regresses in float32, whatever the model's type.
+
+    Args:
+        context: the model.
+        samples: N; 0 for 300, or five for each patch or token, if those are more: with as many samples as patches the
+            regression would only interpolate.
     """
+
+    def __init__(self, context: Context, *, samples: int = 0) -> None:
+        super().__init__(context, samples=samples or 300)
+        self._given = samples
+        captum()  # is it there?
 
     @override
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
@@ -196,11 +217,15 @@ class KernelSHAP(Sampling):
         difference = score(kept) - score(1 - kept)
         if parts == 1 or not difference.isfinite():  # all of it is the one part's; a regression on NaN is refused
             return difference.expand(parts)
-        with drawing(self.context.seed * 2 + MODALITIES.index(modality)):
+        with drawing((self.context.seed * 2 + MODALITIES.index(modality)) % 2**63):
             values: Tensor = (
                 captum()
                 .KernelShap(score)
-                .attribute(kept, n_samples=self.samples, perturbations_per_eval=self.scorer.at_a_time(modality))
+                .attribute(
+                    kept,
+                    n_samples=self._given or max(self.samples, 5 * parts),
+                    perturbations_per_eval=self.scorer.at_a_time(modality),
+                )
             )
         return values[0].to(like)
 

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule
 from typing_extensions import override
 
 from m2ib_lightning.callbacks import HeatmapWriter, TableWriter
-from m2ib_lightning.config import Config
+from m2ib_lightning.config import Config, EvaluateConfig
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.comparison import Comparison, compare
 from m2ib_lightning.evaluation.evaluator import Evaluator
@@ -50,6 +50,8 @@ class Evaluate(PairTask):
         twice = {name for name in methods if methods.count(name) > 1}
         if twice or not methods:
             raise M2IBError(f"evaluate.methods must name methods, each once, got {methods}")
+        if options.baseline not in methods and options.baseline != EvaluateConfig.baseline:
+            raise M2IBError(f"evaluate.baseline={options.baseline!r} is none of the methods: {', '.join(methods)}")
         return bottlenecks_of(methods, work.context())
 
     @override
@@ -118,7 +120,9 @@ def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterato
     if "localisation" in groups and "text_auroc" not in comparison.estimates:
         yield "The source does not say which words are content: the words' AUROC was left out."
     if "probes" in groups and config.evaluate.probed and "prompt_present" not in comparison.estimates:
-        yield "The source names no other objects: maps were tried on gibberish and on other pairs' captions only."
+        tried = "on gibberish and on other pairs' captions only"
+        which = tried if "prompt_gibberish" in comparison.estimates else "on no other caption (a stream has none)"
+        yield f"The source names no other objects: maps were tried {which}."
     resized, failures = 0, list[str]()
     for part in parts(run.table):
         table = pq.read_table(part, columns=["mask_resized", "failures"])
