@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import max_pool2d
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from m2ib_lightning.attribution import Attribution, Floats
 from m2ib_lightning.datamodules.scenes import SceneExample
+from m2ib_lightning.metrics import auroc, average_precision
 from m2ib_lightning.scenes.captions import FILLER_WORD
 
 POINT_TOLERANCE = 2  # pixels
@@ -53,7 +53,7 @@ def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
         "pick": float(max(means[: example.mentioned]) > max(means[example.mentioned :], default=-1.0)),
         "mass_ratio": float(inside / target.mean()),
         "iou": float((lit & target).sum() / max((lit | target).sum(), 1)),
-        "average_precision": _average_precision(heatmap, target),
+        "average_precision": float(average_precision(torch.from_numpy(heatmap), torch.from_numpy(target))),
         "text_auroc": _auroc(result.text_saliency, content),
     }
 
@@ -68,12 +68,4 @@ def _auroc(saliency: Floats, content: NDArray[np.bool_]) -> float:
         raise ValueError(
             f"the caption has {len(content)} words and {len(saliency)} tokens: one token per word expected"
         )
-    if content.all() or not content.any():
-        return float("nan")
-    # By rank, since torchmetrics would squash values outside [0, 1] with a sigmoid, where large ones tie.
-    ranks = torch.from_numpy(np.unique(saliency, return_inverse=True)[1] / len(saliency))
-    return float(binary_auroc(ranks, torch.from_numpy(content).long()))
-
-
-def _average_precision(heatmap: Floats, target: NDArray[np.bool_]) -> float:
-    return float(binary_average_precision(torch.from_numpy(heatmap).ravel(), torch.from_numpy(target).ravel().long()))
+    return float(auroc(torch.from_numpy(saliency), torch.from_numpy(content)))
