@@ -100,7 +100,8 @@ class IBClipModule(LightningModule):
     def _freeze(self) -> None:
         trained = set(_trained_names(self.loaded, self.options.train))
         for name, parameter in self.network.model.named_parameters():
-            parameter.requires_grad_(name in trained)
+            unused = self.loss_name == "similarity" and parameter.numel() == 1  # it has no temperature: DDP would wait
+            parameter.requires_grad_(name in trained and not unused)
         self.network.model.train(bool(trained))
 
     @override
