@@ -128,7 +128,7 @@ class FinetuneConfig:
     mask: Mask = _key("channel", "'channel': an alpha per channel for all pairs; 'readout': a head reads one per token")
     train: str = _key("all", "what is trained beside the bottleneck: all, heads, last:N (blocks and heads), bottleneck")
     loss: str | None = _key(
-        None, "contrastive, sigmoid or similarity (M2IB's); null: the model's own, similarity if it is frozen"
+        None, "contrastive, sigmoid or similarity (M2IB's, of a frozen model); null: the model's own, or that"
     )
     lr: float = _key(1e-5, "AdamW's learning rate of the model")
     bottleneck_lr: float = _key(1e-2, "AdamW's learning rate of the masks")

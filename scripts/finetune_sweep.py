@@ -67,7 +67,12 @@ def train(run: Path, name: str, pairs: int, epochs: int) -> dict[str, float]:
             "finetune.validation=0.125",
         ),
         *("bottleneck.image.prior=data", "bottleneck.text.prior=data", f"bottleneck.enabled={name != PLAIN}"),
-        *(f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false", f"output_dir={run}"),
+        *(
+            f"trainer.max_epochs={epochs}",
+            "trainer.devices=1",
+            "trainer.enable_progress_bar=false",
+            f"output_dir={run}",
+        ),
     ]
     if fit([*words, *beta]) != 0:
         raise M2IBError(f"the run at {name} failed")

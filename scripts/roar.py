@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from write_evaluation import write_section
 
 from m2ib_lightning.config import FinetuneConfig
@@ -85,7 +86,7 @@ def measure(batches: Sequence[PairBatch], seed: int, epochs: int) -> float:
 
 
 def table(losses: dict[tuple[str, float], list[float]], methods: Sequence[str], fractions: Sequence[float]) -> str:
-    """Mean loss of recall over seeds, with the interval mean +- 1.96 standard errors."""
+    """Mean loss of recall over seeds, with Student's 95 % interval."""
     head = ["method", *(f"{fraction:.0%} removed" for fraction in fractions)]
     rows = [[method, *(shown(losses[method, fraction]) for fraction in fractions)] for method in methods]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
@@ -94,7 +95,9 @@ def table(losses: dict[tuple[str, float], list[float]], methods: Sequence[str], 
 def shown(values: Sequence[float]) -> str:
     """Mean and interval."""
     mean = float(np.mean(values))
-    half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    few = len(values) < 2
+    quantile = float("nan") if few else float(student.ppf(0.975, len(values) - 1))
+    half = quantile * float(np.std(values, ddof=1)) / len(values) ** 0.5 if not few else float("nan")
     return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from lightning import Trainer
+from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from m2ib_lightning import explain, load_model
@@ -24,6 +25,7 @@ from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import FinetuneDataModule, IBClipModule
 from m2ib_lightning.finetuning.data import EpochSampler
+from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss
 from m2ib_lightning.finetuning.module import draw_pair_noise, fingerprints, positives
 from m2ib_lightning.finetuning.network import BottleneckedModel
@@ -50,7 +52,8 @@ def test_with_one_positive_each_the_loss_is_clips() -> None:
     logits = scale * image @ text.T
     labels = torch.arange(6)
     expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-    found = contrastive_loss(image, text, scale, torch.eye(6, dtype=torch.bool), slice(0, 6))
+    eye = torch.eye(6, dtype=torch.bool)
+    found = contrastive_loss(image, text, scale, (eye, eye), slice(0, 6))
     assert found.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
@@ -65,7 +68,7 @@ def test_with_several_positives_the_loss_is_its_definition() -> None:
             expected += (
                 -sum((row[p].exp() / (row[p].exp() + others)).log() for p in mine.nonzero()[:, 0]) / mine.sum() / 8
             )
-    found = contrastive_loss(image, text, scale, positive, slice(0, 4))
+    found = contrastive_loss(image, text, scale, (positive, positive.T), slice(0, 4))
     assert found.item() == pytest.approx(float(expected), abs=1e-9)
 
 
@@ -73,12 +76,13 @@ def test_the_ranks_parts_of_a_loss_average_to_the_whole() -> None:
     image, text, scale = normalised(6), normalised(6, seed=1), torch.tensor(5.0)
     positive = torch.eye(6, dtype=torch.bool)
     positive[0, 5] = positive[5, 0] = True
-    whole = contrastive_loss(image, text, scale, positive, slice(0, 6))
-    parts = [contrastive_loss(image, text, scale, positive, slice(k, k + 3)) for k in (0, 3)]
+    whole = contrastive_loss(image, text, scale, (positive, positive.T), slice(0, 6))
+    shares = [slice(k, k + 3) for k in (0, 3)]
+    parts = [contrastive_loss(image, text, scale, (positive[k], positive.T[k]), k) for k in shares]
     assert sum(parts).item() / 2 == pytest.approx(whole.item(), abs=1e-12)  # type: ignore[union-attr]
     bias = torch.tensor(-3.0)
     whole = sigmoid_loss(image, text, scale, bias, positive, slice(0, 6))
-    parts = [sigmoid_loss(image, text, scale, bias, positive, slice(k, k + 3)) for k in (0, 3)]
+    parts = [sigmoid_loss(image, text, scale, bias, positive[k], k) for k in shares]
     assert sum(parts).item() / 2 == pytest.approx(whole.item(), abs=1e-12)  # type: ignore[union-attr]
 
 
@@ -98,7 +102,9 @@ def test_pictures_and_captions_that_are_the_same_are_positives() -> None:
     named = [("a.png", "A star "), ("a.png", "a ring"), ("b.png", "a star"), ("c.png", "a square")]
     pairs = [Pair(str(k), str(k), image, caption) for k, (image, caption) in enumerate(named)]
     expected = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    assert torch.equal(positives(fingerprints(pairs)), expected)
+    prints = fingerprints(pairs)
+    assert torch.equal(positives(prints, prints), expected)
+    assert torch.equal(positives(prints[1:3], prints), expected[1:3])
 
 
 def test_a_caption_is_a_positive_of_each_picture_that_contains_what_it_names() -> None:
@@ -108,18 +114,21 @@ def test_a_caption_is_a_positive_of_each_picture_that_contains_what_it_names() -
         for k, (contains, named) in enumerate(known)
     ]
     expected = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    assert torch.equal(positives(fingerprints(pairs)), expected)
+    prints = fingerprints(pairs)
+    assert torch.equal(positives(prints, prints), expected)
+    assert torch.equal(positives(prints[1:3], prints), expected[1:3])
 
 
 def test_recall() -> None:
     image = torch.eye(3)
     text = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    found = recalls(image, text, torch.eye(3, dtype=torch.bool), (1, 2, 3, 10))
+    eye, both = torch.eye(3, dtype=torch.bool), torch.ones(3, 3, dtype=torch.bool)
+    found = recalls(image, text, eye.__getitem__, eye.__getitem__, (1, 2, 3, 10))
     assert found["image_to_text@1"] == found["text_to_image@1"] == pytest.approx(1 / 3)
     assert found["image_to_text@3"] == 1.0
     assert "image_to_text@10" not in found
-    both = torch.ones(3, 3, dtype=torch.bool)
-    assert recalls(image, text, both, (1,)) == {"image_to_text@1": 1.0, "text_to_image@1": 1.0}
+    every = recalls(image, text, both.__getitem__, both.__getitem__, (1,))
+    assert every == {"image_to_text@1": 1.0, "text_to_image@1": 1.0}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -176,15 +185,14 @@ def test_noise_is_keyed_by_epoch_and_pair() -> None:
 
 
 def test_batches_of_an_epoch_are_the_same_on_any_number_of_ranks() -> None:
-    indices = np.arange(21)
     for epoch in (0, 1):
-        whole = EpochSampler(indices, 6, 5, 0, 1)
-        parts = [EpochSampler(indices, 3, 5, rank, 2) for rank in range(2)]
+        whole = EpochSampler(21, 6, 5, 0, 1)
+        parts = [EpochSampler(21, 3, 5, rank, 2) for rank in range(2)]
         for sampler in (whole, *parts):
             sampler.set_epoch(epoch)
         assert [a + b for a, b in zip(*parts, strict=True)] == list(whole)
         assert len(whole) == 3
-    other = EpochSampler(indices, 6, 5, 0, 1)
+    other = EpochSampler(21, 6, 5, 0, 1)
     other.set_epoch(0)
     assert list(other) != list(whole)
 
@@ -332,7 +340,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
-    first, second = (CLIPModel.from_pretrained(folder / "model").state_dict() for folder in (one, other))
+    first, second = (
+        CLIPModel.from_pretrained(folder / "model").state_dict() | load_file(folder / "model" / BOTTLENECK_FILE)
+        for folder in (one, other)
+    )
+    assert set(first) == set(second)
     for name, value in first.items():
         assert torch.allclose(value, second[name], atol=tolerance), name
 
@@ -389,10 +401,16 @@ def test_two_ranks_give_the_weights_of_one_with_the_double_batch(done: Path, tmp
         (["data.limit=24", "data.batch_size=1"], "a global batch of one pair has nothing to contrast"),
         (["data.limit=24", "data.batch_size=64"], "do not fill one global batch of 64"),
         (["data.limit=24", "finetune.validation=1.5"], "must be a share from 0 to below 1"),
-        (["data.limit=24", "trainer.strategy=fsdp"], "trainer.strategy=fsdp needs GPUs"),
+        (["data.limit=24", "trainer.strategy=fsdp"], "trainer.strategy=fsdp was never tried and is refused"),
+        (["data.limit=24", "trainer.num_nodes=2"], "starts its own processes, on one machine"),
+        (["data.limit=24", "trainer.precision=bf16-true"], "weights and masks must be float32"),
+        (["data.limit=24", "trainer.max_epochs=-1"], "trainer.max_epochs=-1 never ends"),
+        (["data.limit=24", "finetune.loss=similarity"], "knows no wrong pairs"),
+        (["data.limit=24", "finetune.max_logit_scale=0"], "finetune.max_logit_scale above 1"),
+        (["data.limit=24", "seed=-1"], "seed must not be negative"),
         (["data.limit=24", "trainer.strategy=samples"], "shares no gradients"),
         (["data.limit=24", "trainer.logger=false"], "trainer.logger=False is refused"),
-        (["data.limit=24", "finetune.mask=tokens"], "tokens"),
+        (["data.limit=24", "finetune.mask=tokens"], "expected one of ['channel', 'readout']"),
     ],
 )
 def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -425,3 +443,93 @@ def test_broken_pairs_are_replaced() -> None:
     keys = [pair.key for batch in data.train_dataloader() for pair in batch.pairs]
     assert len(keys) == 12
     assert all(int(key.split(":")[1]) % 3 for key in keys)
+
+
+def test_a_pair_of_the_other_split_never_takes_a_broken_ones_place() -> None:
+    _model, data = scenes(12, 4, validation=0.25)
+    source: Any = data.pairs.source
+    read, kept = type(source).__getitem__, {int(k) for k in data.validation}
+
+    class Broken(type(source)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            raw = read(self, index)
+            return replace(raw, error="broken") if index in (*sorted(kept)[:1], min(set(range(12)) - kept)) else raw
+
+    source.__class__ = Broken
+    trained = {pair.position for batch in data.train_dataloader() for pair in batch.pairs}
+    validated = [pair.position for batch in data.val_dataloader() for pair in batch.pairs]
+    assert not trained & kept
+    assert set(validated) < kept
+
+
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    """Through the real Trainer, which is to tell the sampler."""
+    model, data = scenes(16, 4)
+    seen: list[tuple[int, list[str]]] = []
+
+    class Noting(IBClipModule):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append((self.current_epoch, [pair.key for pair in batch.pairs]))
+            return super().training_step(batch, batch_idx)
+
+    train(Noting(model, FinetuneConfig(train="heads")), data, max_epochs=2)
+    epochs = [[key for epoch, keys in seen if epoch == wanted for key in keys] for wanted in (0, 1)]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    assert epochs[0] != epochs[1]
+
+
+def test_a_channel_mask_is_compared_with_the_clean_other_half() -> None:
+    model, data = scenes(8, 8)
+    module = IBClipModule(model, FinetuneConfig(mask="channel", train="bottleneck"))
+    (batch,) = data.train_dataloader()
+    noise = torch.Generator().manual_seed(0)
+    outputs = module.network(batch.inputs, lambda m, z: torch.randn(z.shape, generator=noise))
+    for modality, inputs in batch.inputs.items():
+        features = getattr(model.encoder.model, f"get_{modality}_features")
+        untouched = features(**{k: v for k, v in inputs.items() if k != "attention_mask"}).pooler_output
+        assert relative_difference(outputs[modality].clean, untouched.detach()) < 1e-5
+        assert relative_difference(outputs[modality].embedding.detach(), untouched.detach()) > 1e-3
+
+
+def test_siglip_is_trained_with_its_own_loss_and_temperature() -> None:
+    model = make_model("siglip")
+    loaded = LoadedModel(Encoder(model), None)
+    settings = SETTINGS.override({"image": {"beta": 0.0}, "text": {"beta": 0.0}, "initial_alpha": 80.0})
+    with torch.no_grad():
+        model.logit_scale.fill_(4.77)
+    module = IBClipModule(loaded, FinetuneConfig(lr=1e-6, warmup=0), settings)
+    assert module.loss_name == "sigmoid"
+    batches = [make_batch(model, make_pairs(model, [3, 5, 2]))]
+    batches[0].pairs = [replace(pair, image=f"{pair.key}.png") for pair in batches[0].pairs]
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    seen = []
+    module.log = lambda name, value, **_: seen.append((name, float(value)))  # type: ignore[method-assign, assignment]
+    expected = model(**{**batches[0].inputs["image"], **batches[0].inputs["text"]}, return_loss=True).loss.item()
+    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+    assert dict(seen)["train/loss"] == pytest.approx(expected, rel=1e-4)
+    assert model.logit_scale.item() == pytest.approx(4.77, abs=1e-4)  # CLIP's bound, log 100, is below it
+
+
+def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -> None:
+    before, after = load_model("scenes").statistics, load_model(str(done / "model")).statistics
+    assert set(after.priors) == set(before.priors)
+    changed = [not torch.equal(before.priors[name].mean, after.priors[name].mean) for name in before.priors]
+    assert all(changed)
+    for name, prior in after.priors.items():
+        assert torch.allclose(prior.mean, before.priors[name].mean, atol=0.3)
+
+
+def test_a_run_that_is_over_is_resumed_to_the_same_summary_and_another_batch_is_refused(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((done / "summary.json").read_text())
+    words = ["trainer.max_epochs=3", "finetune.mask=readout", "resume=true"]
+    assert run(done, *words) == 0
+    after = json.loads((done / "summary.json").read_text())
+    assert {name for name in after if name.startswith("val/")} == {n for n in before if n.startswith("val/")}
+    assert after["val/image_information"] == pytest.approx(before["val/image_information"])
+    capsys.readouterr()
+    assert run(done, *words, "data.batch_size=8") == 2
+    assert "global_batch was 4 and is now 8" in capsys.readouterr().err
+    assert run(done, *words, "data.limit=20") == 2
+    assert "pairs was 24 and is now 20" in capsys.readouterr().err

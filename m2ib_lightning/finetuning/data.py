@@ -25,21 +25,26 @@ _TRIES = 20
 
 
 class GoodPairs(Dataset[PreparedPair]):
-    """A data set in which a pair that can't be read is replaced by the next one that can.
+    """A split, in which a pair that can't be read is replaced by the next of the split that can.
 
     All ranks then have batches of one size, as shared gradients need.
 
     Args:
         pairs: the pairs.
+        split: which of them, in order.
     """
 
-    def __init__(self, pairs: PairDataset) -> None:
+    def __init__(self, pairs: PairDataset, split: NDArray[np.int64]) -> None:
         self.pairs = pairs
+        self.split = split
 
-    def __getitem__(self, index: int) -> PreparedPair:
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, place: int) -> PreparedPair:
         errors = []
-        for step in range(min(_TRIES, len(self.pairs))):
-            item = self.pairs[(index + step) % len(self.pairs)]
+        for step in range(min(_TRIES, len(self))):
+            item = self.pairs[int(self.split[(place + step) % len(self)])]
             if not isinstance(item, Pair):
                 return item
             errors.append(f"{item.key}: {item.error}")
@@ -53,7 +58,7 @@ class EpochSampler(Sampler[list[int]]):
     global batch is left for other epochs.
 
     Args:
-        indices: of the pairs.
+        pairs: how many there are.
         batch_size: B.
         seed: keys the order.
         rank: of this process.
@@ -61,27 +66,26 @@ class EpochSampler(Sampler[list[int]]):
         shuffle: whether the order changes.
     """
 
-    def __init__(
-        self, indices: NDArray[np.int64], batch_size: int, seed: int, rank: int, ranks: int, shuffle: bool = True
-    ) -> None:
-        self.indices = indices
+    def __init__(self, pairs: int, batch_size: int, seed: int, rank: int, ranks: int, shuffle: bool = True) -> None:
+        self.pairs = pairs
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.ranks = rank, ranks
         self.shuffle = shuffle
         self.epoch = 0
+        self.sampler = self  # Lightning tells the epoch to a batch sampler's sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning says which epoch it is."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.indices) // (self.batch_size * self.ranks)
+        return self.pairs // (self.batch_size * self.ranks)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.indices
+        order = np.arange(self.pairs)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.pairs)
         whole = self.batch_size * self.ranks
         for batch in range(len(self)):
             first = batch * whole + self.rank * self.batch_size
@@ -144,7 +148,8 @@ class FinetuneDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         rank, ranks = self._world
         self.check(ranks)
-        return self._loader(EpochSampler(self.training, self.pairs.batch_size, self.seed, rank, ranks))
+        sampler = EpochSampler(len(self.training), self.pairs.batch_size, self.seed, rank, ranks)
+        return self._loader(self.training, sampler)
 
     @override
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -152,14 +157,15 @@ class FinetuneDataModule(LightningDataModule):
         if len(self.validation) == 0:
             return []
         size = self.pairs.batch_size
-        batches = [self.validation[first : first + size].tolist() for first in range(0, len(self.validation), size)]
-        return self._loader(batches)
+        places = list(range(len(self.validation)))
+        batches = [places[first : first + size] for first in range(0, len(places), size)]
+        return self._loader(self.validation, batches)
 
-    def _loader(self, batches: EpochSampler | Sequence[list[int]]) -> DataLoader[Any]:
+    def _loader(self, split: NDArray[np.int64], batches: EpochSampler | Sequence[list[int]]) -> DataLoader[Any]:
         source = self.pairs.source
         assert not isinstance(source, PairStream)
         return DataLoader(
-            GoodPairs(PairDataset(source, self.pairs.preparer)),
+            GoodPairs(PairDataset(source, self.pairs.preparer), split),
             batch_sampler=batches,
             collate_fn=self._collate,
             **loading(self.pairs.num_workers),

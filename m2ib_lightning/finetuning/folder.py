@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.explainer import resolve
+from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE
@@ -25,11 +27,11 @@ def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dty
 
     Args:
         network: the trained model and bottlenecks.
-        model: as it was loaded.
+        model: as it was loaded, with the statistics that hold now.
         folder: where to.
-        dtype: of the weights there; the network is cast to it.
+        dtype: of the model's weights there; it is cast to it.
     """
-    hugging_face: Any = network.to(dtype).model
+    hugging_face: Any = network.model.to(dtype)
     hugging_face.save_pretrained(folder)
     model.processor.save_pretrained(folder)
     preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
@@ -57,10 +59,12 @@ def load_network(model: LoadedModel) -> BottleneckedModel:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["m2ib"])
-        settings = BottleneckSettings().override(facts["settings"])
+        settings = resolve(BottleneckSettings().override(facts["settings"]), model.encoder)
+        if facts["mask"] not in MASKS or type(facts["hidden"]) is not int or not 1 <= facts["hidden"] <= 65536:
+            raise ValueError("its description is damaged")
         network = BottleneckedModel(model.encoder, settings, facts["mask"], hidden=facts["hidden"])
         network.bottlenecks.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (M2IBError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         first = str(error).split("\n")[0]
         raise M2IBError(f"{path} could not be read as this model's bottleneck: {first}") from error
     return network

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: Tensor, own: slice) -> Tensor:
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: tuple[Tensor, Tensor], own: slice) -> Tensor:
     r"""CLIP's loss (Radford et al., ICML 2021) of this rank's rows, with several positives.
 
     For image *i* with positives P(i),
@@ -26,12 +26,12 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: Tenso
         image: (N, E) normalised.
         text: (N, E) normalised.
         scale: (), what cosines are multiplied with.
-        positive: (N, N) bool, symmetric in what it means: picture i and caption j belong together.
+        positive: (B, N) bool: which captions belong to this rank's pictures, and which pictures to its captions.
         own: which rows are this rank's.
     """
     rows = scale * image[own] @ text.T  # (B, N)
     columns = scale * text[own] @ image.T
-    return (_one_way(rows, positive[own]) + _one_way(columns, positive.T[own])) / 2
+    return (_one_way(rows, positive[0]) + _one_way(columns, positive[1])) / 2
 
 
 def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
@@ -43,10 +43,11 @@ def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
 def sigmoid_loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, positive: Tensor, own: slice) -> Tensor:
     r"""SigLIP's loss (Zhai et al., ICCV 2023) of this rank's rows.
 
-    :math:`-\frac1B \sum_{ij} \log \sigma(y_{ij} (s_{ij} + b))` with y = 1 where they belong together, else -1.
+    :math:`-\frac1B \sum_{ij} \log \sigma(y_{ij} (s_{ij} + b))` with y = 1 where they belong together (``positive``,
+    (B, N)), else -1.
     """
     logits = scale * image[own] @ text.T + bias
-    labels = 2.0 * positive[own] - 1.0
+    labels = 2.0 * positive - 1.0
     return -F.logsigmoid(labels * logits).sum() / len(logits)
 
 

@@ -73,6 +73,7 @@ class IBClipModule(LightningModule):
         check_options(options, model, enabled)
         self.loaded = model
         self.home = model.dtype  # of the weights, as they came and as they are saved
+        model.encoder.model.to(torch.promote_types(model.dtype, torch.float32))  # half weights forget small steps
         self.seed = seed
         self.settings = resolve(settings or model.preset, model.encoder)
         self.network = BottleneckedModel(
@@ -82,11 +83,13 @@ class IBClipModule(LightningModule):
             statistics or model.statistics,
             options.hidden,
             seed,
+            clean=loss_name(options, model) == "similarity",
         )
         self.loss_name = loss_name(options, model)
         self._freeze()
         self.strict_loading = False  # frozen weights are in no checkpoint
-        self._seen: list[tuple[PairBatch, dict[Modality, TowerOutput]]] = []
+        self._seen: list[tuple[list[Pair], dict[Modality, tuple[Tensor, Tensor]]]] = []
+        self._maps: list[Attribution] = []
         self.save_hyperparameters(
             {
                 "model": model.name,
@@ -100,7 +103,8 @@ class IBClipModule(LightningModule):
     def _freeze(self) -> None:
         trained = set(_trained_names(self.loaded, self.options.train))
         for name, parameter in self.network.model.named_parameters():
-            unused = self.loss_name == "similarity" and parameter.numel() == 1  # it has no temperature: DDP would wait
+            # What the loss does not read gets no gradient, which DDP would wait for.
+            unused = self.loss_name != "sigmoid" and name == "logit_bias"
             parameter.requires_grad_(name in trained and not unused)
         self.network.model.train(bool(trained))
 
@@ -130,7 +134,7 @@ class IBClipModule(LightningModule):
                 loss = loss + beta * self.settings.tower(modality).beta * information
             self._say(f"train/{modality}_information", information, batch)
         self._say("train/loss", loss, batch)
-        if not loss.isfinite():
+        if not self._all_finite(loss):
             ids = ", ".join(pair.id for pair in batch.pairs[:20])
             raise M2IBError(
                 f"the loss is {loss.item()} at step {self.global_step}, on the pairs {ids}. The last checkpoint is "
@@ -138,10 +142,20 @@ class IBClipModule(LightningModule):
             )
         return loss
 
+    def _all_finite(self, loss: Tensor) -> bool:
+        """Of all ranks: one that stops alone would leave the others waiting."""
+        bad = (~loss.detach().isfinite()).float()
+        total: Any = bad if self.trainer.world_size == 1 else self.all_gather(bad)
+        return bool(total.sum() == 0)
+
     def _say(self, name: str, value: Tensor | float, batch: PairBatch) -> None:
         self.log(name, value, batch_size=len(batch), sync_dist=True)
 
     def _fit_term(self, outputs: dict[Modality, TowerOutput], batch: PairBatch) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            return self._loss(outputs, batch)
+
+    def _loss(self, outputs: dict[Modality, TowerOutput], batch: PairBatch) -> Tensor:
         image, text = outputs["image"], outputs["text"]
         if self.loss_name == "similarity":
             ways = (
@@ -150,14 +164,15 @@ class IBClipModule(LightningModule):
             )
             return ways[0] + ways[1]
         images, texts = (self._gathered(_unit(output.embedding)) for output in (image, text))
-        positive = positives(self._gathered(fingerprints(batch.pairs).to(self.device)))
+        prints = self._gathered(fingerprints(batch.pairs).to(self.device))
         own = slice(self.global_rank * len(batch), (self.global_rank + 1) * len(batch))
+        positive = positives(prints[own], prints)
         model: Any = self.network.model
         scale = model.logit_scale.exp()
         if self.loss_name == "sigmoid":
             bias = getattr(model, "logit_bias", scale.new_zeros(()))
             return sigmoid_loss(images, texts, scale, bias, positive, own)
-        return contrastive_loss(images, texts, scale, positive, own)
+        return contrastive_loss(images, texts, scale, (positive, positives(prints, prints[own]).T), own)
 
     def _gathered(self, values: Tensor) -> Tensor:
         """(B, ...) of this rank to (N, ...) of all, in the order of ranks, with gradients."""
@@ -179,34 +194,33 @@ class IBClipModule(LightningModule):
     @override
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         model: Any = self.network.model
-        if model.logit_scale.requires_grad:
+        if model.logit_scale.requires_grad and self.loss_name == "contrastive":  # SigLIP's begins above CLIP's bound
             with torch.no_grad():
                 model.logit_scale.clamp_(max=math.log(self.options.max_logit_scale))
 
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        self._seen.append((batch, self.network(batch.inputs)))
+        outputs = self.network(batch.inputs)
+        if self.network.kind == "readout" and len(self._maps) < self.options.maps:
+            self._maps += readout_maps(self.network, batch, outputs)[: self.options.maps - len(self._maps)]
+        rows = {m: (_unit(output.embedding), output.information) for m, output in outputs.items()}
+        self._seen.append((batch.pairs, rows))
 
     @override
     def on_validation_epoch_end(self) -> None:
         seen, self._seen = self._seen, []
-        pairs = [pair for batch, _ in seen for pair in batch.pairs]
-        embeddings = {m: torch.cat([_unit(outputs[m].embedding) for _, outputs in seen]) for m in MODALITIES}
-        positive = positives(fingerprints(pairs).to(self.device))
-        found = recalls(embeddings["image"], embeddings["text"], positive)
+        maps, self._maps = self._maps, []
+        pairs = [pair for some, _ in seen for pair in some]
+        image, text = (torch.cat([rows[m][0] for _, rows in seen]) for m in MODALITIES)
+        prints = fingerprints(pairs).to(self.device)
+        found = recalls(
+            image, text, lambda rows: positives(prints[rows], prints), lambda rows: positives(prints, prints[rows]).T
+        )
         for m in MODALITIES:
-            found[f"{m}_information"] = float(torch.cat([outputs[m].information for _, outputs in seen]).mean())
-        found |= self._maps(seen)
-        self.log_dict({f"val/{name}": value for name, value in found.items()}, rank_zero_only=False, sync_dist=True)
-
-    def _maps(self, seen: Sequence[tuple[PairBatch, dict[Modality, TowerOutput]]]) -> dict[str, float]:
-        """How the readout's maps of the first pairs lie on what their captions name, where that is known."""
-        if self.network.kind != "readout":
-            return {}
-        results = [result for batch, outputs in seen for result in readout_maps(self.network, batch, outputs)]
-        scores = [localisation(result) for result in results[: self.options.maps]]
-        names = {name for score in scores for name in score}
-        return {name: float(np.nanmean([score.get(name, np.nan) for score in scores])) for name in sorted(names)}
+            found[f"{m}_information"] = float(torch.cat([rows[m][1] for _, rows in seen]).mean())
+        found |= _judged(maps)
+        # Every rank has seen all pairs: nothing is to be reduced.
+        self.log_dict({f"val/{name}": value for name, value in found.items()}, rank_zero_only=False)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -226,6 +240,14 @@ class IBClipModule(LightningModule):
             )
 
 
+def _judged(maps: Sequence[Attribution]) -> dict[str, float]:
+    """How the readout's maps lie on what their captions name, where that is known."""
+    scores = [localisation(result) for result in maps]
+    names = sorted({name for score in scores for name in score})
+    columns = {name: [score[name] for score in scores if not math.isnan(score.get(name, math.nan))] for name in names}
+    return {name: float(np.mean(values)) for name, values in columns.items() if values}
+
+
 def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) -> None:
     """Before anything is made.
 
@@ -236,11 +258,21 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
     _trained_names(model, options.train)
     if options.train == "bottleneck" and not enabled:
         raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
+    if loss_name(options, model) == "similarity" and options.train != "bottleneck":
+        raise M2IBError(
+            "finetune.loss=similarity knows no wrong pairs, so a model that it trains ends up with one embedding for "
+            "all: it goes with finetune.train=bottleneck"
+        )
     if options.mask not in MASKS:
         raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
-    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup"):
-        if getattr(options, name) < 0:
-            raise M2IBError(f"finetune.{name} must not be negative, got {getattr(options, name)}")
+    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup", "maps"):
+        if not 0 <= getattr(options, name) < math.inf:
+            raise M2IBError(f"finetune.{name} must be a number and not negative, got {getattr(options, name)}")
+    if not 1 <= options.hidden <= 65536 or not 1 < options.max_logit_scale < math.inf:
+        raise M2IBError(
+            f"finetune.hidden must be from 1 to 65536 and finetune.max_logit_scale above 1, got {options.hidden} and "
+            f"{options.max_logit_scale}"
+        )
 
 
 def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
@@ -310,16 +342,25 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7]) + 1
 
 
-def positives(prints: Tensor) -> Tensor:
-    """(N, N): where caption j is true of picture i, as far as is known.
+def positives(pictures: Tensor, captions: Tensor) -> Tensor:
+    """(B, N): where caption j is true of picture i, as far as is known.
 
     They are of one pair, of one picture, or have one caption; or the picture contains all that the caption names.
+
+    Args:
+        pictures: (B, 14) fingerprints.
+        captions: (N, 14) fingerprints.
     """
-    image, text, named, contains = prints.split([1, 1, _NAMED, _CONTAINED], dim=1)
-    same = (image == image.T) | (text == text.T)
-    inside = (named[None, :, :, None] == contains[:, None, None]).any(-1)  # (N, N, named)
-    unsaid = named == _NOTHING
-    return same | ((inside | unsaid[None]).all(-1) & ~unsaid.all(-1)[None])
+    parts = [1, 1, _NAMED, _CONTAINED]
+    image, text, _, contains = pictures.split(parts, dim=1)
+    other_image, other_text, named, _ = captions.split(parts, dim=1)
+    true = ~(named == _NOTHING).all(-1)[None].expand(len(image), -1)
+    for word in named.T:  # one at a time: together they would take 32 numbers for each picture and caption
+        inside = torch.zeros_like(true)
+        for thing in contains.T:
+            inside |= thing[:, None] == word[None]
+        true = true & (inside | (word == _NOTHING)[None])
+    return (image == other_image.T) | (text == other_text.T) | true
 
 
 def readout_maps(

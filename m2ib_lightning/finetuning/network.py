@@ -61,6 +61,7 @@ class BottleneckedModel(nn.Module):
         statistics: priors for the towers with ``prior="data"``.
         hidden: inner width of the readout's head.
         seed: keys the head's first weights.
+        clean: whether the clean embeddings are wanted where the mask does not need them.
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class BottleneckedModel(nn.Module):
         statistics: Statistics | None = None,
         hidden: int = 128,
         seed: int = 0,
+        *,
+        clean: bool = False,
     ) -> None:
         super().__init__()
+        self.wants_clean = clean
         self.encoder = encoder
         self.model: nn.Module = encoder.model
         self.settings = settings
@@ -112,7 +116,7 @@ class BottleneckedModel(nn.Module):
         cuts = {m: self._prefix(self.encoder.towers[m], inputs[m], self._layer(m)) for m in MODALITIES}
         if self.kind is None:
             return {m: self._plain(m, cut) for m, cut in cuts.items()}
-        if self.kind == "channel":  # it reads nothing: no clean pass
+        if self.kind == "channel" and not self.wants_clean:  # it reads nothing
             return {m: self._through(m, cut, [], cut.z.new_zeros(1, 1), noise) for m, cut in cuts.items()}
         with torch.no_grad():
             clean = {m: self._rest(m, cut.z, cut, self._deep(m)) for m, cut in cuts.items()}

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from lightning import Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from m2ib_lightning.attribution import Attribution
@@ -102,8 +101,9 @@ def recall(module: IBClipModule, batch: PairBatch) -> float:
     module.network.eval()
     outputs = module.network(batch.inputs)
     image, text = (torch.nn.functional.normalize(outputs[m].embedding, dim=-1) for m in ("image", "text"))
-    right: Tensor = positives(fingerprints(batch.pairs))
-    return sum(recalls(image, text, right, (1,)).values()) / 2
+    prints = fingerprints(batch.pairs)
+    found = recalls(image, text, lambda k: positives(prints[k], prints), lambda k: positives(prints, prints[k]).T, (1,))
+    return sum(found.values()) / 2
 
 
 def prepared(batches: Sequence[PairBatch]) -> list[PreparedPair]:
