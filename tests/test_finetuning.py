@@ -366,6 +366,7 @@ def test_what_a_run_leaves_is_loaded_by_plain_transformers_and_by_explain(done: 
     assert explain(image, "a red circle", model=str(done / "model")).final_loss is not None
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(done: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"

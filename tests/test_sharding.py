@@ -292,6 +292,7 @@ def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, 
     assert differences(run, single) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_ranks_and_keeps_what_is_done(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
@@ -304,6 +305,7 @@ def test_ctrl_c_ends_all_ranks_and_keeps_what_is_done(keys: list[str], single: P
     assert differences(run, single) == []
 
 
+@pytest.mark.slow
 def test_a_launch_beside_one_that_is_at_work_is_refused(keys: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1", "bottleneck.max_rows=1"]

@@ -55,7 +55,7 @@ TABLE, STREAM = (SLOW_TABLE, 6), (SLOW_STREAM, 4)  # of a stream, the next batch
     ("script", "rows", "workers"),
     [
         pytest.param(*TABLE, 0, marks=pytest.mark.slow, id="table"),
-        pytest.param(*TABLE, 1, id="table and a process that decodes"),
+        pytest.param(*TABLE, 1, marks=pytest.mark.slow, id="table and a process that decodes"),
         pytest.param(*STREAM, 0, id="stream"),
         pytest.param(*STREAM, 1, marks=pytest.mark.slow, id="stream and a process that decodes"),
     ],
