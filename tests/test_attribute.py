@@ -27,7 +27,7 @@ from m2ib_lightning.counts import Counts
 from m2ib_lightning.pairs import Pair
 from m2ib_lightning.rows import SCHEMA, to_record_batch, write_part
 from m2ib_lightning.run_directory import heatmap_name
-from m2ib_lightning.tasks.attribute import attribute
+from m2ib_lightning.tasks import over_pairs
 from tests.folders import save_clip_folder, save_photograph
 
 ROOT = Path(__file__).parent.parent
@@ -344,10 +344,10 @@ def test_half_precision_on_the_command_line(folder: Path, table: Path, tmp_path:
 def test_a_slow_precision_is_mentioned(
     folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[attribute.__module__], "speed_on_cpu", lambda dtype: 0.5)
+    monkeypatch.setattr(over_pairs, "speed_on_cpu", lambda dtype: 0.5)
     assert run_captions(folder, table, tmp_path / "run", "trainer.precision=bf16-mixed") == 0
     assert "2.0 times slower in bf16-mixed than in float32" in capsys.readouterr().err
-    monkeypatch.setattr(sys.modules[attribute.__module__], "speed_on_cpu", lambda dtype: 2.0)
+    monkeypatch.setattr(over_pairs, "speed_on_cpu", lambda dtype: 2.0)
     assert run_captions(folder, table, tmp_path / "again", "trainer.precision=bf16-mixed") == 0
     assert "slower" not in capsys.readouterr().err
 
