@@ -18,7 +18,10 @@ def _key(default: Any, text: str) -> Any:
 class ModelConfig:
     """Which model is explained."""
 
-    name: str = _key("scenes", "the bundled model 'scenes', a local Hugging Face folder, or a hub id")
+    name: str = _key(
+        "scenes",
+        "the bundled model 'scenes' ('scenes-untrained': random weights), a local Hugging Face folder, or a hub id",
+    )
     compile: bool = _key(False, "compile the loop with torch.compile: a minute at the start, gains nothing on a CPU")
 
 
@@ -56,7 +59,9 @@ class BottleneckConfig:
 class DataConfig:
     """Which pairs are explained."""
 
-    name: str = _key("scenes", "the data source: 'scenes' (synthetic) or 'captions' (any image-text table)")
+    name: str = _key(
+        "scenes", "the data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course'"
+    )
     path: str | None = _key(
         None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob)"
     )
@@ -137,6 +142,10 @@ class FinetuneConfig:
     beta_warmup: int = _key(0, "steps in which beta grows from 0")
     max_logit_scale: float = _key(100.0, "the largest factor of the cosines")
     hidden: int = _key(128, "inner width of the readout's head")
+    shuffle: bool = _key(True, "each epoch in an order of its own; false: in the source's, as a curriculum needs")
+    others: int = _key(
+        0, "other captions that a pair's batch is contrasted with, where the source has them (hard negatives, say)"
+    )
     validation: float = _key(0.1, "share of the pairs that is kept for validation")
     maps: int = _key(32, "validation pairs whose maps are judged, where the source knows their truth")
 

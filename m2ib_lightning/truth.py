@@ -31,11 +31,13 @@ class OtherCaption:
             ``shuffled`` (another pair's caption).
         text: the caption.
         mask: (H, W) bool, what it names; None if that is not known.
+        named: names of what it says, as ``RawTruth.named``; none: it is true of no picture that is known.
     """
 
     kind: str
     text: str
     mask: Mask | None = None
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class RawTruth:
         boxes: (left, top, width, height) each, in pixels of the picture; in place of a mask.
         content: character spans of the caption's content words.
         others: other captions.
-        contains: names of what is in the picture, where all of it is known (at most 8).
+        contains: names of what is in the picture, where all of it is known (at most 32).
         named: names of what the caption says (at most 4): it is true of any picture that contains all of them.
     """
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-import torch
 
 from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.scenes import (
@@ -18,9 +16,7 @@ from m2ib_lightning.scenes import (
     truth_matrix,
 )
 from m2ib_lightning.scenes.captions import FILLER_WORD
-from m2ib_lightning.scenes.recipe import Recipe, build_model, build_processor
 from m2ib_lightning.scenes.tokenizer import build_tokenizer
-from m2ib_lightning.scenes.training import SceneBatches, multi_positive_loss
 from m2ib_lightning.scenes.vocabulary import COLOURS, CONTENT, SHAPES, WORDS
 
 
@@ -99,39 +95,3 @@ def test_the_source_is_keyed_by_seed_and_index_alone() -> None:
         colour, shape, _ = example.scene.objects[0]
         assert len(example.scene.objects) == 3
         assert f"{list(COLOURS)[colour]} {SHAPES[shape]}" in example.caption.text
-
-
-def test_the_loss_is_infonce_when_each_scene_has_one_caption() -> None:
-    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    target = torch.arange(5)
-    expected = (
-        torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
-    ) / 2
-    assert multi_positive_loss(logits, torch.eye(5, dtype=torch.bool)).item() == pytest.approx(expected.item())
-
-
-def test_other_positives_stay_out_of_the_denominator() -> None:
-    logits = torch.tensor([[2.0, 50.0, 0.0]], dtype=torch.float64)
-    truth = torch.tensor([[True, True, False]])
-    rows = torch.nn.functional.softplus(0.0 - logits[0, :2]).mean()  # each against the one false caption
-    columns = 0.0  # no caption has a false scene
-    assert multi_positive_loss(logits, truth).item() == pytest.approx((rows.item() + columns) / 2, abs=1e-9)
-
-
-def test_the_recipe_learns() -> None:
-    recipe = Recipe(steps=60, scenes_per_batch=8, warmup=5, vision_width=32, vision_blocks=1, text_blocks=1)
-    processor = build_processor()
-    torch.manual_seed(0)
-    model = build_model(recipe, processor.tokenizer).train()
-    batches = SceneBatches(recipe, processor)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    losses = []
-    batch = batches[0]  # one batch, again and again
-    for _ in range(30):
-        output = model(pixel_values=batch.pixel_values, input_ids=batch.input_ids)
-        loss = multi_positive_loss(output.logits_per_image, batch.truth)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]

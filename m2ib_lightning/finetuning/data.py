@@ -6,6 +6,7 @@ Legend: B pairs of a rank's batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.datamodules.loading import loading
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset
 
@@ -24,7 +26,15 @@ _TRIES = 20
 """Pairs that are tried in place of one that can't be read."""
 
 
-class GoodPairs(Dataset[PreparedPair]):
+@dataclass(frozen=True)
+class Sample:
+    """A pair, and the tokens of its other captions."""
+
+    prepared: PreparedPair
+    others: list[list[int]]
+
+
+class GoodPairs(Dataset[Sample]):
     """A split, in which a pair that can't be read is replaced by the next of the split that can.
 
     All ranks then have batches of one size, as shared gradients need.
@@ -32,23 +42,36 @@ class GoodPairs(Dataset[PreparedPair]):
     Args:
         pairs: the pairs.
         split: which of them, in order.
+        others: how many other captions each must have.
     """
 
-    def __init__(self, pairs: PairDataset, split: NDArray[np.int64]) -> None:
+    def __init__(self, pairs: PairDataset, split: NDArray[np.int64], others: int = 0) -> None:
         self.pairs = pairs
         self.split = split
+        self.others = others
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, place: int) -> PreparedPair:
+    def __getitem__(self, place: int) -> Sample:
         errors = []
         for step in range(min(_TRIES, len(self))):
             item = self.pairs[int(self.split[(place + step) % len(self)])]
-            if not isinstance(item, Pair):
-                return item
-            errors.append(f"{item.key}: {item.error}")
+            try:
+                if not isinstance(item, Pair):
+                    return Sample(item, self._others(item.pair))
+                error = item.error
+            except PairError as problem:
+                error = f"another caption: {problem}"
+            key = item.key if isinstance(item, Pair) else item.pair.key
+            errors.append(f"{key}: {error}")
         raise M2IBError(f"{len(errors)} pairs one after another can't be read; the first: {errors[0]}")
+
+    def _others(self, pair: Pair) -> list[list[int]]:
+        texts = [other.text for other in other_captions([pair], self.others)]
+        if len(texts) < self.others:
+            raise PairError(f"finetune.others={self.others} and the pair has {len(texts)}")
+        return [self.pairs.preparer.read_caption(text)[0] for text in texts]
 
 
 class EpochSampler(Sampler[list[int]]):
@@ -99,19 +122,28 @@ class FinetuneDataModule(LightningDataModule):
         pairs: where they come from.
         seed: keys the split and the order.
         validation: share that is kept for validation.
+        shuffle: whether each epoch has its own order; else it is that of the source.
+        others: how many other captions of each pair its training batch contrasts with.
 
     Raises:
         M2IBError: if the source is a stream, or there are too few pairs.
     """
 
-    def __init__(self, pairs: PairDataModule, seed: int, validation: float) -> None:
+    def __init__(
+        self, pairs: PairDataModule, seed: int, validation: float, *, shuffle: bool = True, others: int = 0
+    ) -> None:
         super().__init__()
         if isinstance(pairs.source, PairStream):
-            raise M2IBError("task=finetune shuffles: it needs a table or a folder, not a stream (data.streaming=false)")
+            raise M2IBError(
+                "task=finetune reads pairs by their places: it needs a table or a folder, not a stream "
+                "(data.streaming=false)"
+            )
         if not 0 <= validation < 1:
             raise M2IBError(f"finetune.validation must be a share from 0 to below 1, got {validation}")
         self.pairs = pairs
         self.seed = seed
+        self.shuffle = shuffle
+        self.others = others
         total = len(pairs)
         kept = round(validation * total)
         if validation > 0 and kept < 1:
@@ -148,8 +180,8 @@ class FinetuneDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         rank, ranks = self._world
         self.check(ranks)
-        sampler = EpochSampler(len(self.training), self.pairs.batch_size, self.seed, rank, ranks)
-        return self._loader(self.training, sampler)
+        sampler = EpochSampler(len(self.training), self.pairs.batch_size, self.seed, rank, ranks, self.shuffle)
+        return self._loader(self.training, sampler, self.others)
 
     @override
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -161,15 +193,27 @@ class FinetuneDataModule(LightningDataModule):
         batches = [places[first : first + size] for first in range(0, len(places), size)]
         return self._loader(self.validation, batches)
 
-    def _loader(self, split: NDArray[np.int64], batches: EpochSampler | Sequence[list[int]]) -> DataLoader[Any]:
+    def _loader(
+        self, split: NDArray[np.int64], batches: EpochSampler | Sequence[list[int]], others: int = 0
+    ) -> DataLoader[Any]:
         source = self.pairs.source
         assert not isinstance(source, PairStream)
         return DataLoader(
-            GoodPairs(PairDataset(source, self.pairs.preparer), split),
+            GoodPairs(PairDataset(source, self.pairs.preparer), split, others),
             batch_sampler=batches,
             collate_fn=self._collate,
             **loading(self.pairs.num_workers),
         )
 
-    def _collate(self, items: list[PreparedPair]) -> PairBatch:
-        return self.pairs.preparer.collate(items)
+    def _collate(self, samples: list[Sample]) -> PairBatch:
+        """The pairs, with their other captions behind their own, as ``caption_prints`` has them."""
+        preparer = self.pairs.preparer
+        batch = preparer.collate([sample.prepared for sample in samples])
+        if not any(sample.others for sample in samples):
+            return batch
+        place = {id(sample.prepared.pair): sample for sample in samples}
+        ordered = [place[id(pair)] for pair in batch.pairs]
+        captions = [list(sample.prepared.input_ids) for sample in ordered]
+        captions += [ids for sample in ordered for ids in sample.others]
+        batch.inputs["text"] = preparer.pad(captions)
+        return batch

@@ -1,6 +1,7 @@
 """Contrastive losses over the pairs of all ranks.
 
-Legend: B pairs of this rank, N of all ranks, E embedding size.
+Legend: B pairs of this rank, N of all ranks, E embedding size; C captions of this rank, M of all. There are as many
+captions as pairs, or more where each pair brings other captions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: tuple[Tensor, Tensor], own: slice) -> Tensor:
+def contrastive_loss(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    positive: tuple[Tensor, Tensor],
+    own: tuple[slice, slice],
+    answered: Tensor | None = None,
+) -> Tensor:
     r"""CLIP's loss (Radford et al., ICML 2021) of this rank's rows, with several positives.
 
     For image *i* with positives P(i),
@@ -20,31 +28,38 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: tuple
         \log \frac{e^{s_{ip}}}{e^{s_{ip}} + \sum_{n \notin P(i)} e^{s_{in}}}
 
     and likewise for captions: other positives stay out of the denominator. With one positive each this is CLIP's cross
-    entropy. The mean over ranks of this mean over B is the loss of the global batch, and memory is B x N, not N x N.
+    entropy. A caption that is true of no picture (a hard negative, as in NegCLIP; Yuksekgonul et al., ICLR 2023) is in
+    the denominators of pictures and has no term of its own. The mean over ranks of this is the loss of the global
+    batch, and memory is B x M, not N x M.
 
     Args:
         image: (N, E) normalised.
-        text: (N, E) normalised.
+        text: (M, E) normalised.
         scale: (), what cosines are multiplied with.
-        positive: (B, N) bool: which captions belong to this rank's pictures, and which pictures to its captions.
-        own: which rows are this rank's.
+        positive: (B, M) and (C, N) bool: which captions belong to this rank's pictures, and which pictures to its
+            captions.
+        own: which pictures and which captions are this rank's.
+        answered: (), how many captions of a rank are true of a picture, mean over ranks; None for all.
     """
-    rows = scale * image[own] @ text.T  # (B, N)
-    columns = scale * text[own] @ image.T
-    return (_one_way(rows, positive[0]) + _one_way(columns, positive[1])) / 2
+    rows = scale * image[own[0]] @ text.T  # (B, M)
+    columns = scale * text[own[1]] @ image.T  # (C, N)
+    of_images = _terms(rows, positive[0]).mean()
+    of_captions = _terms(columns, positive[1]).sum() / (len(columns) if answered is None else answered)
+    return (of_images + of_captions) / 2
 
 
-def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
-    others = torch.logsumexp(logits.masked_fill(positive, -torch.inf), dim=1, keepdim=True)  # (B, 1)
-    each = F.softplus(others - logits)  # (B, N)
-    return ((each * positive).sum(1) / positive.sum(1)).mean()
+def _terms(logits: Tensor, positive: Tensor) -> Tensor:
+    """Of each row; 0 where it has no positive."""
+    others = torch.logsumexp(logits.masked_fill(positive, -torch.inf), dim=1, keepdim=True)
+    each = F.softplus(others - logits)
+    return (each * positive).sum(1) / positive.sum(1).clamp(min=1)
 
 
 def sigmoid_loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, positive: Tensor, own: slice) -> Tensor:
     r"""SigLIP's loss (Zhai et al., ICCV 2023) of this rank's rows.
 
     :math:`-\frac1B \sum_{ij} \log \sigma(y_{ij} (s_{ij} + b))` with y = 1 where they belong together (``positive``,
-    (B, N)), else -1.
+    (B, M)), else -1.
     """
     logits = scale * image[own] @ text.T + bias
     labels = 2.0 * positive - 1.0

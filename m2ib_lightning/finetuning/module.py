@@ -25,6 +25,7 @@ from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
 from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.layers import from_the_top
 from m2ib_lightning.models import LoadedModel
@@ -33,7 +34,6 @@ from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics
 
 _LOSSES = ("contrastive", "sigmoid", "similarity")
-_NAMED, _CONTAINED, _NOTHING = 4, 8, 0
 
 
 class IBClipModule(LightningModule):
@@ -164,15 +164,25 @@ class IBClipModule(LightningModule):
             )
             return ways[0] + ways[1]
         images, texts = (self._gathered(_unit(output.embedding)) for output in (image, text))
-        prints = self._gathered(fingerprints(batch.pairs).to(self.device))
-        own = slice(self.global_rank * len(batch), (self.global_rank + 1) * len(batch))
-        positive = positives(prints[own], prints)
+        pictures, captions = (
+            self._gathered(prints.to(self.device))
+            for prints in (picture_prints(batch.pairs), caption_prints(batch.pairs, self.options.others))
+        )
+        own = self._own(len(image.embedding))
+        positive = positives(pictures[own], captions)
         model: Any = self.network.model
         scale = model.logit_scale.exp()
         if self.loss_name == "sigmoid":
             bias = getattr(model, "logit_bias", scale.new_zeros(()))
             return sigmoid_loss(images, texts, scale, bias, positive, own)
-        return contrastive_loss(images, texts, scale, (positive, positives(prints, prints[own]).T), own)
+        mine = self._own(len(text.embedding))
+        columns = positives(pictures, captions[mine]).T
+        answered = self._gathered(columns.any(1).sum()[None]).float().mean()
+        return contrastive_loss(images, texts, scale, (positive, columns), (own, mine), answered)
+
+    def _own(self, rows: int) -> slice:
+        """This rank's among those of all ranks."""
+        return slice(self.global_rank * rows, (self.global_rank + 1) * rows)
 
     def _gathered(self, values: Tensor) -> Tensor:
         """(B, ...) of this rank to (N, ...) of all, in the order of ranks, with gradients."""
@@ -183,11 +193,14 @@ class IBClipModule(LightningModule):
         return together
 
     def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair]) -> Tensor:
-        """(B, T, D): of each pair its own."""
+        """(B, T, D): of each pair its own, and of each other caption."""
         tokens = self.network.encoder.towers[modality].max_tokens
+        keys = [pair.key for pair in pairs]
+        if modality == "text":
+            keys += [f"{pair.key}#{number}" for pair in pairs for number in range(self.options.others)]
         drawn = [
-            draw_pair_noise(self.seed, modality, self.current_epoch, pair.key, (tokens, z.shape[-1]))[: z.shape[1]]
-            for pair in pairs
+            draw_pair_noise(self.seed, modality, self.current_epoch, key, (tokens, z.shape[-1]))[: z.shape[1]]
+            for key in keys
         ]
         return torch.stack(drawn).to(z)
 
@@ -212,9 +225,12 @@ class IBClipModule(LightningModule):
         maps, self._maps = self._maps, []
         pairs = [pair for some, _ in seen for pair in some]
         image, text = (torch.cat([rows[m][0] for _, rows in seen]) for m in MODALITIES)
-        prints = fingerprints(pairs).to(self.device)
+        pictures, captions = picture_prints(pairs).to(self.device), caption_prints(pairs).to(self.device)
         found = recalls(
-            image, text, lambda rows: positives(prints[rows], prints), lambda rows: positives(prints, prints[rows]).T
+            image,
+            text,
+            lambda rows: positives(pictures[rows], captions),
+            lambda rows: positives(pictures, captions[rows]).T,
         )
         for m in MODALITIES:
             found[f"{m}_information"] = float(torch.cat([rows[m][1] for _, rows in seen]).mean())
@@ -262,6 +278,11 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
         raise M2IBError(
             "finetune.loss=similarity knows no wrong pairs, so a model that it trains ends up with one embedding for "
             "all: it goes with finetune.train=bottleneck"
+        )
+    if options.others < 0 or (options.others and loss_name(options, model) == "similarity"):
+        raise M2IBError(
+            f"finetune.others={options.others}: it takes a number from 0, and with finetune.loss=similarity, where "
+            "nothing is contrasted, 0"
         )
     if options.mask not in MASKS:
         raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
@@ -323,44 +344,6 @@ def draw_pair_noise(seed: int, modality: Modality, epoch: int, key: str, shape: 
     words = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8]
     sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), epoch, int.from_bytes(words)])
     return torch.from_numpy(np.random.default_rng(sequence).standard_normal(shape, dtype=np.float32))
-
-
-def fingerprints(pairs: Sequence[Pair]) -> Tensor:
-    """(B, 14): numbers for the picture, the caption, what the caption names and what the picture contains."""
-    return torch.tensor([_fingerprint(pair) for pair in pairs])
-
-
-def _fingerprint(pair: Pair) -> list[int]:
-    named = pair.truth.named[:_NAMED] if pair.truth is not None else ()
-    contains = pair.truth.contains[:_CONTAINED] if pair.truth is not None else ()
-    words = [_number(name) for name in named] + [_NOTHING] * (_NAMED - len(named))
-    things = [_number(name) for name in contains] + [_NOTHING] * (_CONTAINED - len(contains))
-    return [_number(pair.image), _number((pair.caption or "").strip().lower()), *words, *things]
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7]) + 1
-
-
-def positives(pictures: Tensor, captions: Tensor) -> Tensor:
-    """(B, N): where caption j is true of picture i, as far as is known.
-
-    They are of one pair, of one picture, or have one caption; or the picture contains all that the caption names.
-
-    Args:
-        pictures: (B, 14) fingerprints.
-        captions: (N, 14) fingerprints.
-    """
-    parts = [1, 1, _NAMED, _CONTAINED]
-    image, text, _, contains = pictures.split(parts, dim=1)
-    other_image, other_text, named, _ = captions.split(parts, dim=1)
-    true = ~(named == _NOTHING).all(-1)[None].expand(len(image), -1)
-    for word in named.T:  # one at a time: together they would take 32 numbers for each picture and caption
-        inside = torch.zeros_like(true)
-        for thing in contains.T:
-            inside |= thing[:, None] == word[None]
-        true = true & (inside | (word == _NOTHING)[None])
-    return (image == other_image.T) | (text == other_text.T) | true
 
 
 def readout_maps(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from m2ib_lightning.families.registry import Inputs
 from m2ib_lightning.finetuning.masks import MASKS, TrainedBottleneck
+from m2ib_lightning.finetuning.positives import owners
 from m2ib_lightning.noise import drawing
 from m2ib_lightning.objective import mean_information
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
@@ -112,6 +113,7 @@ class BottleneckedModel(nn.Module):
         """Both towers, each through its bottleneck.
 
         The masks read hidden states and the other tower's embedding of the clean pass, and send no gradient there.
+        There may be more captions than pictures: other captions of each, as ``owners`` has them.
         """
         cuts = {m: self._prefix(self.encoder.towers[m], inputs[m], self._layer(m)) for m in MODALITIES}
         if self.kind is None:
@@ -121,8 +123,11 @@ class BottleneckedModel(nn.Module):
         with torch.no_grad():
             clean = {m: self._rest(m, cut.z, cut, self._deep(m)) for m, cut in cuts.items()}
         found: dict[Modality, TowerOutput] = {}
+        pictures, captions = (len(cuts[m].z) for m in MODALITIES)
+        owner = owners(pictures, captions).to(clean["image"][0].device)
+        others = {"image": clean["text"][0][:pictures], "text": clean["image"][0][owner]}
         for m, cut in cuts.items():
-            other = clean["text" if m == "image" else "image"][0]
+            other = others[m]
             deep = [] if self._deep(m) == self._layer(m) else [clean[m][1]]
             through = self._through(m, cut, [cut.z.detach(), *deep], other, noise)
             found[m] = TowerOutput(through.embedding, through.information, through.saliency, clean[m][0])

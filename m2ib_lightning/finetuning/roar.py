@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.finetuning.module import IBClipModule, fingerprints, positives
+from m2ib_lightning.finetuning.module import IBClipModule
+from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch, PreparedPair
@@ -101,8 +102,10 @@ def recall(module: IBClipModule, batch: PairBatch) -> float:
     module.network.eval()
     outputs = module.network(batch.inputs)
     image, text = (torch.nn.functional.normalize(outputs[m].embedding, dim=-1) for m in ("image", "text"))
-    prints = fingerprints(batch.pairs)
-    found = recalls(image, text, lambda k: positives(prints[k], prints), lambda k: positives(prints, prints[k]).T, (1,))
+    pictures, captions = picture_prints(batch.pairs), caption_prints(batch.pairs)
+    found = recalls(
+        image, text, lambda k: positives(pictures[k], captions), lambda k: positives(pictures, captions[k]).T, (1,)
+    )
     return sum(found.values()) / 2
 
 

@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.scenes.architecture import Architecture, build_model, build_processor
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.statistics import Statistics
 from m2ib_lightning.towers import Encoder
 
 BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
+UNTRAINED = "scenes-untrained"
 PRESET_FILE = "m2ib.yaml"
 STATISTICS_FILE = "m2ib_statistics.safetensors"
 
@@ -58,11 +60,15 @@ def load_model(name: str) -> LoadedModel:
     """Load a model by name.
 
     Args:
-        name: ``scenes`` (bundled), a local Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+        name: ``scenes`` (bundled), ``scenes-untrained`` (the same with random weights, always the same), a local
+            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
 
     Raises:
         M2IBError: if there is no such model or its family is not supported.
     """
+    if name == UNTRAINED:
+        processor = build_processor()
+        return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
     folder = BUNDLED.get(name, Path(name).expanduser())
     if folder.is_dir():
         model, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
@@ -70,9 +76,10 @@ def load_model(name: str) -> LoadedModel:
     if folder.exists():
         raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
     if not _is_hub_id(name):
+        names = [*BUNDLED, UNTRAINED]
         raise M2IBError(
             f"there is no model {name!r}: give a local Hugging Face folder, a hub id such as "
-            f"'openai/clip-vit-base-patch32', or a bundled model: {', '.join(BUNDLED)}.{nearest(name, BUNDLED)}"
+            f"'openai/clip-vit-base-patch32', or a bundled model: {', '.join(names)}.{nearest(name, names)}"
         )
     model, processor = _from_pretrained(name, f"the model {name!r} from the hub")
     return LoadedModel(Encoder(model), processor, name=name)

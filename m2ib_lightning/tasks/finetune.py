@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,8 +58,11 @@ def finetune(config: Config) -> int:
         raise M2IBError("retry_failed is of task=attribute: here a pair that can't be read is replaced by another")
     with quiet_lightning():
         work = Work.prepare(config)
-        data = FinetuneDataModule(work.datamodule, config.seed, config.finetune.validation)
         check_options(config.finetune, work.model, config.bottleneck.enabled)
+        options = config.finetune
+        data = FinetuneDataModule(
+            work.datamodule, config.seed, options.validation, shuffle=options.shuffle, others=options.others
+        )
         ranks = _probe(arguments)
         data.check(ranks)
         run, resumed = _open(config)
@@ -81,6 +85,7 @@ def finetune(config: Config) -> int:
             )
         last = run.path / "checkpoints" / "last.ckpt"
         path = str(last) if resumed and last.exists() else None
+        begun = time.monotonic()
         try:
             with _handing(run):
                 trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
@@ -90,7 +95,7 @@ def finetune(config: Config) -> int:
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
         if trainer.is_global_zero:
-            _finish(trainer, module, data, run)
+            _finish(trainer, module, data, run, time.monotonic() - begun)
     return 0
 
 
@@ -235,11 +240,16 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, validates: bool) -> T
     )
 
 
-def _finish(trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory) -> None:
+def _finish(
+    trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory, seconds: float
+) -> None:
     folder = run.path / "model"
     save_model(module.network, _with_statistics(module, data), folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    write_whole(run.summary, json.dumps({"steps": trainer.global_step, **metrics}, indent=2) + "\n")
+    write_whole(
+        run.summary,
+        json.dumps({"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}, indent=2) + "\n",
+    )
     shown = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
     print(
         f"\n{trainer.global_step} steps\n{shown}model        {folder}\ncurves       tensorboard --logdir {run.path}",

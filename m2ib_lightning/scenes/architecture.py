@@ -1,4 +1,4 @@
-"""The recipe of the bundled model: its architecture, its start and its curriculum. ``training.py`` follows it."""
+"""The bundled model before its training: its architecture and its start. ``configs/scenes-model.yaml`` trains it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,21 @@ from dataclasses import dataclass
 import torch
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from m2ib_lightning.scenes.painter import CANVAS, GRID, Difficulty
+from m2ib_lightning.noise import drawing
+from m2ib_lightning.scenes.painter import CANVAS, GRID
 from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, MAX_TOKENS, PAD_ID, build_tokenizer
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Every number of the training. Widths, depths and batch sizes are counts; rates are per step."""
+class Architecture:
+    """Widths and depths of the two towers."""
 
-    seed: int = 0
-    steps: int = 12_000
-    scenes_per_batch: int = 32
-    captions_per_scene: int = 4
-    learning_rate: float = 1e-3
-    final_rate: float = 0.02
-    warmup: int = 150
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    max_logit_scale: float = 50.0
     vision_width: int = 128
     vision_blocks: int = 4
     text_width: int = 64
     text_blocks: int = 3
     heads: int = 4
     projection: int = 96
-
-    def difficulty(self, step: int) -> Difficulty:
-        """One object without jitter, then one or two, two or three, and two to four."""
-        progress = step / self.steps
-        if progress < 0.05:
-            return Difficulty(objects=(1, 1), jitter=0, rotation=0)
-        if progress < 0.14:
-            return Difficulty(objects=(1, 2), jitter=1, rotation=0)
-        if progress < 0.35:
-            return Difficulty(objects=(2, 3), jitter=1, rotation=0)
-        if progress < 0.4:
-            return Difficulty(jitter=1, rotation=0)
-        return Difficulty()
 
 
 def build_processor() -> CLIPProcessor:
@@ -57,29 +35,32 @@ def build_processor() -> CLIPProcessor:
     return CLIPProcessor(image_processor=image_processor, tokenizer=build_tokenizer())
 
 
-def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A small CLIP with fresh weights (seed torch first)."""
-    shared = {"num_attention_heads": recipe.heads, "hidden_act": "gelu"}
+def build_model(architecture: Architecture, tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPModel:
+    """A small CLIP with fresh weights, drawn from the seed."""
+    shared = {"num_attention_heads": architecture.heads, "hidden_act": "gelu"}
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": recipe.text_width,
-        "intermediate_size": 2 * recipe.text_width,
-        "num_hidden_layers": recipe.text_blocks,
+        "hidden_size": architecture.text_width,
+        "intermediate_size": 2 * architecture.text_width,
+        "num_hidden_layers": architecture.text_blocks,
         "max_position_embeddings": MAX_TOKENS,
         "bos_token_id": BOS_ID,
         "eos_token_id": EOS_ID,
         "pad_token_id": PAD_ID,
     }
     vision = {
-        "hidden_size": recipe.vision_width,
-        "intermediate_size": 2 * recipe.vision_width,
-        "num_hidden_layers": recipe.vision_blocks,
+        "hidden_size": architecture.vision_width,
+        "intermediate_size": 2 * architecture.vision_width,
+        "num_hidden_layers": architecture.vision_blocks,
         "image_size": CANVAS,
         "patch_size": GRID,
     }
-    config = CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=recipe.projection)
-    model = CLIPModel(config)
-    _initialise(model)
+    config = CLIPConfig(
+        text_config=text | shared, vision_config=vision | shared, projection_dim=architecture.projection
+    )
+    with drawing(seed):
+        model = CLIPModel(config)
+        _initialise(model)
     return model
 
 

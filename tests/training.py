@@ -1,0 +1,42 @@
+"""Scenes to train on, and a training in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+from m2ib_lightning import load_model
+from m2ib_lightning.datamodules.scenes import ScenesDataModule
+from m2ib_lightning.finetuning import FinetuneDataModule, IBClipModule
+from m2ib_lightning.models import LoadedModel
+
+
+def scenes(
+    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3, truth: bool = True
+) -> tuple[LoadedModel, FinetuneDataModule]:
+    """The bundled model, and scenes to train it on."""
+    model = load_model("scenes")
+    pairs = ScenesDataModule(model.preparer, seed=seed, limit=limit, batch_size=batch_size, truth=truth)
+    pairs.setup("fit")
+    return model, FinetuneDataModule(pairs, 0, validation)
+
+
+def train(module: IBClipModule, data: FinetuneDataModule, **options: Any) -> Trainer:
+    """One epoch, or what the options say."""
+    trainer = Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        **{"max_epochs": 1, **options},
+    )
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def weights(module: IBClipModule) -> dict[str, torch.Tensor]:
+    """Of the model, as they are now."""
+    return {name: value.detach().clone() for name, value in module.network.model.named_parameters()}
