@@ -22,8 +22,9 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/mypy
 
 model: $(INSTALLED)  ## train the bundled model again and write its card (about 40 minutes on 2 cores)
-	$(BIN)/python scripts/train_scenes_model.py --out m2ib_lightning/models/scenes
-	$(BIN)/python scripts/score_scenes_model.py --model m2ib_lightning/models/scenes --write
+	OMP_NUM_THREADS=1 $(BIN)/python fit.py --config scenes-model output_dir=runs/scenes-model resume=true
+	$(BIN)/python scripts/score_scenes_model.py --model runs/scenes-model/model --write
+	cp runs/scenes-model/model/* m2ib_lightning/models/scenes/
 
 picture: $(INSTALLED)  ## the README's picture
 	$(BIN)/python scripts/draw_readme_picture.py

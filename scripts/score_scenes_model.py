@@ -1,24 +1,30 @@
 """Prints how well the bundled model's maps localise; with ``--write``, chooses the preset and writes the model card.
 
-    python scripts/score_scenes_model.py                    the card's figures, with the folder's preset
-    python scripts/score_scenes_model.py --write            choose on one set of scenes, report on another, write
+    python scripts/score_scenes_model.py                             the card's figures, with the folder's preset
+    python scripts/score_scenes_model.py --model RUN/model --write   choose on some scenes, report on others, write
 
-Scenes have three objects, one of them mentioned. Chance: pick 0.33.
+RUN is a run of ``python fit.py --config scenes-model``. Scenes have three objects, one of them mentioned. Chance: pick
+0.33.
 """
 
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from m2ib_lightning.api import explain
+from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models.load import BUNDLED, PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
+from m2ib_lightning.scenes.architecture import Architecture
 from m2ib_lightning.scenes.card import write_card, write_preset
+from m2ib_lightning.scenes.retrieval import retrieval
 from m2ib_lightning.scenes.scoring import score_scenes
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.statistics import Statistics, calibrate
@@ -26,14 +32,17 @@ from m2ib_lightning.statistics import Statistics, calibrate
 CHOOSE, REPORT, CALIBRATE = 1, 2, 3  # seeds of three sets of scenes
 LAYERS = {"image": -1, "text": -1}
 
-# Token gates for images: a gate per channel covers objects better, but a patch that differs much from the layer's mean
-# then costs nats whatever the caption says, and that background survives other captions and random weights
-# (docs/evaluation.md).
+# Mostly token gates for images: with a gate per channel a patch that differs much from the layer's mean costs nats
+# whatever the caption says, and that background survives other captions and random weights (docs/evaluation.md).
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "image": [
-        {"granularity": "token", "prior": prior, "beta": beta}
-        for prior in ("unit", "data")
-        for beta in (0.1, 0.2, 0.3, 0.5)
+        {"granularity": granularity, "prior": prior, "beta": beta}
+        for granularity, prior, betas in (
+            ("token", "unit", (0.1, 0.2, 0.3, 0.5, 1.0)),
+            ("token", "data", (0.1, 0.2, 0.3, 0.5, 1.0)),
+            ("element", "data", (0.3, 1.0)),
+        )
+        for beta in betas
     ],
     "text": [
         {"granularity": "element", "prior": prior, "beta": beta}
@@ -55,16 +64,52 @@ def main() -> None:
     model = load_model(arguments.model)
     if arguments.write:
         folder = BUNDLED.get(arguments.model, Path(arguments.model))
-        training = json.loads((folder / "training.json").read_text())
+        training = how_it_was_trained(folder)
         model = replace(model, statistics=measure_statistics(model))
         preset, trials = choose(model, arguments.choose_scenes)
         model = replace(model, preset=preset)
+        training["retrieval"] = {
+            name: retrieval(model.encoder.model, model.processor, phrases=phrases)
+            for phrases, name in ((1, "one"), (2, "two"))
+        }
+        (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n")
     scores, rate = score(model, model.preset, REPORT, arguments.scenes)
     print(f"{arguments.scenes} scenes, {rate:.1f} pairs/s: {show(scores)}")
     if arguments.write:
         model.statistics.save(folder / STATISTICS_FILE)
         write_preset(folder / PRESET_FILE, preset)
-        write_card(folder / "README.md", training, preset, scores, arguments.scenes, trials, arguments.choose_scenes)
+        parameters = sum(parameter.numel() for parameter in model.encoder.model.parameters())
+        write_card(
+            folder / "README.md",
+            training | {"parameters": parameters},
+            preset,
+            scores,
+            arguments.scenes,
+            trials,
+            arguments.choose_scenes,
+        )
+
+
+def how_it_was_trained(folder: Path) -> dict[str, Any]:
+    """From the run that the folder is in; else what the folder says already."""
+    run = folder.parent
+    if not (run / "config.yaml").exists():
+        known: dict[str, Any] = json.loads((folder / "training.json").read_text())
+        return known
+    summary = json.loads((run / "summary.json").read_text())
+    given: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    defaults = asdict(Config())
+    configuration = {"model.name": given["model"]["name"], "bottleneck.enabled": given["bottleneck"]["enabled"]}
+    for group in ("data", "finetune", "trainer"):
+        for name, value in given[group].items():
+            if value != defaults[group].get(name):
+                configuration[f"{group}.{name}"] = value
+    return {
+        "configuration": configuration,
+        "architecture": asdict(Architecture()),
+        "steps": summary["steps"],
+        "minutes": round(summary["seconds"] / 60, 1),
+    }
 
 
 def measure_statistics(model: LoadedModel) -> Statistics:
@@ -89,8 +134,8 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
 
 
 def image_quality(scores: dict[str, float]) -> float:
-    """Pointing and picking, and covering the object (IoU, and AP of its pixels), each pair with the same weight."""
-    return scores["point"] + scores["pick"] + scores["iou"] + scores["average_precision"]
+    """Pointing, picking, and covering the object and nothing else, each with the same weight."""
+    return sum(scores[name] for name in ("point_exact", "pick", "mass", "iou", "average_precision"))
 
 
 def score(model: LoadedModel, settings: BottleneckSettings, seed: int, scenes: int) -> tuple[dict[str, float], float]:

@@ -22,13 +22,16 @@ A `CLIPModel` of {parameters:,} parameters, trained from scratch on synthetic 64
 knows shapes, colours, sizes and a few dozen words around them, and nothing else: it is here so that attribution can be
 tried, tested and measured against ground truth offline. Do not use it for pictures of your own.
 
-Made by `python scripts/train_scenes_model.py` and `python scripts/score_scenes_model.py --write`.
+Made by `python fit.py --config scenes-model output_dir=RUN` and `python scripts/score_scenes_model.py --model RUN/model
+--write`.
 
 ## Recipe
 
 {recipe}
 
-Training took {training_minutes} minutes on 2 CPU cores (one of them painting scenes).
+{steps} steps took {minutes} minutes on 2 CPU cores (one of them painting scenes). The architecture:
+
+{architecture}
 
 ## Retrieval
 
@@ -39,7 +42,7 @@ In batches of 64 scenes; a hit is a caption that is true of the scene.
 ## Localisation
 
 Scenes with three objects, one of them mentioned; the preset was chosen on {choose_scenes} scenes and these figures are
-from {scenes} others (`point` allows 2 px; chance for `pick` is 0.33).
+from {scenes} others (`point` allows 2 px, `point_exact` none; chance for `pick` is 0.33).
 
 {scores}
 
@@ -65,13 +68,13 @@ def write_card(
     choose_scenes: int,
 ) -> None:
     """Write the folder's ``README.md``; every number comes from the arguments."""
-    retrieval = {
-        phrases: training[f"retrieval_{phrases}_phrase{'s' if phrases == 'two' else ''}"] for phrases in ("one", "two")
-    }
+    retrieval = training["retrieval"]
     text = _CARD.format(
         parameters=training["parameters"],
-        training_minutes=training["training_minutes"],
-        recipe=_table(("key", "value"), list(training["recipe"].items())),
+        steps=f"{training['steps']:,}",
+        minutes=training["minutes"],
+        recipe=_table(("key", "value"), list(training["configuration"].items())),
+        architecture=_table(("size", "value"), list(training["architecture"].items())),
         retrieval=_table(("phrases", *retrieval["one"]), [(name, *row.values()) for name, row in retrieval.items()]),
         choose_scenes=choose_scenes,
         scenes=scenes,

@@ -35,8 +35,10 @@ def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
 
     Returns:
         ``point``: the highest pixel is on a mentioned object, or within 2 px of it (1 or 0).
+        ``point_exact``: it is on one.
         ``pick``: the object with the highest mean is a mentioned one (1 or 0).
-        ``mass_ratio``: the share of the map on the mentioned objects, over their share of the area.
+        ``mass``: the share of the map on the mentioned objects.
+        ``mass_ratio``: that, over their share of the area.
         ``iou``: of the pixels above 0.5 with the mentioned objects.
         ``average_precision``: of the pixels.
         ``text_auroc``: content words over filler; NaN where the caption has only one kind.
@@ -50,7 +52,9 @@ def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
     content = np.array(example.caption.owners) != FILLER_WORD
     return {
         "point": float(_dilated(target, POINT_TOLERANCE).ravel()[heatmap.argmax()]),
+        "point_exact": float(target.ravel()[heatmap.argmax()]),
         "pick": float(max(means[: example.mentioned]) > max(means[example.mentioned :], default=-1.0)),
+        "mass": float(inside),
         "mass_ratio": float(inside / target.mean()),
         "iou": float((lit & target).sum() / max((lit | target).sum(), 1)),
         "average_precision": float(average_precision(torch.from_numpy(heatmap), torch.from_numpy(target))),
