@@ -147,6 +147,10 @@ class FinetuneConfig:
         0, "other captions that a pair's batch is contrasted with, where the source has them (hard negatives, say)"
     )
     validation: float = _key(0.1, "share of the pairs that is kept for validation")
+    checkpoint_every: int = _key(
+        1000,
+        "steps between the checkpoints that resume=true goes on from, beside those at the end of each epoch; 0: none",
+    )
     maps: int = _key(32, "validation pairs whose maps are judged, where the source knows their truth")
 
 

@@ -63,20 +63,27 @@ def test_what_a_run_leaves_is_loaded_by_plain_transformers_and_by_explain(done: 
     assert explain(image, "a red circle", model=str(done / "model")).final_loss is not None
 
 
+STOPS = {
+    "between epochs": "M.on_validation_epoch_start = lambda self: os._exit(9) if self.current_epoch == 1 else None",
+    "inside an epoch": "M.on_train_batch_start = lambda self, *_: os._exit(9) if self.global_step == 8 else None",
+}
+"""Of 5 steps in an epoch; with a checkpoint every 2 steps the second loses one."""
+
+
 @pytest.mark.slow
-def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(done: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", STOPS)
+def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, done: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
     words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
-    stop = (
-        "import os, signal; from lightning import Callback; from m2ib_lightning.finetuning import IBClipModule as M\n"
-        + ("M.on_validation_epoch_start = lambda self: os._exit(9) if self.current_epoch == 1 else None\n")
-    )
-    killed = subprocess.run([sys.executable, "-c", stop + code, *words, "trainer.max_epochs=3"], timeout=200)
+    words += ["trainer.max_epochs=3", "finetune.checkpoint_every=2"]
+    stop = "import os; from m2ib_lightning.finetuning import IBClipModule as M\n" + STOPS[when] + "\n"
+    killed = subprocess.run([sys.executable, "-c", stop + code, *words], timeout=200)
     assert killed.returncode == 9
     assert not (folder / "model").exists()
-    subprocess.run([sys.executable, "-c", code, *words, "trainer.max_epochs=3", "resume=true"], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", code, *words, "resume=true"], check=True, timeout=200)
     assert_same_weights(folder, done, 1e-6)
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 15
 
 
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(done: Path, tmp_path: Path) -> None:

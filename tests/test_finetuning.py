@@ -206,3 +206,18 @@ def test_siglip_is_trained_with_its_own_loss_and_temperature() -> None:
     trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
     assert dict(seen)["train/loss"] == pytest.approx(expected, rel=1e-4)
     assert model.logit_scale.item() == pytest.approx(4.77, abs=1e-4)  # CLIP's bound, log 100, is below it
+
+
+def test_an_epoch_that_is_cut_short_is_not_gone_on_with_in_the_next() -> None:
+    model, data = scenes(16, 4)
+    seen: list[list[str]] = []
+
+    class Noting(IBClipModule):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append([pair.key for pair in batch.pairs])
+            return super().training_step(batch, batch_idx)
+
+    train(Noting(model, FinetuneConfig(train="heads")), data, max_epochs=2, limit_train_batches=2)
+    order = EpochSampler(16, 4, 0, 0, 1)
+    order.set_epoch(1)
+    assert sorted(seen[2]) == sorted(f"scenes-3:{data.training[place]}" for place in next(iter(order)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lightning import LightningDataModule
@@ -21,6 +21,8 @@ from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset
+
+Loader = TypeVar("Loader", bound=DataLoader[Any])
 
 _TRIES = 20
 """Pairs that are tried in place of one that can't be read."""
@@ -87,6 +89,9 @@ class EpochSampler(Sampler[list[int]]):
         rank: of this process.
         ranks: how many there are.
         shuffle: whether the order changes.
+
+    Attributes:
+        done: batches of the epoch that its next iteration leaves out.
     """
 
     def __init__(self, pairs: int, batch_size: int, seed: int, rank: int, ranks: int, shuffle: bool = True) -> None:
@@ -96,6 +101,7 @@ class EpochSampler(Sampler[list[int]]):
         self.rank, self.ranks = rank, ranks
         self.shuffle = shuffle
         self.epoch = 0
+        self.done = 0
         self.sampler = self  # Lightning tells the epoch to a batch sampler's sampler
 
     def set_epoch(self, epoch: int) -> None:
@@ -110,9 +116,31 @@ class EpochSampler(Sampler[list[int]]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.pairs)
         whole = self.batch_size * self.ranks
-        for batch in range(len(self)):
+        for batch in range(self.done, len(self)):
             first = batch * whole + self.rank * self.batch_size
             yield order[first : first + self.batch_size].tolist()
+
+
+class EpochLoader(DataLoader[Any]):
+    """Knows how far its epoch is, so that a run can go on inside of one. All ranks are equally far.
+
+    Attributes:
+        progress: the epoch, and how many of its batches were handed out.
+    """
+
+    progress = (0, 0)
+    _begun = False
+
+    @override
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader says which class of iterator
+        sampler = self.batch_sampler
+        assert isinstance(sampler, EpochSampler)
+        epoch, done = self.progress
+        sampler.done = done if epoch == sampler.epoch and not self._begun else 0
+        self._begun = True
+        for number, batch in enumerate(super().__iter__(), sampler.done + 1):
+            self.progress = (sampler.epoch, number)
+            yield batch
 
 
 class FinetuneDataModule(LightningDataModule):
@@ -144,6 +172,8 @@ class FinetuneDataModule(LightningDataModule):
         self.seed = seed
         self.shuffle = shuffle
         self.others = others
+        self._epoch: EpochLoader | None = None
+        self._progress = (0, 0)
         total = len(pairs)
         kept = round(validation * total)
         if validation > 0 and kept < 1:
@@ -181,7 +211,22 @@ class FinetuneDataModule(LightningDataModule):
         rank, ranks = self._world
         self.check(ranks)
         sampler = EpochSampler(len(self.training), self.pairs.batch_size, self.seed, rank, ranks, self.shuffle)
-        return self._loader(self.training, sampler, self.others)
+        self._epoch = self._loader(self.training, sampler, EpochLoader, self.others)
+        self._epoch.progress = self._progress
+        return self._epoch
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch is, for checkpoints."""
+        epoch, batches = self._progress if self._epoch is None else self._epoch.progress
+        return {"epoch": epoch, "batches": batches}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._progress = (
+            state_dict["epoch"],
+            state_dict["batches"],
+        )  # Lightning restores this before it asks for the loader
 
     @override
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -191,14 +236,18 @@ class FinetuneDataModule(LightningDataModule):
         size = self.pairs.batch_size
         places = list(range(len(self.validation)))
         batches = [places[first : first + size] for first in range(0, len(places), size)]
-        return self._loader(self.validation, batches)
+        return self._loader(self.validation, batches, DataLoader)
 
     def _loader(
-        self, split: NDArray[np.int64], batches: EpochSampler | Sequence[list[int]], others: int = 0
-    ) -> DataLoader[Any]:
+        self,
+        split: NDArray[np.int64],
+        batches: EpochSampler | Sequence[list[int]],
+        kind: type[Loader],
+        others: int = 0,
+    ) -> Loader:
         source = self.pairs.source
         assert not isinstance(source, PairStream)
-        return DataLoader(
+        return kind(
             GoodPairs(PairDataset(source, self.pairs.preparer), split, others),
             batch_sampler=batches,
             collate_fn=self._collate,

@@ -205,7 +205,8 @@ class IBClipModule(LightningModule):
         return torch.stack(drawn).to(z)
 
     @override
-    def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
         model: Any = self.network.model
         if model.logit_scale.requires_grad and self.loss_name == "contrastive":  # SigLIP's begins above CLIP's bound
             with torch.no_grad():
@@ -286,7 +287,7 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
         )
     if options.mask not in MASKS:
         raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
-    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup", "maps"):
+    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup", "maps", "checkpoint_every"):
         if not 0 <= getattr(options, name) < math.inf:
             raise M2IBError(f"finetune.{name} must be a number and not negative, got {getattr(options, name)}")
     if not 1 <= options.hidden <= 65536 or not 1 < options.max_logit_scale < math.inf:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -75,7 +75,7 @@ def finetune(config: Config) -> int:
             seed=config.seed,
             statistics=statistics,
         )
-        trainer = _trainer(arguments, run, bool(len(data.validation)))
+        trainer = _trainer(arguments, run, validates=bool(len(data.validation)), every=options.checkpoint_every)
         if _HANDED not in os.environ:  # rank 0
             _note_configuration(config, work, run, statistics, arguments, ranks, resumed)
             print(
@@ -220,14 +220,10 @@ def _by_tower(statistics: Statistics) -> list[dict[Modality, int]]:
     return found
 
 
-def _trainer(arguments: dict[str, Any], run: RunDirectory, validates: bool) -> Trainer:
-    checkpoint = ModelCheckpoint(
-        run.path / "checkpoints",
-        save_last=True,
-        save_top_k=0,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, every: int) -> Trainer:
+    callbacks: list[Callback] = [_checkpoints(run, save_on_train_epoch_end=True), LearningRateMonitor("step")]
+    if every:
+        callbacks.append(_checkpoints(run, every_n_train_steps=every))
     more: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     if in_slurm_job():  # its shell is no rank
         more["plugins"] = [*arguments.get("plugins", []), LightningEnvironment()]
@@ -236,8 +232,13 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, validates: bool) -> T
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
-        callbacks=[checkpoint, LearningRateMonitor("step")],
+        callbacks=callbacks,
     )
+
+
+def _checkpoints(run: RunDirectory, **when: Any) -> ModelCheckpoint:
+    """One file, the last."""
+    return ModelCheckpoint(run.path / "checkpoints", save_last=True, save_top_k=0, enable_version_counter=False, **when)
 
 
 def _finish(
