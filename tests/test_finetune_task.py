@@ -19,6 +19,7 @@ from m2ib_lightning.cli import main
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
 from tests.conftest import relative_difference
+from tests.test_sharding import free_port
 
 ROOT = Path(__file__).parent.parent
 QUIET = ["task=finetune", "trainer.enable_progress_bar=false", "data.batch_size=4", "finetune.warmup=2"]
@@ -87,12 +88,44 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, don
 
 
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(done: Path, tmp_path: Path) -> None:
+    """That the process starts itself."""
     folder = tmp_path / "run"
     words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
     words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, ROOT / "fit.py", *words], check=True, env=environment, cwd=tmp_path, timeout=300)
     assert_same_weights(folder, done, 1e-5)
+
+
+TWO_RANKS = ["trainer.max_epochs=3", "finetune.mask=readout", "data.limit=24", "finetune.lr=1e-4", "data.batch_size=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "two nodes", "srun"])
+def test_ranks_that_others_start(launcher: str, done: Path, tmp_path: Path) -> None:
+    """Under torchrun, by hand on two nodes, and as the tasks of a Slurm step; then once more, as a run that is over."""
+    for attempt in ("first", "again"):
+        port = str(free_port())
+        words = [*QUIET, *TWO_RANKS, f"output_dir={tmp_path / 'run'}", *(["resume=true"] if attempt == "again" else [])]
+        meeting = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        fit = [sys.executable, str(ROOT / "fit.py"), *words]
+        if launcher == "torchrun":
+            program = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+            fit = [sys.executable, *program, f"--master_port={port}", *fit[1:]]
+            starts = [(fit, {})]
+        elif launcher == "two nodes":
+            sizes = ["trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy=ddp"]
+            starts = [([*fit, *sizes], {"NODE_RANK": str(node)}) for node in (1, 0)]
+        else:
+            step = {"JOB_ID": 4242, "STEP_ID": 0, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "STEP_TASKS_PER_NODE": 2}
+            starts = [(fit, slurm(step | {"PROCID": task, "LOCALID": task, "NODEID": 0})) for task in (1, 0)]
+        processes = [subprocess.Popen(command, env=meeting | more, cwd=tmp_path) for command, more in starts]
+        assert [process.wait(timeout=300) for process in processes] == [0] * len(processes)
+        assert_same_weights(tmp_path / "run", done, 1e-5)
+
+
+def slurm(variables: dict[str, int]) -> dict[str, str]:
+    return {f"SLURM_{name}": str(value) for name, value in variables.items()}
 
 
 def test_a_run_that_is_over_is_resumed_to_the_same_summary_and_another_batch_is_refused(
@@ -132,7 +165,7 @@ def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -
         (["data.limit=24", "data.batch_size=64"], "do not fill one global batch of 64"),
         (["data.limit=24", "finetune.validation=1.5"], "must be a share from 0 to below 1"),
         (["data.limit=24", "trainer.strategy=fsdp"], "trainer.strategy=fsdp was never tried and is refused"),
-        (["data.limit=24", "trainer.num_nodes=2"], "starts its own processes, on one machine"),
+        (["data.limit=24", "trainer.num_nodes=2"], "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT"),
         (["data.limit=24", "trainer.precision=bf16-true"], "weights and masks must be float32"),
         (["data.limit=24", "trainer.max_epochs=-1"], "trainer.max_epochs=-1 never ends"),
         (["data.limit=24", "finetune.loss=similarity"], "knows no wrong pairs"),

@@ -1,8 +1,9 @@
 """How the other ranks learn from rank 0 which run this is: once, before the work.
 
 The children of a process find it in their environment. Ranks that someone else started (torchrun, Slurm, the first
-process of another node) ask rank 0 through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``; nothing else goes over the
-network, and a rank that dies later is missed by nobody.
+process of another node) ask rank 0 through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``. Where ranks share nothing,
+nothing else goes over the network, and a rank that dies later is missed by nobody; where they share gradients, all
+leave the address (``part``) before their process group meets there.
 """
 
 from __future__ import annotations
@@ -93,6 +94,29 @@ class Rendezvous:
     def confirm(self) -> None:
         """The other ranks: rank 0 need not wait for this one any longer."""
         self._add(1)
+
+    def part(self) -> None:
+        """All ranks: leave, so that the address is free for others; rank 0 goes last.
+
+        Raises:
+            M2IBError: on rank 0, if not all of the others came.
+        """
+        if self.rank == 0:
+            self.linger(_PATIENCE)
+            if self._add(0) < self.listeners:
+                raise M2IBError(f"not all of the {self.listeners} processes that were to meet rank 0 came")
+        else:
+            self.confirm()
+            while self._store is not None and not self._agent and self._is_there(self._store):
+                time.sleep(0.05)
+        self._store = None
+
+    def _is_there(self, store: TCPStore) -> bool:
+        try:
+            store.check([self._key])
+        except (DistError, RuntimeError):
+            return False
+        return True
 
     def _add(self, number: int) -> int:
         try:

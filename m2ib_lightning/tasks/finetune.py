@@ -8,15 +8,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
@@ -29,67 +27,58 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.resume import check_same_run
 from m2ib_lightning.run_directory import RunDirectory, open_run_directory
 from m2ib_lightning.settings import MODALITIES, Modality
-from m2ib_lightning.sharding import in_slurm_job
+from m2ib_lightning.sharding import Rendezvous
+from m2ib_lightning.sharding.rendezvous import HANDED
 from m2ib_lightning.statistics import Statistics, calibrate, needed
+from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING, finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
-from m2ib_lightning.tasks.start import Work, resolved_yaml
-
-_HANDED = "M2IB_FINETUNE_RUN"
-"""Under this name rank 0 tells the processes that it starts where the run is."""
-
-_REFUSED = {
-    "logger": "the run directory's TensorBoard is the logger",
-    "callbacks": "callbacks are objects; give them to a Trainer of your own with IBClipModule",
-    "enable_checkpointing": "checkpoints are what resume=true goes on from",
-    "use_distributed_sampler": "batches are dealt out so that ranks do not change them",
-    "num_sanity_val_steps": "recall needs all validation pairs",
-}
-_CHANGES_TRAINING = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
-"""The Trainer's arguments that a resumed run must not change, beside the size of the global batch."""
-_EPOCHS = 10
+from m2ib_lightning.tasks.start import Work, await_file, check_world, resolved_yaml
+from m2ib_lightning.tasks.trainer_arguments import World
 
 
 def finetune(config: Config) -> int:
     """Train, validate and save; returns the exit status: 0, or 130 after Ctrl-C."""
-    arguments = _trainer_arguments(config.trainer)
-    if config.seed < 0:
-        raise M2IBError(f"seed must not be negative, got {config.seed}")
     if config.retry_failed:
         raise M2IBError("retry_failed is of task=attribute: here a pair that can't be read is replaced by another")
+    options = config.finetune
     with quiet_lightning():
-        work = Work.prepare(config)
-        check_options(config.finetune, work.model, config.bottleneck.enabled)
-        options = config.finetune
-        data = FinetuneDataModule(
-            work.datamodule, config.seed, options.validation, shuffle=options.shuffle, others=options.others
-        )
-        ranks = _probe(arguments)
-        data.check(ranks)
-        run, resumed = _open(config)
-        statistics = _statistics(work, run)
+        arguments, world = finetune_arguments(config.trainer)
+        check_world(config, world)
+        with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
+            work = Work.prepare(config)
+            check_options(options, work.model, config.bottleneck.enabled)
+            data = FinetuneDataModule(
+                work.datamodule, config.seed, options.validation, shuffle=options.shuffle, others=options.others
+            )
+            data.check(world.size)
+            if world.rank == 0:
+                start = _begin(work, arguments, world)
+                rendezvous.tell(start.message)
+            else:
+                start = _join(work, rendezvous.listen())
+            rendezvous.part()
         module = IBClipModule(
             work.model,
-            config.finetune,
+            options,
             work.settings,
             enabled=config.bottleneck.enabled,
             seed=config.seed,
-            statistics=statistics,
+            statistics=start.statistics,
         )
+        run = start.run
         trainer = _trainer(arguments, run, validates=bool(len(data.validation)), every=options.checkpoint_every)
-        if _HANDED not in os.environ:  # rank 0
-            _note_configuration(config, work, run, statistics, arguments, ranks, resumed)
+        if world.rank == 0:
             print(
                 f"{len(data.training)} pairs to train on, {len(data.validation)} to validate, loss {module.loss_name}, "
                 f"model {work.model.name}, run directory {run.path}",
                 flush=True,
             )
-        last = run.path / "checkpoints" / "last.ckpt"
-        path = str(last) if resumed and last.exists() else None
         begun = time.monotonic()
         try:
-            with _handing(run):
-                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-                if path is not None and len(data.validation) and not _validated(trainer):  # nothing was left to train
+            with start.handing():
+                trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+                nothing_left = start.checkpoint is not None and not _validated(trainer)
+                if nothing_left and len(data.validation):
                     trainer.validate(module, datamodule=data, verbose=False)
         except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
@@ -103,18 +92,62 @@ def _validated(trainer: Trainer) -> bool:
     return any(name.startswith("val/") for name in trainer.callback_metrics)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What all ranks know of the run.
+
+    Attributes:
+        run: its directory.
+        statistics: every prior that is needed.
+        checkpoint: where it goes on from, if it does.
+    """
+
+    run: RunDirectory
+    statistics: Statistics
+    checkpoint: str | None
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The same for the other ranks."""
+        return {"run": str(self.run.path), "checkpoint": self.checkpoint or ""}
+
+    @contextmanager
+    def handing(self) -> Iterator[None]:
+        """Inside, processes that are started find the message."""
+        before = os.environ.get(HANDED)
+        os.environ[HANDED] = json.dumps(self.message)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[HANDED]
+
+
+def _begin(work: Work, arguments: dict[str, Any], world: World) -> Start:
+    """Rank 0: make the run directory, or open that of a run to go on with."""
+    run, resumed = open_run_directory(work.config.output_dir, work.config.resume, "checkpoints")
+    statistics = _statistics(work, run)
+    _note_configuration(work, run, statistics, arguments, world.size, resumed)
+    last = run.path / "checkpoints" / "last.ckpt"
+    return Start(run, statistics, str(last) if resumed and last.exists() else None)
+
+
+def _join(work: Work, message: dict[str, str]) -> Start:
+    """The other ranks: see what rank 0 made."""
+    run, checkpoint = RunDirectory(Path(message["run"]), "checkpoints"), message["checkpoint"] or None
+    await_file(run.config, run, work.config.output_dir)
+    if checkpoint is not None:
+        await_file(Path(checkpoint), run, work.config.output_dir)
+    known = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
+    return Start(run, known, checkpoint)
+
+
 def _note_configuration(
-    config: Config,
-    work: Work,
-    run: RunDirectory,
-    statistics: Statistics,
-    arguments: dict[str, Any],
-    ranks: int,
-    resumed: bool,
+    work: Work, run: RunDirectory, statistics: Statistics, arguments: dict[str, Any], ranks: int, resumed: bool
 ) -> None:
-    """Write ``config.yaml`` and ``training.json``, or refuse to go on with a run of another configuration."""
-    text = resolved_yaml(config, work.settings, statistics, [work.settings])
-    facts = {name: arguments.get(name) for name in _CHANGES_TRAINING}
+    """Write ``training.json`` and ``config.yaml``, or refuse to go on with a run of another configuration."""
+    text = resolved_yaml(work.config, work.settings, statistics, [work.settings])
+    facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
     facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
     path = run.path / "training.json"
     if resumed:
@@ -126,63 +159,8 @@ def _note_configuration(
                     f"resume=true: {name} was {before.get(name)} and is now {value}; the weights would be others than "
                     "those of a run that was not interrupted"
                 )
-    write_whole(run.config, text)
     write_whole(path, json.dumps(facts, indent=2) + "\n")
-
-
-def _trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    for name, reason in _REFUSED.items():
-        if name in given:
-            raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=finetune: {reason}")
-    strategy = str(given.get("strategy", "auto"))
-    if strategy == "samples":
-        raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp")
-    if strategy != "auto" and not strategy.startswith("ddp"):
-        raise M2IBError(
-            f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp, where every rank "
-            "has the whole model"
-        )
-    precision = str(given.get("precision", "32-true"))
-    if precision in ("16-true", "bf16-true"):
-        raise M2IBError(f"trainer.precision={precision} is refused: weights and masks must be float32; use bf16-mixed")
-    if given.get("max_epochs") == -1 and given.get("max_steps", -1) == -1:
-        raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate falls over a known number of steps")
-    started = {"RANK", "SLURM_STEP_ID"} & set(os.environ) if _HANDED not in os.environ else set()
-    if started or int(given.get("num_nodes", 1)) > 1:
-        raise M2IBError(
-            "task=finetune starts its own processes, on one machine: trainer.devices=N trainer.strategy=ddp (not "
-            "torchrun, srun, or several nodes)"
-        )
-    return {"max_epochs": _EPOCHS, "log_every_n_steps": 10, "enable_model_summary": False, **given}
-
-
-def _probe(arguments: dict[str, Any]) -> int:
-    """Whether Lightning takes them, before the run directory is made; returns the number of ranks."""
-    try:
-        return Trainer(**arguments, logger=False, enable_checkpointing=False).world_size
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-        first = str(error).strip().split("\n")[0]
-        raise M2IBError(f"lightning.Trainer refuses {arguments}: {first}") from None
-
-
-def _open(config: Config) -> tuple[RunDirectory, bool]:
-    """The run directory; the processes that rank 0 starts are told where it is."""
-    handed = os.environ.get(_HANDED)
-    if handed is not None:
-        return RunDirectory(Path(handed), "checkpoints"), config.resume
-    return open_run_directory(config.output_dir, config.resume, "checkpoints")
-
-
-@contextmanager
-def _handing(run: RunDirectory) -> Iterator[None]:
-    """Inside, processes that are started learn where the run is."""
-    before = os.environ.get(_HANDED)
-    os.environ[_HANDED] = str(run.path)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_HANDED]
+    write_whole(run.config, text)
 
 
 def _statistics(work: Work, run: RunDirectory) -> Statistics:
@@ -225,12 +203,8 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, e
     if every:
         callbacks.append(_checkpoints(run, every_n_train_steps=every))
     more: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
-    if in_slurm_job():  # its shell is no rank
-        more["plugins"] = [*arguments.get("plugins", []), LightningEnvironment()]
     return Trainer(
         **{**arguments, **more},
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
         logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
         callbacks=callbacks,
     )

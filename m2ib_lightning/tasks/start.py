@@ -174,19 +174,7 @@ def join(work: Work, world: World, message: dict[str, str], rows: str) -> Start:
     """
     run = RunDirectory(Path(message["run"]), rows)
     folder = run.launches / message["launch"]
-    end = time.monotonic() + _PATIENCE
-    while not (folder / message["last"]).exists():  # network file systems may be late
-        if time.monotonic() > end:
-            raise M2IBError(
-                f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
-            )
-        time.sleep(0.2)
-    given = work.config.output_dir
-    if given is not None and not (Path(given).expanduser().exists() and Path(given).expanduser().samefile(run.path)):
-        raise M2IBError(
-            f"rank 0 of another run answered: it writes to {str(run.path)!r}, this one to {given!r}. Set MASTER_PORT "
-            "to a port of this run's own"
-        )
+    await_file(folder / message["last"], run, work.config.output_dir)
     launch = open_launch(folder)
     if launch.world_size != world.size:
         raise M2IBError(
@@ -205,6 +193,31 @@ def join(work: Work, world: World, message: dict[str, str], rows: str) -> Start:
     statistics = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
     _share(work.datamodule, run, launch)
     return Start(run, launch, statistics, held)
+
+
+def await_file(file: Path, run: RunDirectory, given: str | None) -> None:
+    """Another rank than 0: see what rank 0 wrote.
+
+    Args:
+        file: the last that it wrote.
+        run: where it says that the run is.
+        given: this rank's ``output_dir``.
+
+    Raises:
+        M2IBError: if it is not seen, or ``output_dir`` is another directory.
+    """
+    end = time.monotonic() + _PATIENCE
+    while not file.exists():  # network file systems may be late
+        if time.monotonic() > end:
+            raise M2IBError(
+                f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
+            )
+        time.sleep(0.2)
+    if given is not None and not (Path(given).expanduser().exists() and Path(given).expanduser().samefile(run.path)):
+        raise M2IBError(
+            f"rank 0 of another run answered: it writes to {str(run.path)!r}, this one to {given!r}. Set MASTER_PORT "
+            "to a port of this run's own"
+        )
 
 
 def _share(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:

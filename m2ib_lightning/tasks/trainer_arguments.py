@@ -1,4 +1,4 @@
-"""What ``task=attribute`` gives ``lightning.Trainer``, what it refuses, and on how many ranks it is going to run."""
+"""What the tasks over pairs give ``lightning.Trainer``, what they refuse, and on how many ranks one is going to run."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ class World:
     nodes: int
     environment: ClusterEnvironment | None
 
+    @staticmethod
+    def of(trainer: Trainer) -> World:
+        """As that trainer knows it."""
+        strategy: Any = trainer.strategy
+        environment = getattr(strategy, "cluster_environment", None)
+        return World(trainer.global_rank, trainer.world_size, strategy.root_device, trainer.num_nodes, environment)
+
     @property
     def meeting_place(self) -> ClusterEnvironment | None:
         """Who knows where ranks meet that are not all children of rank 0; None if they are."""
@@ -95,7 +102,7 @@ def trainer_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         M2IBError: for an argument that would change or break the result; says why.
     """
     _refuse(given)
-    sizes, environments = _started()
+    sizes, environments = launched()
     arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **sizes, **given, **_OURS}
     half = str(arguments.get("precision")) in ("16", "16-mixed")
     if half:
@@ -103,18 +110,13 @@ def trainer_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
             raise M2IBError("trainer.precision=16-mixed is a plugin here: it can't go together with trainer.plugins")
         del arguments["precision"]
     arguments |= {"plugins": [*arguments.get("plugins", []), *environments]} if environments else {}
-    probe = _probe(arguments, given)
-    for started_by in environments:
-        started_by.validate_settings(num_devices=probe.num_devices, num_nodes=probe.num_nodes)
+    probe = probe_trainer(arguments, given, environments)
     if probe.world_size > 1 or isinstance(probe.strategy, DDPStrategy):
         arguments["strategy"] = SamplesStrategy.strategy_name
     if half:
         plugin = half_precision(probe.strategy.root_device.type)
         arguments["plugins"] = [*arguments.get("plugins", []), plugin]
-    environment = getattr(probe.strategy, "cluster_environment", None)
-    return arguments, World(
-        probe.global_rank, probe.world_size, probe.strategy.root_device, probe.num_nodes, environment
-    )
+    return arguments, World.of(probe)
 
 
 def _refuse(given: dict[str, Any]) -> None:
@@ -128,7 +130,7 @@ def _refuse(given: dict[str, Any]) -> None:
         raise M2IBError(f"trainer.strategy={given['strategy']!r} is refused for task=attribute: {_SHARED}")
 
 
-def _started() -> tuple[dict[str, int], list[ClusterEnvironment]]:
+def launched() -> tuple[dict[str, int], list[ClusterEnvironment]]:
     """Devices and nodes as torchrun or ``srun`` started processes for them, and who is to tell Lightning its rank."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # maybe within Slurm
         found = {argument: os.environ.get(name, "") for argument, name in _TORCHRUN_SIZES.items()}
@@ -139,9 +141,17 @@ def _started() -> tuple[dict[str, int], list[ClusterEnvironment]]:
     return {}, [LightningEnvironment()] if in_slurm_job() else []  # else Lightning would take the job's variables
 
 
-def _probe(arguments: dict[str, Any], given: dict[str, Any]) -> Trainer:
+def probe_trainer(arguments: dict[str, Any], given: dict[str, Any], environments: list[ClusterEnvironment]) -> Trainer:
+    """A Trainer with those arguments, to see whether Lightning and the launcher take them.
+
+    Raises:
+        M2IBError: if one does not.
+    """
     try:
-        return Trainer(**arguments, logger=False)
+        probe = Trainer(**arguments, logger=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(f"lightning.Trainer refuses {given}: {first}") from None
+    for started_by in environments:
+        started_by.validate_settings(num_devices=probe.num_devices, num_nodes=probe.num_nodes)
+    return probe

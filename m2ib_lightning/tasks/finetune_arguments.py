@@ -1,0 +1,57 @@
+"""What ``task=finetune`` gives ``lightning.Trainer``, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.tasks.trainer_arguments import World, launched, probe_trainer
+
+_REFUSED = {
+    "logger": "the run directory's TensorBoard is the logger",
+    "callbacks": "callbacks are objects; give them to a Trainer of your own with IBClipModule",
+    "enable_checkpointing": "checkpoints are what resume=true goes on from",
+    "use_distributed_sampler": "batches are dealt out so that ranks do not change them",
+    "num_sanity_val_steps": "recall needs all validation pairs",
+}
+CHANGES_TRAINING = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
+"""The arguments that a resumed run must not change, beside the size of the global batch."""
+_EPOCHS = 10
+
+
+def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
+    """The Trainer's arguments, and the world it will find.
+
+    Raises:
+        M2IBError: for an argument that is refused, or that Lightning refuses.
+    """
+    for name, reason in _REFUSED.items():
+        if name in given:
+            raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=finetune: {reason}")
+    strategy = str(given.get("strategy", "auto"))
+    if strategy == "samples":
+        raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp")
+    if strategy != "auto" and not strategy.startswith("ddp"):
+        raise M2IBError(
+            f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp, where every rank "
+            "has the whole model"
+        )
+    precision = str(given.get("precision", "32-true"))
+    if precision in ("16-true", "bf16-true"):
+        raise M2IBError(f"trainer.precision={precision} is refused: weights and masks must be float32; use bf16-mixed")
+    if given.get("max_epochs") == -1 and given.get("max_steps", -1) == -1:
+        raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate falls over a known number of steps")
+    sizes, environments = launched()
+    arguments: dict[str, Any] = {
+        "max_epochs": _EPOCHS,
+        "log_every_n_steps": 10,
+        "enable_model_summary": False,
+        **sizes,
+        **given,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+    }
+    if environments:
+        arguments["plugins"] = [*arguments.get("plugins", []), *environments]
+    probe = probe_trainer({**arguments, "enable_checkpointing": False}, given, environments)
+    return arguments, World.of(probe)
