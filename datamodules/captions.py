@@ -135,7 +135,15 @@ class CaptionsDataModule(PairDataModule):
         return cls(
             preparer,
             data.path,
-            columns=Columns(data.image_column, data.text_column, data.id_column, data.mask_column, data.box_column),
+            columns=Columns(
+                data.image_column,
+                data.text_column,
+                data.id_column,
+                data.mask_column,
+                data.box_column,
+                data.others_column,
+                data.label_column,
+            ),
             image_root=data.image_root,
             split=data.split,
             streaming=data.streaming,

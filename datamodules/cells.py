@@ -13,7 +13,7 @@ import numpy as np
 from m2ib_lightning.errors import M2IBError, PairError, nearest
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.pairs import RawPair
-from m2ib_lightning.truth import RawTruth
+from m2ib_lightning.truth import OtherCaption, RawTruth
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Columns:
     id: str | None = None
     mask: str | None = None
     boxes: str | None = None
+    others: str | None = None
+    label: str | None = None
 
     def check(self, name: str, found: Sequence[str]) -> None:
         """Whether a table has them.
@@ -33,6 +35,7 @@ class Columns:
             M2IBError: if not; lists those that exist.
         """
         columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
+        columns |= {"others": self.others, "label": self.label}
         for key, column in columns.items():
             if column is not None and column not in found:
                 raise M2IBError(
@@ -86,13 +89,23 @@ class CellReader:
         return [self.pair(f"{key}.{item}", cells, item) for item in range(len(caption))]
 
     def _truth(self, cells: dict[str, Any], key: str) -> RawTruth | None:
-        mask = None if self.columns.mask is None else cells.get(self.columns.mask)
-        boxes = None if self.columns.boxes is None else cells.get(self.columns.boxes)
+        columns = self.columns
+        mask, boxes, others, label = (
+            None if column is None else cells.get(column)
+            for column in (columns.mask, columns.boxes, columns.others, columns.label)
+        )
         if isinstance(boxes, str):
             boxes = json.loads(boxes)
         if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
             boxes = [boxes]  # a single one
-        return None if mask is None and boxes is None else RawTruth(self._image(mask, key)[0], boxes)
+        if mask is None and boxes is None and others is None and label is None:
+            return None
+        return RawTruth(
+            self._image(mask, key)[0],
+            boxes,
+            others=[OtherCaption("given", text) for text in _texts(others)],
+            label=None if label is None else str(label),
+        )
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
         """What to open, and how the row names it: the table's own path, or the key for a picture inside the table."""
@@ -104,3 +117,15 @@ class CellReader:
         if isinstance(cell, str):
             return (cell if "://" in cell else self.image_root / cell), cell
         return cell, key
+
+
+def _texts(cell: Any) -> list[str]:
+    """Of a list, a list in JSON, or a single text."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return []
+    if isinstance(cell, str):
+        cell = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
+    wrong = [text for text in cell if not isinstance(text, str)]
+    if wrong:
+        raise TypeError(f"other captions must be text, got {wrong[0]!r}")
+    return list(cell)

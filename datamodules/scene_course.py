@@ -66,7 +66,7 @@ class SceneCourse:
         own, *others = training_captions(rng, scene.objects, _CAPTIONS)
         contains = numbered(name for obj in scene.objects for name in names(obj))
         truth = RawTruth(
-            others=[OtherCaption("course", caption.text, named=_named(caption)) for caption in others],
+            others=[OtherCaption("given", caption.text, named=_named(caption)) for caption in others],
             contains=contains,
             named=_named(own),
         )

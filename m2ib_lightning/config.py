@@ -73,6 +73,10 @@ class DataConfig:
     box_column: str | None = _key(
         None, "captions: a column of boxes, [left, top, width, height] in pixels, in place of masks"
     )
+    others_column: str | None = _key(
+        None, "captions: a column of other captions of the picture (a list, or one), for finetune.others"
+    )
+    label_column: str | None = _key(None, "captions: a column of the pictures' classes, for zero-shot accuracy")
     image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
     fit: str | None = _key(
         None, "how pictures fit the model's input: 'crop' (CLIP's), 'pad', 'stretch' (SigLIP's); null: the model's own"
@@ -131,7 +135,9 @@ class FinetuneConfig:
     """How task=finetune trains; layer, beta, sigma and prior are those of the bottleneck."""
 
     mask: Mask = _key("channel", "'channel': an alpha per channel for all pairs; 'readout': a head reads one per token")
-    train: str = _key("all", "what is trained beside the bottleneck: all, heads, last:N (blocks and heads), bottleneck")
+    train: str = _key(
+        "all", "what is trained beside the bottleneck: all, heads, last:N (and heads), lora, or bottleneck"
+    )
     loss: str | None = _key(
         None, "contrastive, sigmoid or similarity (M2IB's, of a frozen model); null: the model's own, or that"
     )
@@ -142,6 +148,8 @@ class FinetuneConfig:
     beta_warmup: int = _key(0, "steps in which beta grows from 0")
     max_logit_scale: float = _key(100.0, "the largest factor of the cosines")
     hidden: int = _key(128, "inner width of the readout's head")
+    rank: int = _key(8, "of the matrices that train=lora adds to each linear layer of the blocks")
+    prompt: str = _key("a photo of a {}", "what a class is called for zero-shot accuracy, with {} for its name")
     shuffle: bool = _key(True, "each epoch in an order of its own; false: in the source's, as a curriculum needs")
     others: int = _key(
         0, "other captions that a pair's batch is contrasted with, where the source has them (hard negatives, say)"

@@ -27,8 +27,8 @@ class OtherCaption:
     """Another caption for the same picture.
 
     Attributes:
-        kind: ``present`` (names another object that is there), ``absent`` (one that is not), ``gibberish``, or
-            ``shuffled`` (another pair's caption).
+        kind: ``present`` (names another object that is there), ``absent`` (one that is not), ``gibberish``,
+            ``shuffled`` (another pair's caption), or ``given`` (by the table or the course, for training).
         text: the caption.
         mask: (H, W) bool, what it names; None if that is not known.
         named: names of what it says, as ``RawTruth.named``; none: it is true of no picture that is known.
@@ -51,6 +51,7 @@ class RawTruth:
         others: other captions.
         contains: names of what is in the picture, where all of it is known (at most 32).
         named: names of what the caption says (at most 4): it is true of any picture that contains all of them.
+        label: the class of the picture.
     """
 
     mask: ImageLike | Mask | None = None
@@ -59,6 +60,7 @@ class RawTruth:
     others: list[OtherCaption] = field(default_factory=list)
     contains: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
+    label: str | None = None
 
     def with_other(self, other: OtherCaption) -> RawTruth:
         """The same with one more caption."""
@@ -76,6 +78,7 @@ class Truth:
         resized: whether the mask had another size than the picture.
         contains: names of what is in the picture.
         named: names of what the caption says.
+        label: the class of the picture.
     """
 
     mask: Mask | None
@@ -84,6 +87,7 @@ class Truth:
     resized: bool = False
     contains: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
+    label: str | None = None
 
     def content_tokens(self, offsets: Sequence[tuple[int, int]]) -> list[bool] | None:
         """Which tokens, given their characters, are (part of) content words."""
@@ -99,7 +103,7 @@ def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:
         PairError: if the mask or a box can't be read.
     """
     mask, resized = _mask(raw, size, timeout)
-    return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named)
+    return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label)
 
 
 def _mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | None, bool]:

@@ -156,7 +156,7 @@ def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.limit=24", "finetune.train=most"], "finetune.train must be all, heads, bottleneck, or last:N"),
+        (["data.limit=24", "finetune.train=most"], "finetune.train must be all, heads, lora, bottleneck, or last:N"),
         (["data.limit=24", "finetune.train=last:9"], "last:N with N from 1 to 4 blocks, got 'last:9'"),
         (["data.limit=24", "finetune.loss=hinge"], "finetune.loss must be one of contrastive, sigmoid, similarity"),
         (["data.limit=24", "finetune.train=bottleneck", "bottleneck.enabled=false"], "leave nothing to train"),
@@ -169,7 +169,9 @@ def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -
         (["data.limit=24", "trainer.precision=bf16-true"], "weights and masks must be float32"),
         (["data.limit=24", "trainer.max_epochs=-1"], "trainer.max_epochs=-1 never ends"),
         (["data.limit=24", "finetune.loss=similarity"], "knows no wrong pairs"),
-        (["data.limit=24", "finetune.max_logit_scale=0"], "finetune.max_logit_scale above 1"),
+        (["data.limit=24", "finetune.max_logit_scale=0"], "finetune.max_logit_scale must be above 1, got 0"),
+        (["data.limit=24", "finetune.rank=0"], "finetune.rank must be from 1 to 65536, got 0"),
+        (["data.limit=24", "finetune.prompt=photo"], "finetune.prompt must have {} where the class's name goes"),
         (["data.limit=24", "seed=-1"], "seed must not be negative"),
         (["data.limit=24", "trainer.strategy=samples"], "shares no gradients"),
         (["data.limit=24", "trainer.logger=false"], "trainer.logger=False is refused"),

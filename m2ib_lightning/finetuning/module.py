@@ -19,21 +19,20 @@ from typing_extensions import override
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
+from m2ib_lightning.finetuning.lora import add_adapters
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
-from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
-from m2ib_lightning.layers import from_the_top
+from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import Pair, PairBatch
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics
-
-_LOSSES = ("contrastive", "sigmoid", "similarity")
 
 
 class IBClipModule(LightningModule):
@@ -74,6 +73,8 @@ class IBClipModule(LightningModule):
         self.loaded = model
         self.home = model.dtype  # of the weights, as they came and as they are saved
         model.encoder.model.to(torch.promote_types(model.dtype, torch.float32))  # half weights forget small steps
+        if options.train == "lora":
+            add_adapters(model.encoder, options.rank, seed)
         self.seed = seed
         self.settings = resolve(settings or model.preset, model.encoder)
         self.network = BottleneckedModel(
@@ -90,6 +91,7 @@ class IBClipModule(LightningModule):
         self.strict_loading = False  # frozen weights are in no checkpoint
         self._seen: list[tuple[list[Pair], dict[Modality, tuple[Tensor, Tensor]]]] = []
         self._maps: list[Attribution] = []
+        self._pictures: list[tuple[list[Pair], Tensor]] = []
         self.save_hyperparameters(
             {
                 "model": model.name,
@@ -101,7 +103,7 @@ class IBClipModule(LightningModule):
         )
 
     def _freeze(self) -> None:
-        trained = set(_trained_names(self.loaded, self.options.train))
+        trained = set(trained_names(self.loaded, self.options.train))
         for name, parameter in self.network.model.named_parameters():
             # What the loss does not read gets no gradient, which DDP would wait for.
             unused = self.loss_name != "sigmoid" and name == "logit_bias"
@@ -217,6 +219,8 @@ class IBClipModule(LightningModule):
         outputs = self.network(batch.inputs)
         if self.network.kind == "readout" and len(self._maps) < self.options.maps:
             self._maps += readout_maps(self.network, batch, outputs)[: self.options.maps - len(self._maps)]
+        if any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs):
+            self._pictures.append((batch.pairs, self.network.untouched("image", batch.inputs["image"])))
         rows = {m: (_unit(output.embedding), output.information) for m, output in outputs.items()}
         self._seen.append((batch.pairs, rows))
 
@@ -235,9 +239,24 @@ class IBClipModule(LightningModule):
         )
         for m in MODALITIES:
             found[f"{m}_information"] = float(torch.cat([rows[m][1] for _, rows in seen]).mean())
-        found |= _judged(maps)
+        found |= _judged(maps) | self._zero_shot()
         # Every rank has seen all pairs: nothing is to be reduced.
         self.log_dict({f"val/{name}": value for name, value in found.items()}, rank_zero_only=False)
+
+    def _zero_shot(self) -> dict[str, float]:
+        """Of the pictures whose class is known."""
+        seen, self._pictures = self._pictures, []
+        labels = [None if pair.truth is None else pair.truth.label for pairs, _ in seen for pair in pairs]
+        if not seen:
+            return {}
+        images = torch.cat([embeddings for _, embeddings in seen])
+        accuracy = zero_shot_accuracy(images, labels, self.options.prompt, self._embed)
+        return {} if accuracy is None else {"zero_shot_accuracy": accuracy}
+
+    def _embed(self, captions: list[str]) -> Tensor:
+        preparer = self.loaded.preparer
+        inputs = preparer.pad([preparer.read_caption(caption)[0] for caption in captions])
+        return self.network.untouched("text", {name: value.to(self.device) for name, value in inputs.items()})
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -263,70 +282,6 @@ def _judged(maps: Sequence[Attribution]) -> dict[str, float]:
     names = sorted({name for score in scores for name in score})
     columns = {name: [score[name] for score in scores if not math.isnan(score.get(name, math.nan))] for name in names}
     return {name: float(np.mean(values)) for name, values in columns.items() if values}
-
-
-def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) -> None:
-    """Before anything is made.
-
-    Raises:
-        M2IBError: on an option that does not exist, a number out of range, or nothing to train.
-    """
-    loss_name(options, model)
-    _trained_names(model, options.train)
-    if options.train == "bottleneck" and not enabled:
-        raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
-    if loss_name(options, model) == "similarity" and options.train != "bottleneck":
-        raise M2IBError(
-            "finetune.loss=similarity knows no wrong pairs, so a model that it trains ends up with one embedding for "
-            "all: it goes with finetune.train=bottleneck"
-        )
-    if options.others < 0 or (options.others and loss_name(options, model) == "similarity"):
-        raise M2IBError(
-            f"finetune.others={options.others}: it takes a number from 0, and with finetune.loss=similarity, where "
-            "nothing is contrasted, 0"
-        )
-    if options.mask not in MASKS:
-        raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
-    for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup", "maps", "checkpoint_every"):
-        if not 0 <= getattr(options, name) < math.inf:
-            raise M2IBError(f"finetune.{name} must be a number and not negative, got {getattr(options, name)}")
-    if not 1 <= options.hidden <= 65536 or not 1 < options.max_logit_scale < math.inf:
-        raise M2IBError(
-            f"finetune.hidden must be from 1 to 65536 and finetune.max_logit_scale above 1, got {options.hidden} and "
-            f"{options.max_logit_scale}"
-        )
-
-
-def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
-    """The loss that is asked for; else the model's own, or M2IB's similarity where the model is frozen.
-
-    Raises:
-        M2IBError: if it does not exist.
-    """
-    if options.loss is not None and options.loss not in _LOSSES:
-        near = nearest(options.loss, _LOSSES)
-        raise M2IBError(f"finetune.loss must be one of {', '.join(_LOSSES)}, got {options.loss!r}.{near}")
-    own = "sigmoid" if hasattr(model.encoder.model, "logit_bias") else "contrastive"
-    return options.loss or ("similarity" if options.train == "bottleneck" else own)
-
-
-def _trained_names(model: LoadedModel, train: str) -> list[str]:
-    """The model's parameters that ``finetune.train`` names."""
-    layers = from_the_top(model.encoder)
-    single = [name for name, p in model.encoder.model.named_parameters() if p.numel() == 1]  # temperature, bias
-    if train == "bottleneck":
-        return []
-    if train == "all":
-        return single + [name for layer in layers for name in layer]
-    if train == "heads":
-        return single + layers[0]
-    kind, _, count = train.partition(":")
-    if kind != "last" or not count.isdigit() or not 1 <= int(count) <= len(layers) - 2:
-        raise M2IBError(
-            f"finetune.train must be all, heads, bottleneck, or last:N with N from 1 to {len(layers) - 2} blocks, got "
-            f"{train!r}"
-        )
-    return single + [name for layer in layers[: int(count) + 1] for name in layer]
 
 
 def _unit(embedding: Tensor) -> Tensor:

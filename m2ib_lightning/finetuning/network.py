@@ -133,6 +133,11 @@ class BottleneckedModel(nn.Module):
             found[m] = TowerOutput(through.embedding, through.information, through.saliency, clean[m][0])
         return found
 
+    def untouched(self, modality: Modality, inputs: Inputs) -> Tensor:
+        """(B, E): one tower's embedding without a bottleneck, as plain transformers has it of the saved folder."""
+        cut = self._prefix(self.encoder.towers[modality], inputs, self._layer(modality))
+        return self._plain(modality, cut).embedding
+
     def _plain(self, modality: Modality, cut: _Cut) -> TowerOutput:
         embedding, _ = self._rest(modality, cut.z, cut, self._layer(modality))
         return TowerOutput(embedding, embedding.new_zeros(len(embedding)), None, embedding)

@@ -21,7 +21,9 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
 from m2ib_lightning.finetuning.data import FinetuneDataModule
 from m2ib_lightning.finetuning.folder import save_model
-from m2ib_lightning.finetuning.module import IBClipModule, check_options
+from m2ib_lightning.finetuning.lora import merge_adapters
+from m2ib_lightning.finetuning.module import IBClipModule
+from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.resume import check_same_run
@@ -219,6 +221,7 @@ def _finish(
     trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory, seconds: float
 ) -> None:
     folder = run.path / "model"
+    merge_adapters(module.network.model)
     save_model(module.network, _with_statistics(module, data), folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_whole(

@@ -1,0 +1,60 @@
+"""Low-rank adapters on the blocks of both towers, by ``peft``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.noise import drawing
+from m2ib_lightning.settings import MODALITIES
+from m2ib_lightning.towers import Encoder
+
+ADAPTER = "lora_"
+"""In the name of each parameter of an adapter."""
+
+
+def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
+    r"""Give each linear layer of the blocks :math:`W + 2 B A` in place of W (LoRA; Hu et al., ICLR 2022).
+
+    A (rank, in) is drawn from the seed and B (out, rank) begins at 0, so that nothing changes at first.
+
+    Args:
+        encoder: its model is changed in place.
+        rank: of the product.
+        seed: keys A.
+
+    Raises:
+        M2IBError: without ``peft``, or if the model has adapters already.
+    """
+    if any(ADAPTER in name for name, _ in encoder.model.named_parameters()):
+        raise M2IBError("the model has adapters already: merge them, or load it again")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise M2IBError("finetune.train=lora is peft's: pip install 'm2ib_lightning[lora]'") from None
+    blocks = {id(block) for m in MODALITIES for block in encoder.towers[m].blocks}
+    targets = [
+        f"{name}.{inner}"
+        for name, module in encoder.model.named_modules()
+        if id(module) in blocks
+        for inner, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    with drawing(seed):
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), encoder.model)
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add the products to the weights and take the adapters away; without any, nothing is changed."""
+    if not any(ADAPTER in name for name, _ in model.named_parameters()):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, BaseTunerLayer):
+                adapted: Any = layer
+                adapted.merge(safe_merge=True)
+                setattr(parent, name, adapted.get_base_layer())

@@ -1,0 +1,40 @@
+"""Zero-shot accuracy: whether a picture is nearest to the prompt of its own class (Radford et al., ICML 2021).
+
+Legend: N pictures, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+
+_PROMPTS = 256
+"""How many are embedded together."""
+
+
+def zero_shot_accuracy(
+    images: Tensor, labels: Sequence[str | None], prompt: str, embed: Callable[[list[str]], Tensor]
+) -> float | None:
+    """The share of pictures for which no other class's prompt is nearer.
+
+    Args:
+        images: (N, E).
+        labels: the class of each; None where that is not known, which leaves the picture out.
+        prompt: with ``{}`` for the class.
+        embed: of (C) captions, their (C, E) embeddings.
+
+    Returns:
+        None where there are fewer than two classes.
+    """
+    known = [place for place, label in enumerate(labels) if label is not None]
+    classes = sorted({label for label in labels if label is not None})
+    if len(classes) < 2:
+        return None
+    prompts = [prompt.replace("{}", name) for name in classes]
+    parts = [embed(prompts[first : first + _PROMPTS]) for first in range(0, len(prompts), _PROMPTS)]
+    similarity = F.normalize(images[known].float(), dim=-1) @ F.normalize(torch.cat(parts).float(), dim=-1).T
+    right = torch.tensor([classes.index(label) for label in labels if label is not None], device=similarity.device)
+    return float((similarity.argmax(1) == right).float().mean())
