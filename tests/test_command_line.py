@@ -52,7 +52,10 @@ MISTAKES = [
     (["data.limit=[1"], "the value is not YAML"),
     (["data.name=captions", "data.path=*.csv"], "data.path='*.csv' does not exist"),
     (["data.name=captions", "data.path=${HOME}/x.csv"], "data.path='${HOME}/x.csv' does not exist"),
-    (["data.name=captons"], "unknown data source 'captons': there is captions, scene-course, scenes. Did you mean 'captions'?"),
+    (
+        ["data.name=captons"],
+        "unknown data source 'captons': there is captions, scene-course, scenes. Did you mean 'captions'?",
+    ),
     (["data.name=captions"], "data.name=captions needs data.path"),
     (["data.name=captions", "data.path=no/pairs.csv"], "data.path='no/pairs.csv' does not exist"),
     (["data.name=captions", "data.path=fit.py"], "files must end in .csv, .tsv"),
