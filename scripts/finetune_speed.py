@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer
-from machine import PeakMemory, describe
+from machine import PeakMemory, describe, say
 from torch.utils.data import DataLoader
 from workload import CAPTION, SHAPES, make_model, make_pairs
 
@@ -96,6 +96,7 @@ def main() -> None:
     batch = preparer.collate([preparer.prepare(pair, keep_picture=False) for pair in pairs])
     found = {}
     for way, precision in product(WAYS, precisions):
+        say(f"{way}, {precision}")
         found[way, precision] = measure(arguments.shape, batch, way, precision, arguments.steps, device)
     print(f"{describe(device)['name']}, torch {torch.__version__}, {arguments.shape}, batch {arguments.batch}\n")
     print("| bottleneck | precision | s/step | pairs/s | of none, 32-true | peak memory |")

@@ -78,7 +78,7 @@ def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
     with made.at_work():
         problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)).to("cuda"))
         for problem in problems.values():
-            problem.evaluate(0, torch.Tensor.backward)  # kernels are loaded, and the memory is there
+            problem.evaluate(1, torch.Tensor.backward)  # loads kernels, takes memory, brings the step's noise
         torch.cuda.set_sync_debug_mode("error")
         try:
             for problem in problems.values():

@@ -9,8 +9,8 @@ import torch
 
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.finetuning import IBClipModule
-from m2ib_lightning.finetuning.module import draw_pair_noise
 from m2ib_lightning.finetuning.network import BottleneckedModel
+from m2ib_lightning.finetuning.noise import draw_noise
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.towers import Encoder
 from tests.conftest import relative_difference
@@ -63,15 +63,19 @@ def test_information_and_draws_are_their_equations(mask: str) -> None:
 
 
 def test_noise_is_keyed_by_epoch_and_pair() -> None:
-    one = draw_pair_noise(0, "image", 3, "pairs:7", (5, 4))
-    assert torch.equal(one, draw_pair_noise(0, "image", 3, "pairs:7", (5, 4)))
+    (one,) = draw_noise(0, "image", 3, ["pairs:7"], (5, 4))
+    assert torch.equal(one, draw_noise(0, "image", 3, ["pairs:8", "pairs:7"], (5, 4))[1])
+    assert torch.equal(one[:3], draw_noise(0, "image", 3, ["pairs:7"], (3, 4))[0])
     for other in (
-        draw_pair_noise(1, "image", 3, "pairs:7", (5, 4)),
-        draw_pair_noise(0, "text", 3, "pairs:7", (5, 4)),
-        draw_pair_noise(0, "image", 4, "pairs:7", (5, 4)),
-        draw_pair_noise(0, "image", 3, "pairs:8", (5, 4)),
+        draw_noise(1, "image", 3, ["pairs:7"], (5, 4)),
+        draw_noise(0, "text", 3, ["pairs:7"], (5, 4)),
+        draw_noise(0, "image", 4, ["pairs:7"], (5, 4)),
+        draw_noise(0, "image", 3, ["pairs:8"], (5, 4)),
     ):
-        assert not torch.equal(one, other)
+        assert not torch.equal(one, other[0])
+    many = draw_noise(0, "image", 3, [str(k) for k in range(200)], (50, 32))
+    assert abs(many.mean()) < 0.01
+    assert abs(many.std() - 1) < 0.01
 
 
 def test_a_channel_mask_is_compared_with_the_clean_other_half() -> None:

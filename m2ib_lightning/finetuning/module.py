@@ -5,7 +5,6 @@ Legend: B pairs of this rank, N of all ranks, T tokens, D width, E embedding siz
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.lora import add_adapters
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.finetuning.noise import draw_noise
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
@@ -196,15 +196,13 @@ class IBClipModule(LightningModule):
 
     def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """(B, T, D): of each pair its own, and of each other caption."""
-        tokens = self.network.encoder.towers[modality].max_tokens
         keys = [pair.key for pair in pairs]
         if modality == "text":
             keys += [f"{pair.key}#{number}" for pair in pairs for number in range(self.options.others)]
-        drawn = [
-            draw_pair_noise(self.seed, modality, self.current_epoch, key, (tokens, z.shape[-1]))[: z.shape[1]]
-            for key in keys
-        ]
-        return torch.stack(drawn).to(z)
+        drawn = draw_noise(self.seed, modality, self.current_epoch, keys, (z.shape[1], z.shape[2]))
+        if z.device.type == "cuda":
+            drawn = drawn.pin_memory()
+        return drawn.to(z, non_blocking=True)
 
     @override
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
@@ -293,13 +291,6 @@ def _rate(step: int, warmup: int, total: int) -> float:
     """Linear warm-up, then a cosine down to 0."""
     progress = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def draw_pair_noise(seed: int, modality: Modality, epoch: int, key: str, shape: tuple[int, int]) -> Tensor:
-    """Standard normal numbers (T_max, D), keyed by all but the shape; drawn on the CPU in float32."""
-    words = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8]
-    sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), epoch, int.from_bytes(words)])
-    return torch.from_numpy(np.random.default_rng(sequence).standard_normal(shape, dtype=np.float32))
 
 
 def readout_maps(
