@@ -126,7 +126,7 @@ class EvaluateConfig:
     baseline: str = _key("m2ib", "the method that the others are compared with, pair by pair")
     probed: int = _key(25, "pairs for what repeats each method: other seeds, noise, random weights, other captions")
     seeds: int = _key(3, "how many seeds a method gets that draws at random, on the probed pairs")
-    resamples: int = _key(1000, "bootstrap samples of the pairs, for the 95 % intervals")
+    resamples: int = _key(1000, "bootstrap samples of the pictures, for the 95 % intervals")
     pictures: int = _key(8, "how many of the first pairs are drawn with the maps of all methods")
 
 

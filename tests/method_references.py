@@ -10,6 +10,7 @@ from itertools import combinations
 from math import factorial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
@@ -78,6 +79,21 @@ def saliency(pair: OnePair, modality: str) -> Tensor:
     if modality == "image":
         return pair.patches(gradient(pair.picture, pair.pixels)[0].abs().amax(0))
     return gradient(lambda z: pair.hidden("text", -1, z), pair.states("text", -1))[0].norm(dim=-1)[pair.places]
+
+
+def integrated_gradients(pair: OnePair, modality: str, steps: int) -> Tensor:
+    """The path integral by Gauss and Legendre, a point at a time."""
+    end = pair.pixels if modality == "image" else pair.states("text", -1)
+    start = torch.zeros_like(end) if modality == "image" else pair.absent()
+
+    def function(x: Tensor) -> Tensor:
+        return pair.picture(x) if modality == "image" else pair.hidden("text", -1, x)
+
+    total = torch.zeros_like(end)
+    for point, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
+        total = total + weight / 2 * gradient(function, start + (point + 1) / 2 * (end - start))
+    product = (end - start) * total
+    return pair.patches(product[0].sum(0)) if modality == "image" else product[0].sum(-1)[pair.places]
 
 
 def input_x_gradient(pair: OnePair, modality: str) -> Tensor:

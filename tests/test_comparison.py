@@ -56,6 +56,35 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 175 <= covered <= 200  # 95 % of 200 is 190; four standard errors
 
 
+def captions_of(pictures: int, captions: int, seed: int) -> Any:
+    """Scores that are nearly the same for all captions of a picture."""
+    rng = np.random.default_rng(seed)
+    values = np.repeat(rng.normal(size=pictures), captions) + 0.1 * rng.normal(size=pictures * captions)
+    scores = frame({("a", 0, "image_ap"): list(values)})
+    return scores.assign(image=[f"{pair // captions}.png" for pair in range(pictures * captions)])
+
+
+def test_captions_of_one_picture_are_drawn_together() -> None:
+    scores = captions_of(40, 5, 0)
+    estimate = compare(scores, ["a"], "m2ib", resamples=4000).estimates["image_ap"]["a"]
+    assert (estimate.pairs, estimate.pictures) == (200, 40)
+    values = scores["value"].to_numpy().reshape(40, 5)
+    rng = np.random.default_rng(99)
+    means = [values[rng.integers(0, 40, 40)].mean() for _ in range(4000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert estimate.low == pytest.approx(low, abs=0.03)
+    assert estimate.high == pytest.approx(high, abs=0.03)
+    alone = compare(scores.drop(columns="image"), ["a"], "m2ib").estimates["image_ap"]["a"]
+    assert alone.high - alone.low < 0.6 * (estimate.high - estimate.low)  # sqrt(1 / 5) of it, if they were one caption
+
+
+def test_pairs_whose_picture_is_not_known_are_drawn_alone() -> None:
+    scores = captions_of(30, 2, 1)
+    unknown = compare(scores.assign(image=None), ["a"], "m2ib").estimates["image_ap"]["a"]
+    assert unknown == compare(scores.drop(columns="image"), ["a"], "m2ib").estimates["image_ap"]["a"]
+    assert unknown.pictures == 60
+
+
 def test_differences_are_taken_pair_by_pair() -> None:
     """Two methods that differ by little, on pairs that differ by much: the difference is clear, the means are not."""
     base = normal(3)
@@ -130,10 +159,10 @@ def test_markdown_says_what_is_best_what_differs_and_what_was_left_out() -> None
 
 
 def test_an_estimate_excludes_zero_on_either_side() -> None:
-    assert Estimate(1, 0.5, 2, 30).excludes_zero
-    assert Estimate(-1, -2, -0.5, 30).excludes_zero
-    assert not Estimate(0.1, -0.5, 1, 30).excludes_zero
-    assert not Estimate(1, 0.5, 2, 3).excludes_zero  # the bootstrap of three pairs is too narrow
+    assert Estimate(1, 0.5, 2, 100, pictures=30).excludes_zero
+    assert Estimate(-1, -2, -0.5, 100, pictures=30).excludes_zero
+    assert not Estimate(0.1, -0.5, 1, 100, pictures=30).excludes_zero
+    assert not Estimate(1, 0.5, 2, 100, pictures=3).excludes_zero  # the bootstrap of three pairs is too narrow
 
 
 def test_random_weights_are_compared_too_and_nearest_to_zero_is_best() -> None:

@@ -32,6 +32,7 @@ POOLED = ("clip", "clip-legacy")  # families whose image tower pools one token
 LITERAL = {
     "saliency": oracle.saliency,
     "input_x_gradient": oracle.input_x_gradient,
+    "integrated_gradients:steps=5": lambda p, m: oracle.integrated_gradients(p, m, 5),
     "gradcam": oracle.gradcam,
     "nib:image_layer=0,text_layer=1,steps=4": lambda p, m: oracle.nib(p, m, 0 if m == "image" else 1, 4),
     "occlusion": oracle.occlusion,

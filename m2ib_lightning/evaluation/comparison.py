@@ -1,7 +1,7 @@
 """From the scores of pairs to a comparison of methods: means, 95 % intervals, and differences pair by pair.
 
-A pair's score is the mean over its seeds. Intervals are percentiles of the bootstrap over pairs (Efron, 1979): the
-pairs are drawn again with replacement, all methods and measures of a pair together.
+A pair's score is the mean over its seeds. Intervals are percentiles of the bootstrap over pictures (Efron, 1979): they
+are drawn again with replacement, each with all of its captions, methods and measures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.measures import MEASURES
 
 FEWEST = 20
-"""Pairs that a difference needs to be called one."""
+"""Pictures that a difference needs to be called one."""
 
 _LEVEL = (2.5, 97.5)
 _NUMBERS_AT_A_TIME = 10_000_000
@@ -33,6 +33,7 @@ class Estimate:
         high: likewise.
         pairs: how many there are.
         left_out: how many more where it was tried and is not defined (an empty mask, for instance).
+        pictures: of how many pictures they are.
     """
 
     mean: float
@@ -40,16 +41,17 @@ class Estimate:
     high: float
     pairs: int
     left_out: int = 0
+    pictures: int = 0
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero is outside the interval; of few pairs, whose bootstrap is too narrow, nothing is said."""
-        return self.pairs >= FEWEST and (self.low > 0 or self.high < 0)
+        """Whether zero is outside the interval; of few pictures, whose bootstrap is too narrow, nothing is said."""
+        return self.pictures >= FEWEST and (self.low > 0 or self.high < 0)
 
     def to_dict(self) -> dict[str, float]:
         """For JSON."""
         numbers = {"mean": self.mean, "low": self.low, "high": self.high}
-        return numbers | {"pairs": self.pairs, "left_out": self.left_out}
+        return numbers | {"pairs": self.pairs, "left_out": self.left_out, "pictures": self.pictures}
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,10 @@ def compare(scores: Any, methods: Sequence[str], baseline: str, *, resamples: in
     differences: dict[str, dict[str, Estimate]] = {}
     cascade: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
     tables = _by_pair(scores)
+    pictures = _pictures(scores)
     for measure, table in tables.items():
-        found = _estimates(table.to_numpy(), list(table.columns), resamples, seed)
+        draws = _Draws(pictures[table.index].to_numpy(), resamples, seed)
+        found = _estimates(table.to_numpy(), list(table.columns), draws)
         head, _, percent = measure.rpartition("_")
         if head.endswith("_randomised"):
             tower = cascade.setdefault(head.removesuffix("_randomised"), {})
@@ -130,9 +134,9 @@ def compare(scores: Any, methods: Sequence[str], baseline: str, *, resamples: in
             others = [method for method in table.columns if method != baseline] if baseline in table.columns else []
             if others:
                 less = table[others].to_numpy() - table[[baseline]].to_numpy()
-                differences[name] = _estimates(less, others, resamples, seed)
+                differences[name] = _estimates(less, others, draws)
     if "loss_matched" in tables and "loss_shuffled" in tables:
-        estimates["matched_auc"] = _matched(tables["loss_matched"], tables["loss_shuffled"], resamples, seed)
+        estimates["matched_auc"] = _matched(tables["loss_matched"], tables["loss_shuffled"], pictures, resamples, seed)
     ordered = {measure: estimates[measure] for measure in MEASURES if measure in estimates}
     return Comparison(
         list(methods),
@@ -156,18 +160,49 @@ def _by_pair(scores: Any) -> dict[str, Any]:
     return tables
 
 
-def _estimates(values: NDArray[np.float64], names: list[str], resamples: int, seed: int) -> dict[str, Estimate]:
+def _pictures(scores: Any) -> Any:
+    """By key: the picture; one of its own where that is not known."""
+    pictures = scores["key"] if "image" not in scores else scores["image"].fillna(scores["key"])
+    return pictures.set_axis(scores["key"]).loc[~scores["key"].duplicated().to_numpy()]
+
+
+class _Draws:
+    """The resamples of a table's pairs.
+
+    Args:
+        pictures: of each pair.
+        resamples: how many.
+        seed: the same for every measure of these pairs.
+    """
+
+    def __init__(self, pictures: NDArray[np.object_], resamples: int, seed: int) -> None:
+        names, self.picture = np.unique(pictures.astype(str), return_inverse=True)
+        self.pictures = len(names)
+        self._resamples, self._seed = resamples, seed
+
+    def weights(self) -> Iterator[NDArray[np.float64]]:
+        """How often each pair is drawn, (resamples, pairs) in pieces."""
+        rng = np.random.default_rng(self._seed)
+        piece = max(1, _NUMBERS_AT_A_TIME // max(len(self.picture), 1))
+        for first in range(0, self._resamples, piece):
+            size = min(piece, self._resamples - first)
+            drawn = rng.multinomial(self.pictures, np.full(self.pictures, 1 / self.pictures), size=size)
+            yield drawn[:, self.picture].astype(np.float64)
+
+
+def _estimates(values: NDArray[np.float64], names: list[str], draws: _Draws) -> dict[str, Estimate]:
     """Of a table, pairs by methods."""
     there = ~np.isnan(values)
     filled = np.where(there, values, 0.0)
-    means = np.concatenate([_divided(w @ filled, w @ there) for w in _weights(len(values), resamples, seed)])
+    means = np.concatenate([_divided(w @ filled, w @ there) for w in draws.weights()])
     found = {}
     for column, name in enumerate(names):
         pairs = int(there[:, column].sum())
         mean = float(filled[:, column].sum() / pairs) if pairs else float("nan")
         drawn = means[~np.isnan(means[:, column]), column]
         low, high = np.percentile(drawn, _LEVEL) if len(drawn) else (float("nan"),) * 2
-        found[name] = Estimate(mean, float(low), float(high), pairs, len(values) - pairs)
+        pictures = len(np.unique(draws.picture[there[:, column]]))
+        found[name] = Estimate(mean, float(low), float(high), pairs, len(values) - pairs, pictures)
     return found
 
 
@@ -176,26 +211,19 @@ def _divided(total: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[
         return np.where(count > 0, total / count, np.nan)
 
 
-def _weights(pairs: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each pair is drawn, (resamples, pairs) in pieces: the same for every measure of these pairs."""
-    rng = np.random.default_rng(seed)
-    piece = max(1, _NUMBERS_AT_A_TIME // max(pairs, 1))
-    sizes = [min(piece, resamples - first) for first in range(0, resamples, piece)]
-    for size in sizes:
-        yield rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(np.float64)
-
-
-def _matched(matched: Any, shuffled: Any, resamples: int, seed: int) -> dict[str, Estimate]:
+def _matched(matched: Any, shuffled: Any, pictures: Any, resamples: int, seed: int) -> dict[str, Estimate]:
     """The AUC of each method's losses: the chance that a pair's is lower than that of a shuffled one."""
     found = {}
     for name in matched.columns:
         if name not in shuffled.columns:
             continue
-        both = matched[[name]].join(shuffled[[name]], how="inner", lsuffix="_m", rsuffix="_s").dropna().to_numpy()
+        joined = matched[[name]].join(shuffled[[name]], how="inner", lsuffix="_m", rsuffix="_s").dropna()
+        both = joined.to_numpy()
         if len(both) == 0:
             continue
+        draws = _Draws(pictures[joined.index].to_numpy(), resamples, seed)
         wins = (both[:, :1] < both[None, :, 1]) + 0.5 * (both[:, :1] == both[None, :, 1])
-        areas = np.concatenate([((w @ wins) * w).sum(1) / len(both) ** 2 for w in _weights(len(both), resamples, seed)])
+        areas = np.concatenate([((w @ wins) * w).sum(1) / w.sum(1) ** 2 for w in draws.weights()])
         low, high = np.percentile(areas, _LEVEL)
-        found[name] = Estimate(float(wins.mean()), float(low), float(high), len(both))
+        found[name] = Estimate(float(wins.mean()), float(low), float(high), len(both), 0, draws.pictures)
     return found

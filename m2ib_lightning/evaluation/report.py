@@ -74,7 +74,7 @@ def _pairs(comparison: Comparison, measure: str) -> str:
 def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
     """Tables with legends. Bold: the best mean. A star: the difference from the baseline, pair by pair, is not zero."""
     lines = [
-        f"Means with 95 % intervals (bootstrap over pairs). Bold: the best mean.{_star(comparison)}",
+        f"Means with 95 % intervals (bootstrap over pictures). Bold: the best mean.{_star(comparison)}",
         "",
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
@@ -91,7 +91,7 @@ def _star(comparison: Comparison) -> str:
         return ""
     return (
         f" \\*: differs from `{comparison.baseline}`, pair by pair (the interval of the difference excludes 0; with "
-        f"fewer than {FEWEST} pairs nothing is said)."
+        f"fewer than {FEWEST} pictures nothing is said)."
     )
 
 
@@ -124,7 +124,7 @@ def _without_nan(value: object) -> object:
 
 def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
     parts = [
-        f"<p>Means with 95 % intervals (bootstrap over pairs). Bold: the best mean."
+        f"<p>Means with 95 % intervals (bootstrap over pictures). Bold: the best mean."
         f"{escape(_star(comparison).replace(chr(92), '').replace('`', ''))}</p>",
         "".join(f"<p>{escape(note)}</p>" for note in notes),
     ]

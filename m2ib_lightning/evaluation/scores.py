@@ -50,18 +50,19 @@ def count(results: list[PairScores], seconds: float) -> Counts:
 
 
 def load_scores(run: str | Path) -> Any:
-    """The scores of a run as a ``pandas.DataFrame``: key, method, seed, measure, value; pairs in source order."""
+    """The scores of a run as a ``pandas.DataFrame``: key, image, method, seed, measure, value; in source order."""
     import pandas as pd
 
-    parts = list(tables(Path(run).expanduser() / "scores", ["key", "scores"], SCORES_SCHEMA))
+    parts = list(tables(Path(run).expanduser() / "scores", ["key", "image", "scores"], SCORES_SCHEMA))
     frames = []
     for part in parts:
         for chunk in part.combine_chunks().to_batches():
             parents = pc.list_parent_indices(chunk["scores"])
             flat = pc.list_flatten(chunk["scores"])
             columns = {name: pc.struct_field(flat, name) for name in ("method", "seed", "measure", "value")}
-            frames.append(pa.table({"key": chunk["key"].take(parents), **columns}).to_pandas())
-    names = ["key", "method", "seed", "measure", "value"]
+            pair = {name: chunk[name].take(parents) for name in ("key", "image")}
+            frames.append(pa.table({**pair, **columns}).to_pandas())
+    names = ["key", "image", "method", "seed", "measure", "value"]
     scores = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
     order = {key: place for place, key in enumerate(sorted(scores["key"].unique(), key=source_order))}
     return scores.iloc[np.argsort(scores["key"].map(order).to_numpy(), kind="stable")].reset_index(drop=True)
