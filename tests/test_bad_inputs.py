@@ -331,6 +331,7 @@ def test_what_is_odd_but_readable_is_read_and_said(
     assert [rows[4]["caption"][start:end] for start, end in rows[4]["token_offsets"]] == ["a", "\x00", "star", "\x07"]
 
 
+@pytest.mark.slow
 def test_the_fuzzer_finds_nothing_in_a_few_seconds(tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "scripts" / "fuzz_readers.py"
     findings = tmp_path / "findings"

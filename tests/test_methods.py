@@ -107,7 +107,7 @@ def test_attention_is_followed_into_a_head_that_pools_by_attention() -> None:
 def test_integrated_gradients_sum_to_the_difference(family: str) -> None:
     model = make_model(family).double()
     pairs = make_pairs(model, LENGTHS)
-    results = run(make_method("integrated_gradients:steps=200", context_of(model)), make_batch(model, pairs))
+    results = run(make_method("integrated_gradients:steps=60", context_of(model)), make_batch(model, pairs))
     for result, pair in zip(results, pairs, strict=True):
         seen = as_oracle_sees(model, pair)
         difference = seen.picture(seen.pixels) - seen.picture(seen.pixels * 0)

@@ -316,6 +316,7 @@ def test_every_source_knows_its_keys(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys) == 8
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_a_message_and_resume_goes_on(folder: Path, tmp_path: Path) -> None:
     """On a file system of 600 kB, in a mount namespace of its own; then on one with room."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
@@ -366,6 +367,7 @@ def test_a_process_that_dies_of_a_pair_costs_that_pair(folder: Path, tmp_path: P
     assert {line.split(":")[1] for line in found} == {"4"}
 
 
+@pytest.mark.slow
 def test_chaos(tmp_path: Path) -> None:
     """A short form of ``scripts/chaos.py``."""
     chaos = [

@@ -92,6 +92,7 @@ def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single
     assert (run / "report.html").read_text().count("<img") == 5
 
 
+@pytest.mark.slow
 def test_ranks_without_a_pair(keys: list[str], single: Path, tmp_path: Path) -> None:
     finish(start([*keys, "data.limit=3", f"output_dir={tmp_path / 'run'}", "trainer.devices=4"]))
     rows = load_attributions(tmp_path / "run")
@@ -114,6 +115,7 @@ def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
     assert len(list((run / "launches").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2", "trainer.num_nodes=2"]
@@ -207,6 +209,7 @@ def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
     return job | place | {"SLURM_LOCALID": task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": tools}
 
 
+@pytest.mark.slow
 def test_slurm_s_signal_finishes_the_batch_and_asks_for_another_turn(
     keys: list[str], single: Path, tmp_path: Path
 ) -> None:

@@ -76,7 +76,9 @@ def by_image(run: Path) -> dict[str, Any]:
     return {row["key"].split(":")[0].split(".")[0] + row["key"].split(":")[1]: [row[n] for n in names] for row in rows}
 
 
-@pytest.mark.parametrize(("shards", "rows"), [(5, 4), (1, 20)], ids=["many shards", "one shard"])
+@pytest.mark.parametrize(
+    ("shards", "rows"), [(5, 4), pytest.param(1, 20, marks=pytest.mark.slow)], ids=["many shards", "one shard"]
+)
 def test_ranks_and_processes_read_each_pair_once(folder: Path, tmp_path: Path, shards: int, rows: int) -> None:
     path = write_tars(tmp_path, shards, rows)
     one, three = tmp_path / "one", tmp_path / "three"
