@@ -154,6 +154,7 @@ class FinetuneConfig:
     others: int = _key(
         0, "other captions that a pair's batch is contrasted with, where the source has them (hard negatives, say)"
     )
+    sampled: bool = _key(False, "the noise is on at validation too; false: t = m + sigma s lambda z'")
     validation: float = _key(0.1, "share of the pairs that is kept for validation")
     checkpoint_every: int = _key(
         1000,

@@ -26,7 +26,7 @@ from m2ib_lightning.methods import Context
 from m2ib_lightning.models import load_model
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
-BETAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+BETAS = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 PLAIN = "no bottleneck"
 BEFORE = "before"
 
@@ -59,10 +59,18 @@ def train(run: Path, name: str, pairs: int, epochs: int) -> dict[str, float]:
     """The last validation of a run."""
     beta = [] if name == PLAIN else [f"bottleneck.{m}.beta={name.split()[1]}" for m in ("image", "text")]
     words = [
-        *("task=finetune", "seed=6", f"data.limit={pairs}", "data.batch_size=64", "finetune.lr=1e-4"),
+        *(
+            "task=finetune",
+            "seed=6",
+            f"data.limit={pairs}",
+            "data.batch_size=64",
+            "data.mentioned=2",
+            "finetune.lr=1e-4",
+        ),
         *(
             "finetune.warmup=10",
-            "finetune.bottleneck_lr=0.1",
+            "finetune.bottleneck_lr=0.5",
+            "finetune.sampled=true",
             "finetune.max_logit_scale=50",
             "finetune.validation=0.125",
         ),
@@ -107,7 +115,7 @@ def pointing(points: dict[str, Any]) -> dict[str, tuple[Estimate, Estimate | Non
 
 
 def table(rows: dict[str, dict[str, Any]], points: dict[str, tuple[Estimate, Estimate | None]]) -> str:
-    """Markdown: through the bottleneck, without noise, on the validation pairs; and the maps of M2IB afterwards."""
+    """Markdown: through the bottleneck, with its noise, on the validation pairs; and the maps of M2IB afterwards."""
     keys = ("image_information", "text_information", "image_to_text@1", "text_to_image@1")
     head = ["model", *(key.replace("_", " ") for key in keys), "pointing game", "minus before"]
     lines = [head, ["---"] * len(head)]

@@ -221,3 +221,15 @@ def test_an_epoch_that_is_cut_short_is_not_gone_on_with_in_the_next() -> None:
     order = EpochSampler(16, 4, 0, 0, 1)
     order.set_epoch(1)
     assert sorted(seen[2]) == sorted(f"scenes-3:{data.training[place]}" for place in next(iter(order)))
+
+
+def test_validation_may_have_the_noise_of_its_pairs() -> None:
+    found = []
+    for sampled in (False, True, True):
+        model, data = scenes(32, 8, validation=0.5)
+        settings = model.preset.override({"initial_alpha": 0.5})
+        options = FinetuneConfig(train="bottleneck", bottleneck_lr=0.0, sampled=sampled, loss="contrastive")
+        trainer = train(IBClipModule(model, options, settings), data)
+        found.append({name: float(value) for name, value in trainer.callback_metrics.items() if "@1" in name})
+    assert found[1] == found[2]
+    assert found[1]["val/image_to_text@1"] < found[0]["val/image_to_text@1"]

@@ -23,7 +23,7 @@ from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.lora import add_adapters
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
-from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.finetuning.network import BottleneckedModel, Noise, TowerOutput
 from m2ib_lightning.finetuning.noise import draw_noise
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
@@ -40,7 +40,7 @@ class IBClipModule(LightningModule):
 
     L is the model's own loss over the global batch, or M2IB's similarity; I the mean information of the pairs, in nats
     per token and channel. The noise of a pair is keyed by the seed, the epoch and the pair's key, so that ranks and
-    batches do not change it. At validation there is none.
+    batches do not change it. At validation there is none, unless ``finetune.sampled``.
 
     Args:
         model: from ``load_model``; it is trained in place.
@@ -127,7 +127,7 @@ class IBClipModule(LightningModule):
 
     @override
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        outputs = self.network(batch.inputs, lambda m, z: self._noise(m, z, batch.pairs))
+        outputs = self.network(batch.inputs, self._noise_of(batch))
         loss = self._fit_term(outputs, batch)
         beta = min(1.0, (self.global_step + 1) / max(1, self.options.beta_warmup))
         for modality, output in outputs.items():
@@ -194,11 +194,15 @@ class IBClipModule(LightningModule):
         together: Tensor = gathered.flatten(0, 1)
         return together
 
+    def _noise_of(self, batch: PairBatch) -> Noise:
+        return lambda modality, z: self._noise(modality, z, batch.pairs)
+
     def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """(B, T, D): of each pair its own, and of each other caption."""
         keys = [pair.key for pair in pairs]
         if modality == "text":
-            keys += [f"{pair.key}#{number}" for pair in pairs for number in range(self.options.others)]
+            others = len(z) // len(pairs) - 1
+            keys += [f"{pair.key}#{number}" for pair in pairs for number in range(others)]
         drawn = draw_noise(self.seed, modality, self.current_epoch, keys, (z.shape[1], z.shape[2]))
         if z.device.type == "cuda":
             drawn = drawn.pin_memory()
@@ -214,7 +218,7 @@ class IBClipModule(LightningModule):
 
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        outputs = self.network(batch.inputs)
+        outputs = self.network(batch.inputs, self._noise_of(batch) if self.options.sampled else None)
         if self.network.kind == "readout" and len(self._maps) < self.options.maps:
             self._maps += readout_maps(self.network, batch, outputs)[: self.options.maps - len(self._maps)]
         if any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs):
