@@ -141,7 +141,7 @@ class CaptionsDataModule(PairDataModule):
                 data.id_column,
                 data.mask_column,
                 data.box_column,
-                data.others_column,
+                data.negatives_column,
                 data.label_column,
             ),
             image_root=data.image_root,

@@ -25,7 +25,7 @@ class Columns:
     id: str | None = None
     mask: str | None = None
     boxes: str | None = None
-    others: str | None = None
+    negatives: str | None = None
     label: str | None = None
 
     def check(self, name: str, found: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ class Columns:
             M2IBError: if not; lists those that exist.
         """
         columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
-        columns |= {"others": self.others, "label": self.label}
+        columns |= {"negatives": self.negatives, "label": self.label}
         for key, column in columns.items():
             if column is not None and column not in found:
                 raise M2IBError(
@@ -90,21 +90,23 @@ class CellReader:
 
     def _truth(self, cells: dict[str, Any], key: str) -> RawTruth | None:
         columns = self.columns
-        mask, boxes, others, label = (
+        mask, boxes, negatives, label = (
             None if column is None else cells.get(column)
-            for column in (columns.mask, columns.boxes, columns.others, columns.label)
+            for column in (columns.mask, columns.boxes, columns.negatives, columns.label)
         )
         if isinstance(boxes, str):
             boxes = json.loads(boxes)
         if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
             boxes = [boxes]  # a single one
-        if mask is None and boxes is None and others is None and label is None:
+        if label is not None and (label != label or not str(label).strip()):  # NaN, or blank
+            label = None
+        if mask is None and boxes is None and negatives is None and label is None:
             return None
         return RawTruth(
             self._image(mask, key)[0],
             boxes,
-            others=[OtherCaption("given", text) for text in _texts(others)],
-            label=None if label is None else str(label),
+            others=[OtherCaption("given", text) for text in _texts(negatives)],
+            label=None if label is None else str(label).strip(),
         )
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
@@ -124,8 +126,10 @@ def _texts(cell: Any) -> list[str]:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return []
     if isinstance(cell, str):
-        cell = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
-    wrong = [text for text in cell if not isinstance(text, str)]
-    if wrong:
-        raise TypeError(f"other captions must be text, got {wrong[0]!r}")
+        try:
+            cell = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
+        except ValueError:  # "[sic] a dog"
+            cell = [cell]
+    if not isinstance(cell, list | np.ndarray) or any(not isinstance(text, str) for text in cell):
+        raise TypeError(f"false captions must be text or a list of texts, got {cell!r}")
     return list(cell)

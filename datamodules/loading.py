@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class PairLoader:
             **loading(self.num_workers),
             collate_fn=self.dataset.preparer.collate,
         )
-        yield from quiet_iterator(loader)
+        yield from quiet_iterator(loader.__iter__)
 
     def _one_by_one(self, batch: int) -> PairBatch:
         chosen = self.positions[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -72,7 +72,7 @@ class PairLoader:
             Subset(self.dataset, [position]), batch_size=None, num_workers=1, worker_init_fn=ignore_in_workers
         )
         try:
-            (item,) = quiet_iterator(loader)
+            (item,) = quiet_iterator(loader.__iter__)
         except RuntimeError as error:
             if not worker_died(error):
                 raise
@@ -92,15 +92,16 @@ def loading(num_workers: int) -> dict[str, Any]:
     }
 
 
-def quiet_iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What the loader yields, without PyTorch's SIGCHLD handler, and without waiting once the process is to stop.
+def quiet_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """What a data loader yields, without PyTorch's SIGCHLD handler, and without waiting once the process is to stop.
 
     That handler raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a
-    file. Without it the loader notices within seconds, when it is asked for the next batch.
+    file. Without it the loader notices within seconds, when it is asked for the next batch. ``begin`` makes the
+    iterator of the loader.
     """
     handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if handled else None
-    iterator = iter(loader)
+    iterator = begin()
     if handled:
         signal.signal(signal.SIGCHLD, before)
     process, end = os.getpid(), object()

@@ -45,7 +45,7 @@ class SceneCourse:
 
     def key(self, index: int) -> str:
         """Which course, and which scene of it."""
-        return f"scene-course-{self.seed}:{index}"
+        return f"scene-course-{self.seed}-{self.count}:{index}"
 
     def difficulty(self, index: int) -> Difficulty:
         """Of the scene at that place."""
@@ -70,7 +70,7 @@ class SceneCourse:
             contains=contains,
             named=_named(own),
         )
-        uri = f"scene-course://{self.seed}/{index}"
+        uri = f"scene-course://{self.seed}/{self.count}/{index}"
         return RawPair(self.key(index), Image.fromarray(scene.image), uri, own.text, truth=truth)
 
 

@@ -91,7 +91,7 @@ class SceneSource:
         rng = np.random.default_rng([self.seed, index, self.objects, 1])
         others = []
         for kind, obj, mask in self._unnamed(rng, scene):
-            others.append(OtherCaption(kind, describe(rng, [obj]).text, mask))
+            others.append(OtherCaption(kind, describe(rng, [obj]).text, mask, named=(_name(obj),)))
         contains = tuple(_name(obj) for obj in scene.objects)
         return RawTruth(
             _union(scene.masks[: self.mentioned]),

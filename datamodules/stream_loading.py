@@ -45,7 +45,7 @@ class StreamLoader:
             collate_fn=self.dataset.preparer.collate,
         )
         try:
-            yield from quiet_iterator(loader)
+            yield from quiet_iterator(loader.__iter__)
         except RuntimeError as error:
             if not worker_died(error):
                 raise

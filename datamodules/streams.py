@@ -132,10 +132,12 @@ class DatasetShards:
 
         features = self._data.features or {}
         pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
         part = self._data.shard(num_shards=len(self.names), index=shard)
         # not iter(part): in the workers of a data loader it would give the rows to the first and none to the others
         for batch in part.iter(batch_size=1):
             row = {name: cells[0] for name, cells in batch.items()}
+            row |= {name: None if row[name] is None else names[row[name]] for name, names in classes.items()}
             yield _with_pictures(row, pictures)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,19 +41,20 @@ class Table(Protocol):
 
 @dataclass
 class DatasetTable:
-    """A ``datasets.Dataset`` as a table."""
+    """A ``datasets.Dataset`` as a table; ``classes`` are the names of the numbers in columns of classes."""
 
     name: str
     columns: list[str]
     rows: Any
     folder: Path
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self.rows[index]
-        return row
+        return row | {name: None if row[name] is None else names[row[name]] for name, names in self.classes.items()}
 
     def lengths(self, column: str) -> list[int] | None:
         """How many items each row has in a column that holds lists (0: the cell is none); None where none does."""
@@ -179,4 +180,5 @@ def _table(name: str, rows: Any, folder: Path) -> DatasetTable:
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
-    return DatasetTable(name, list(rows.column_names), rows, folder)
+    classes = {name: kind.names for name, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)}
+    return DatasetTable(name, list(rows.column_names), rows, folder, classes)

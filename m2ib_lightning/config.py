@@ -73,8 +73,8 @@ class DataConfig:
     box_column: str | None = _key(
         None, "captions: a column of boxes, [left, top, width, height] in pixels, in place of masks"
     )
-    others_column: str | None = _key(
-        None, "captions: a column of other captions of the picture (a list, or one), for finetune.others"
+    negatives_column: str | None = _key(
+        None, "captions: a column of captions that are false of the picture (a list, or one), for finetune.others"
     )
     label_column: str | None = _key(None, "captions: a column of the pictures' classes, for zero-shot accuracy")
     image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")

@@ -25,6 +25,7 @@ _CHANGES_NO_RESULT = (
     *("output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),
     *("data.limit", "data.batch_size", "data.num_workers", "data.image_timeout", "output.", "trainer."),
     *("data.allow_", "data.url_", "evaluate.pictures", "evaluate.resamples", "evaluate.baseline"),
+    *("finetune.checkpoint_every", "finetune.maps", "finetune.prompt", "finetune.sampled"),
 )
 """Keys, or beginnings of keys, that may differ from one launch of a run to the next."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from m2ib_lightning import load_model
 from m2ib_lightning.cli import main
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.cells import CellReader, Columns
+from m2ib_lightning.datamodules.tables import open_table
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.lora import add_adapters, merge_adapters
+from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.towers import Encoder
 from tests.conftest import relative_difference
@@ -142,7 +145,7 @@ def table(tmp_path: Path) -> Path:
 def test_other_captions_and_classes_of_a_table(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.batch_size=4", "finetune.others=2"]
-    words += ["data.others_column=negatives", "data.label_column=class", "finetune.prompt=a {}", "finetune.lr=1e-4"]
+    words += ["data.negatives_column=negatives", "data.label_column=class", "finetune.prompt=a {}", "finetune.lr=1e-4"]
     words += ["finetune.validation=0.5", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
     assert main([*words, f"output_dir={run}"]) == 0
     summary = json.loads((run / "summary.json").read_text())
@@ -151,9 +154,9 @@ def test_other_captions_and_classes_of_a_table(table: Path, tmp_path: Path) -> N
 
 
 def test_a_column_of_others_that_is_missing_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.others_column=negative"]
+    words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negative"]
     assert main(words) == 2
-    assert "has no column 'negative' (data.others_column)" in capsys.readouterr().err
+    assert "has no column 'negative' (data.negatives_column)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -162,18 +165,64 @@ def test_a_column_of_others_that_is_missing_is_named(table: Path, capsys: pytest
         (["a", "b"], ["a", "b"]),
         ('["a", "b"]', ["a", "b"]),
         ("a lone one", ["a lone one"]),
+        ("[sic] a dog", ["[sic] a dog"]),
         ("", []),
         (None, []),
     ],
 )
 def test_a_cell_of_others(cell: object, expected: list[str]) -> None:
-    reader = CellReader(Columns(others="others"), Path("."))
+    reader = CellReader(Columns(negatives="others"), Path("."))
     raw = reader.pair("k", {"image": "x.png", "caption": "c", "others": cell})
     assert [other.text for other in (raw.truth.others if raw.truth else [])] == expected
 
 
 def test_a_cell_of_others_that_is_no_text_costs_its_row() -> None:
-    reader = CellReader(Columns(others="others"), Path("."))
+    reader = CellReader(Columns(negatives="others"), Path("."))
     raw = reader.pair("k", {"image": "x.png", "caption": "c", "others": [3]})
     assert raw.error is not None
-    assert "other captions must be text, got 3" in raw.error
+    assert "false captions must be text or a list of texts, got [3]" in raw.error
+
+
+@pytest.mark.parametrize(("cell", "label"), [("cat", "cat"), (" cat ", "cat"), (7, "7"), ("", None), (None, None)])
+def test_a_cell_of_a_class(cell: object, label: str | None) -> None:
+    raw = CellReader(Columns(label="class"), Path(".")).pair("k", {"image": "x.png", "caption": "c", "class": cell})
+    assert (raw.truth.label if raw.truth else None) == label
+
+
+def test_the_classes_of_a_hub_data_set_have_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    text, kinds = datasets.Value("string"), datasets.ClassLabel(names=["cat", "dog"])
+    features = datasets.Features({"image": text, "caption": text, "class": kinds})
+    rows = {"image": ["a.png"] * 3, "caption": ["c"] * 3, "class": [1, 0, None]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "pairs.parquet")
+    table = open_table(str(tmp_path / "pairs.parquet"), "train", ("caption", "image"))
+    assert [table[index]["class"] for index in range(3)] == ["dog", "cat", None]
+
+
+def test_false_captions_need_their_column(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["task=finetune", "data.name=captions", f"data.path={table}", "finetune.others=1"]
+    assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 2
+    assert "finetune.others=1 needs data.negatives_column" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_else_is_in_a_scene_is_a_positive() -> None:
+    _, data = scenes(12, 12)
+    data.others = 2
+    (batch,) = data.train_dataloader()
+    found = positives(picture_prints(batch.pairs), caption_prints(batch.pairs, 2))
+    own = torch.arange(12)
+    assert found[own, 12 + 2 * own].all()  # "present"
+    assert not found[own, 13 + 2 * own].any()  # "absent"
+
+
+def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) | {"negatives": []} for line in table.read_text().splitlines()]
+    table.write_text("\n".join(map(json.dumps, lines)))
+    words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negatives"]
+    words += ["finetune.others=1", "data.batch_size=4", "data.num_workers=1", f"output_dir={tmp_path / 'run'}"]
+    code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 2
+    assert "finetune.others=1 and the pair has 0" in ended.stderr

@@ -83,8 +83,8 @@ def prompts(explain: Explain, batch: PairBatch, results: Sequence[Attribution], 
         place is known, and the final losses ``loss_matched`` and ``loss_shuffled`` of a method that has a loss.
     """
     scores: Scores = [{} for _ in results]
-    kinds = sorted({other.kind for pair in batch.pairs if pair.truth is not None for other in pair.truth.others})
-    for kind in kinds:
+    kinds = {other.kind for pair in batch.pairs if pair.truth is not None for other in pair.truth.others}
+    for kind in sorted(kinds - {"given"}):  # those are for training
         chosen = [(row, other) for row in range(len(batch)) if (other := _other(batch, row, kind)) is not None]
         altered, rows = _with_captions(batch, chosen, preparer)
         for (row, other), answer in zip(rows, explain(altered) if rows else [], strict=True):

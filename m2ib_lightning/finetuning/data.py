@@ -5,8 +5,10 @@ Legend: B pairs of a rank's batch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,13 +18,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.datamodules.loading import loading
+from m2ib_lightning.datamodules.loading import loading, quiet_iterator
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
-from m2ib_lightning.prepare import PairDataset
+from m2ib_lightning.prepare import PairDataset, Preparer
 
-Loader = TypeVar("Loader", bound=DataLoader[Any])
+Loader = TypeVar("Loader", bound="QuietLoader")
 
 _TRIES = 20
 """Pairs that are tried in place of one that can't be read."""
@@ -51,6 +53,7 @@ class GoodPairs(Dataset[Sample]):
         self.pairs = pairs
         self.split = split
         self.others = others
+        self._said = False
 
     def __len__(self) -> int:
         return len(self.split)
@@ -67,6 +70,11 @@ class GoodPairs(Dataset[Sample]):
                 error = f"another caption: {problem}"
             key = item.key if isinstance(item, Pair) else item.pair.key
             errors.append(f"{key}: {error}")
+            if not self._said:
+                self._said = True
+                warnings.warn(
+                    f"a pair is replaced by the next of its split, and others may be: {errors[0]}", stacklevel=2
+                )
         raise M2IBError(f"{len(errors)} pairs one after another can't be read; the first: {errors[0]}")
 
     def _others(self, pair: Pair) -> list[list[int]]:
@@ -121,7 +129,28 @@ class EpochSampler(Sampler[list[int]]):
             yield order[first : first + self.batch_size].tolist()
 
 
-class EpochLoader(DataLoader[Any]):
+def _collate(preparer: Preparer, samples: list[Sample]) -> PairBatch:
+    """The pairs, with their other captions behind their own, as ``caption_prints`` has them."""
+    batch = preparer.collate([sample.prepared for sample in samples])
+    if not any(sample.others for sample in samples):
+        return batch
+    place = {id(sample.prepared.pair): sample for sample in samples}
+    ordered = [place[id(pair)] for pair in batch.pairs]
+    captions = [list(sample.prepared.input_ids) for sample in ordered]
+    captions += [ids for sample in ordered for ids in sample.others]
+    batch.inputs["text"] = preparer.pad(captions)
+    return batch
+
+
+class QuietLoader(DataLoader[Any]):
+    """Ends its workers when its iteration fails; they would not end themselves."""
+
+    @override
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader says which class of iterator
+        return quiet_iterator(super().__iter__)
+
+
+class EpochLoader(QuietLoader):
     """Knows how far its epoch is, so that a run can go on inside of one. All ranks are equally far.
 
     Attributes:
@@ -132,7 +161,7 @@ class EpochLoader(DataLoader[Any]):
     _begun = False
 
     @override
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader says which class of iterator
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         sampler = self.batch_sampler
         assert isinstance(sampler, EpochSampler)
         epoch, done = self.progress
@@ -236,7 +265,7 @@ class FinetuneDataModule(LightningDataModule):
         size = self.pairs.batch_size
         places = list(range(len(self.validation)))
         batches = [places[first : first + size] for first in range(0, len(places), size)]
-        return self._loader(self.validation, batches, DataLoader)
+        return self._loader(self.validation, batches, QuietLoader)
 
     def _loader(
         self,
@@ -250,19 +279,6 @@ class FinetuneDataModule(LightningDataModule):
         return kind(
             GoodPairs(PairDataset(source, self.pairs.preparer), split, others),
             batch_sampler=batches,
-            collate_fn=self._collate,
+            collate_fn=partial(_collate, self.pairs.preparer),
             **loading(self.pairs.num_workers),
         )
-
-    def _collate(self, samples: list[Sample]) -> PairBatch:
-        """The pairs, with their other captions behind their own, as ``caption_prints`` has them."""
-        preparer = self.pairs.preparer
-        batch = preparer.collate([sample.prepared for sample in samples])
-        if not any(sample.others for sample in samples):
-            return batch
-        place = {id(sample.prepared.pair): sample for sample in samples}
-        ordered = [place[id(pair)] for pair in batch.pairs]
-        captions = [list(sample.prepared.input_ids) for sample in ordered]
-        captions += [ids for sample in ordered for ids in sample.others]
-        batch.inputs["text"] = preparer.pad(captions)
-        return batch

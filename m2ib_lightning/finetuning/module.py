@@ -6,6 +6,7 @@ Legend: B pairs of this rank, N of all ranks, T tokens, D width, E embedding siz
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.lora import add_adapters
@@ -38,9 +39,10 @@ from m2ib_lightning.statistics import Statistics
 class IBClipModule(LightningModule):
     r"""Trains :math:`L + \beta_{image} I_{image} + \beta_{text} I_{text}` with the bottlenecks' noise on.
 
-    L is the model's own loss over the global batch, or M2IB's similarity; I the mean information of the pairs, in nats
-    per token and channel. The noise of a pair is keyed by the seed, the epoch and the pair's key, so that ranks and
-    batches do not change it. At validation there is none, unless ``finetune.sampled``.
+    L is the model's own loss over the global batch, or M2IB's similarity; I the mean information of the pictures, and
+    of the captions (other ones too), in nats per token and channel. The noise of a pair is keyed by the seed, the
+    epoch and its key, so that ranks and batches do not change it. At validation there is none, unless
+    ``finetune.sampled``.
 
     Args:
         model: from ``load_model``; it is trained in place.
@@ -89,6 +91,8 @@ class IBClipModule(LightningModule):
         self.loss_name = loss_name(options, model)
         self._freeze()
         self.strict_loading = False  # frozen weights are in no checkpoint
+        self._begun: float | None = None
+        self._seconds = 0.0
         self._seen: list[tuple[list[Pair], dict[Modality, tuple[Tensor, Tensor]]]] = []
         self._maps: list[Attribution] = []
         self._pictures: list[tuple[list[Pair], Tensor]] = []
@@ -125,9 +129,18 @@ class IBClipModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    @property
+    def seconds(self) -> float:
+        """Of training, those before the checkpoint that it goes on from among them."""
+        return self._seconds + (0.0 if self._begun is None else time.monotonic() - self._begun)
+
+    @override
+    def on_train_start(self) -> None:
+        self._begun = time.monotonic()
+
     @override
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        outputs = self.network(batch.inputs, self._noise_of(batch))
+        outputs = self.network(batch.inputs, self._noise_of(batch, self.current_epoch))
         loss = self._fit_term(outputs, batch)
         beta = min(1.0, (self.global_step + 1) / max(1, self.options.beta_warmup))
         for modality, output in outputs.items():
@@ -194,16 +207,16 @@ class IBClipModule(LightningModule):
         together: Tensor = gathered.flatten(0, 1)
         return together
 
-    def _noise_of(self, batch: PairBatch) -> Noise:
-        return lambda modality, z: self._noise(modality, z, batch.pairs)
+    def _noise_of(self, batch: PairBatch, epoch: int) -> Noise:
+        return lambda modality, z: self._noise(modality, z, batch.pairs, epoch)
 
-    def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair]) -> Tensor:
+    def _noise(self, modality: Modality, z: Tensor, pairs: Sequence[Pair], epoch: int) -> Tensor:
         """(B, T, D): of each pair its own, and of each other caption."""
         keys = [pair.key for pair in pairs]
         if modality == "text":
             others = len(z) // len(pairs) - 1
             keys += [f"{pair.key}#{number}" for pair in pairs for number in range(others)]
-        drawn = draw_noise(self.seed, modality, self.current_epoch, keys, (z.shape[1], z.shape[2]))
+        drawn = draw_noise(self.seed, modality, epoch, keys, (z.shape[1], z.shape[2]))
         if z.device.type == "cuda":
             drawn = drawn.pin_memory()
         return drawn.to(z, non_blocking=True)
@@ -218,11 +231,13 @@ class IBClipModule(LightningModule):
 
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        outputs = self.network(batch.inputs, self._noise_of(batch) if self.options.sampled else None)
+        outputs = self.network(batch.inputs, self._noise_of(batch, 0) if self.options.sampled else None)
         if self.network.kind == "readout" and len(self._maps) < self.options.maps:
             self._maps += readout_maps(self.network, batch, outputs)[: self.options.maps - len(self._maps)]
         if any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs):
-            self._pictures.append((batch.pairs, self.network.untouched("image", batch.inputs["image"])))
+            known = self.network.kind != "channel" or self.network.wants_clean
+            image = outputs["image"].clean if known else self.network.untouched("image", batch.inputs["image"])
+            self._pictures.append((batch.pairs, image))
         rows = {m: (_unit(output.embedding), output.information) for m, output in outputs.items()}
         self._seen.append((batch.pairs, rows))
 
@@ -257,17 +272,22 @@ class IBClipModule(LightningModule):
 
     def _embed(self, captions: list[str]) -> Tensor:
         preparer = self.loaded.preparer
-        inputs = preparer.pad([preparer.read_caption(caption)[0] for caption in captions])
+        try:
+            inputs = preparer.pad([preparer.read_caption(caption)[0] for caption in captions])
+        except PairError as error:
+            raise M2IBError(f"zero-shot accuracy: a prompt among {captions[:5]} can't be read: {error}") from None
         return self.network.untouched("text", {name: value.to(self.device) for name, value in inputs.items()})
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
         kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         kept |= {name for name, _ in self.named_buffers() if ".bottlenecks." in f".{name}"}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._seconds = checkpoint.get("seconds", 0.0)
         own = {name: parameter.shape for name, parameter in self.named_parameters() if parameter.requires_grad}
         there = {name: value.shape for name, value in checkpoint["state_dict"].items()}
         wrong = [name for name, shape in own.items() if there.get(name) != shape]

@@ -33,7 +33,7 @@ def zero_shot_accuracy(
     classes = sorted({label for label in labels if label is not None})
     if len(classes) < 2:
         return None
-    prompts = [prompt.replace("{}", name) for name in classes]
+    prompts = [prompt.replace("{}", name) for name in classes]  # not format: a name may have braces
     parts = [embed(prompts[first : first + _PROMPTS]) for first in range(0, len(prompts), _PROMPTS)]
     similarity = F.normalize(images[known].float(), dim=-1) @ F.normalize(torch.cat(parts).float(), dim=-1).T
     right = torch.tensor([classes.index(label) for label in labels if label is not None], device=similarity.device)

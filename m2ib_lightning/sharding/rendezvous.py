@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -56,7 +57,8 @@ class Rendezvous:
         # torchrun's agent keeps a store of its own there, and starts the ranks again when one dies
         self._agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._key = f"m2ib/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        self._heard = f"{self._key}/heard"
+        self._heard, self._failed = f"{self._key}/heard", f"{self._key}/failed"
+        self._parted, self._left = f"{self._key}/parted", f"{self._key}/left"
 
     def __enter__(self) -> Rendezvous:
         if self.rank == 0 and self._environment is not None:
@@ -75,9 +77,14 @@ class Rendezvous:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._store is not None and error is not None and not self._told:
-            self._store.set(self._key, json.dumps({"error": str(error)}))
-            self.linger(_LAST_WORDS)
+        if self._store is None or error is None:
+            return
+        with suppress(DistError, RuntimeError):  # whoever kept the store has gone
+            if self.rank > 0:
+                self._store.set(self._failed, f"rank {self.rank}: {error}")
+            elif not self._told:
+                self._store.set(self._key, json.dumps({"error": str(error)}))
+                self.linger(_LAST_WORDS)
 
     def tell(self, message: dict[str, str]) -> None:
         """Rank 0: what the others are to know."""
@@ -99,17 +106,34 @@ class Rendezvous:
         """All ranks: leave, so that the address is free for others; rank 0 goes last.
 
         Raises:
-            M2IBError: on rank 0, if not all of the others came.
+            M2IBError: if another rank stopped before, or did not come.
         """
-        if self.rank == 0:
-            self.linger(_PATIENCE)
-            if self._add(0) < self.listeners:
-                raise M2IBError(f"not all of the {self.listeners} processes that were to meet rank 0 came")
-        else:
-            self.confirm()
-            while self._store is not None and not self._agent and self._is_there(self._store):
-                time.sleep(0.05)
+        store, end = self._store, time.monotonic() + _PATIENCE
+        if store is None:
+            return
+        try:
+            if self.rank == 0:
+                while self._add(0) < self.listeners:
+                    if store.check([self._failed]):
+                        raise M2IBError(f"another rank did not begin: {store.get(self._failed).decode()}")
+                    self._wait(end)
+                store.set(self._parted, "")
+                self._until(lambda: store.add(self._left, 0) >= self.listeners, _LAST_WORDS)
+            else:
+                self.confirm()
+                while not store.check([self._parted]):
+                    self._wait(end)
+                store.add(self._left, 1)
+        except (DistError, RuntimeError) as failure:
+            raise self._unheard(str(failure)) from None
+        if self.rank > 0 and not self._agent:
+            self._until(lambda: not self._is_there(store), _LAST_WORDS)
         self._store = None
+
+    def _until(self, done: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not done() and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _is_there(self, store: TCPStore) -> bool:
         try:

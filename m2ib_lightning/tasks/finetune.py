@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,6 +48,8 @@ def finetune(config: Config) -> int:
         with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
             work = Work.prepare(config)
             check_options(options, work.model, config.bottleneck.enabled)
+            if options.others and config.data.name == "captions" and config.data.negatives_column is None:
+                raise M2IBError(f"finetune.others={options.others} needs data.negatives_column, where they are")
             data = FinetuneDataModule(
                 work.datamodule, config.seed, options.validation, shuffle=options.shuffle, others=options.others
             )
@@ -75,7 +76,6 @@ def finetune(config: Config) -> int:
                 f"model {work.model.name}, run directory {run.path}",
                 flush=True,
             )
-        begun = time.monotonic()
         try:
             with start.handing():
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
@@ -86,7 +86,7 @@ def finetune(config: Config) -> int:
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
         if trainer.is_global_zero:
-            _finish(trainer, module, data, run, time.monotonic() - begun)
+            _finish(trainer, module, data, run)
     return 0
 
 
@@ -217,16 +217,14 @@ def _checkpoints(run: RunDirectory, **when: Any) -> ModelCheckpoint:
     return ModelCheckpoint(run.path / "checkpoints", save_last=True, save_top_k=0, enable_version_counter=False, **when)
 
 
-def _finish(
-    trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory, seconds: float
-) -> None:
+def _finish(trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory) -> None:
     folder = run.path / "model"
     merge_adapters(module.network.model)
     save_model(module.network, _with_statistics(module, data), folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_whole(
         run.summary,
-        json.dumps({"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}, indent=2) + "\n",
+        json.dumps({"steps": trainer.global_step, "seconds": round(module.seconds, 1), **metrics}, indent=2) + "\n",
     )
     shown = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
     print(

@@ -14,7 +14,10 @@ _REFUSED = {
     "use_distributed_sampler": "batches are dealt out so that ranks do not change them",
     "num_sanity_val_steps": "recall needs all validation pairs",
 }
-CHANGES_TRAINING = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
+CHANGES_TRAINING = (
+    *("max_epochs", "max_steps", "limit_train_batches", "overfit_batches"),
+    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
+)
 """The arguments that a resumed run must not change, beside the size of the global batch."""
 _EPOCHS = 10
 

@@ -1,4 +1,4 @@
-"""The start of ``task=attribute``: rank 0 makes or opens the run directory, the others learn where it is."""
+"""The start of a task: rank 0 makes or opens the run directory, the others learn where it is."""
 
 from __future__ import annotations
 
