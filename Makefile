@@ -13,7 +13,7 @@ demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
 test: $(INSTALLED)  ## the tests, offline
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(INSTALLED)  ## the long ones: a wheel, the bundled model on 500 scenes, killed runs, more ranks
+test-slow: $(INSTALLED)  ## the long ones: a wheel, the bundled model on 500 scenes, killed runs, more ranks and launchers
 	$(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)  ## ruff and mypy

@@ -341,6 +341,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_resume_goes_on(folder: Path
     assert differences(kept, tmp_path / "clean") == []
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_of_a_pair_costs_that_pair(folder: Path, tmp_path: Path) -> None:
     """The decoding process is killed whenever it reads one of the images, as the system does when memory is short."""
     for k in range(9):

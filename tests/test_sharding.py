@@ -74,7 +74,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     printed, errors = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]))
@@ -100,6 +100,7 @@ def test_ranks_without_a_pair(keys: list[str], single: Path, tmp_path: Path) -> 
     assert rows["error"] == [None] * 3
 
 
+@pytest.mark.slow
 def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
@@ -127,6 +128,7 @@ def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
     assert sum(text.count("101 pairs explained") for text in printed) == 1
 
 
+@pytest.mark.slow
 def test_when_rank_0_can_not_begin_the_others_learn_why(keys: list[str], single: Path) -> None:
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={single}", "trainer.devices=1", "trainer.num_nodes=2"]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
@@ -152,6 +154,7 @@ trainer.fit(M2IBModule(model, settings), datamodule=ScenesDataModule(model.prepa
 """
 
 
+@pytest.mark.slow
 def test_a_trainer_of_one_s_own(folder: Path, single: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     command = [sys.executable, str(tmp_path / "own.py"), str(folder), str(tmp_path / "run" / "attributions")]
@@ -182,6 +185,7 @@ def test_ranks_meet() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_rank_0_can_be_ended() -> None:
     asked = StopSignals()
     asked.received = signal.SIGTERM
@@ -280,6 +284,7 @@ def start_two_at_work(words: list[str], run: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]

@@ -643,7 +643,8 @@ print(*growth(sys.argv[2]))
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
-    ("write", "size", "rows"), [(write_large_tar, 200e6, 7000), (write_large_parquet, 100e6, 2000)]
+    ("write", "size", "rows"),
+    [pytest.param(write_large_tar, 200e6, 7000, marks=pytest.mark.slow), (write_large_parquet, 100e6, 2000)],
 )
 def test_memory_is_flat(tmp_path: Path, write: Callable[[Path], Path], size: float, rows: int) -> None:
     path = write(tmp_path)
