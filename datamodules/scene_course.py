@@ -17,7 +17,6 @@ from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.scenes import Caption, Difficulty, paint_scene
 from m2ib_lightning.scenes.captions import training_captions
 from m2ib_lightning.scenes.objects import UNSAID, Attributes
-from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, SHAPES, SIZES
 from m2ib_lightning.truth import OtherCaption, RawTruth
 
 SCENES = 32_000
@@ -81,14 +80,9 @@ def names(obj: Attributes) -> list[str]:
     ['red square large', 'red square', 'red large', 'red', 'square large', 'square', 'large']
     """
     return [
-        _name(Attributes(*(value if place in said else UNSAID for place, value in enumerate(obj))))
+        Attributes(*(value if place in said else UNSAID for place, value in enumerate(obj))).name
         for said in ((0, 1, 2), (0, 1), (0, 2), (0,), (1, 2), (1,), (2,))
     ]
-
-
-def _name(phrase: Attributes) -> str:
-    words = (COLOUR_NAMES, SHAPES, SIZES)
-    return " ".join(kind[value] for kind, value in zip(words, phrase, strict=True) if value != UNSAID)
 
 
 def numbered(things: Iterable[str]) -> tuple[str, ...]:
@@ -107,7 +101,7 @@ def numbered(things: Iterable[str]) -> tuple[str, ...]:
 
 def _named(caption: Caption) -> tuple[str, ...]:
     """A phrase names as many things as there are phrases that say it, or more: each is of an object of its own."""
-    said = [_name(phrase) for phrase in caption.phrases]
+    said = [phrase.name for phrase in caption.phrases]
     found = []
     for own in said:
         count = sum(set(own.split()) <= set(other.split()) for other in said)

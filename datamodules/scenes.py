@@ -91,8 +91,8 @@ class SceneSource:
         rng = np.random.default_rng([self.seed, index, self.objects, 1])
         others = []
         for kind, obj, mask in self._unnamed(rng, scene):
-            others.append(OtherCaption(kind, describe(rng, [obj]).text, mask, named=(_name(obj),)))
-        contains = tuple(_name(obj) for obj in scene.objects)
+            others.append(OtherCaption(kind, describe(rng, [obj]).text, mask, named=(obj.name,)))
+        contains = tuple(obj._replace(size=UNSAID).name for obj in scene.objects)
         return RawTruth(
             _union(scene.masks[: self.mentioned]),
             content=_content(caption),
@@ -110,10 +110,6 @@ class SceneSource:
         there = {obj[:2] for obj in scene.objects}
         kinds = [Attributes(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPES)) if (c, s) not in there]
         yield "absent", kinds[rng.integers(len(kinds))], None
-
-
-def _name(obj: Attributes) -> str:
-    return f"{COLOUR_NAMES[obj.colour]} {list(SHAPES)[obj.shape]}"
 
 
 def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -252,10 +252,8 @@ class FinetuneDataModule(LightningDataModule):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._progress = (
-            state_dict["epoch"],
-            state_dict["batches"],
-        )  # Lightning restores this before it asks for the loader
+        # Lightning restores this before it asks for the loader.
+        self._progress = (state_dict["epoch"], state_dict["batches"])
 
     @override
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:

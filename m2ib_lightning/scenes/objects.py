@@ -23,6 +23,16 @@ class Attributes(NamedTuple):
     shape: int
     size: int = UNSAID
 
+    @property
+    def name(self) -> str:
+        """What it says, in a fixed order.
+
+        >>> Attributes(0, 1).name
+        'red square'
+        """
+        words = (COLOUR_NAMES, SHAPES, SIZES)
+        return " ".join(kind[value] for kind, value in zip(words, self, strict=True) if value != UNSAID)
+
 
 class Place(NamedTuple):
     """The centre and the radius of an object, in pixels."""

@@ -95,7 +95,7 @@ def _validated(trainer: Trainer) -> bool:
 
 
 @dataclass(frozen=True)
-class Start:
+class TrainingStart:
     """What all ranks know of the run.
 
     Attributes:
@@ -125,23 +125,23 @@ class Start:
                 del os.environ[HANDED]
 
 
-def _begin(work: Work, arguments: dict[str, Any], world: World) -> Start:
+def _begin(work: Work, arguments: dict[str, Any], world: World) -> TrainingStart:
     """Rank 0: make the run directory, or open that of a run to go on with."""
     run, resumed = open_run_directory(work.config.output_dir, work.config.resume, "checkpoints")
     statistics = _statistics(work, run)
     _note_configuration(work, run, statistics, arguments, world.size, resumed)
     last = run.path / "checkpoints" / "last.ckpt"
-    return Start(run, statistics, str(last) if resumed and last.exists() else None)
+    return TrainingStart(run, statistics, str(last) if resumed and last.exists() else None)
 
 
-def _join(work: Work, message: dict[str, str]) -> Start:
+def _join(work: Work, message: dict[str, str]) -> TrainingStart:
     """The other ranks: see what rank 0 made."""
     run, checkpoint = RunDirectory(Path(message["run"]), "checkpoints"), message["checkpoint"] or None
     await_file(run.config, run, work.config.output_dir)
     if checkpoint is not None:
         await_file(Path(checkpoint), run, work.config.output_dir)
     known = work.known.updated(Statistics.load(run.statistics)) if run.statistics.exists() else work.known
-    return Start(run, known, checkpoint)
+    return TrainingStart(run, known, checkpoint)
 
 
 def _note_configuration(
