@@ -87,11 +87,12 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, don
     assert json.loads((folder / "summary.json").read_text())["steps"] == 15
 
 
-def test_two_ranks_give_the_weights_of_one_with_the_double_batch(done: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, done: Path, tmp_path: Path) -> None:
     """That the process starts itself."""
     folder = tmp_path / "run"
     words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
-    words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
+    words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, ROOT / "fit.py", *words], check=True, env=environment, cwd=tmp_path, timeout=300)
     assert_same_weights(folder, done, 1e-5)

@@ -29,6 +29,7 @@ from m2ib_lightning.finetuning.noise import draw_noise
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
+from m2ib_lightning.finetuning.sharded import shard
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import Pair, PairBatch
@@ -113,6 +114,11 @@ class IBClipModule(LightningModule):
             unused = self.loss_name != "sigmoid" and name == "logit_bias"
             parameter.requires_grad_(name in trained and not unused)
         self.network.model.train(bool(trained))
+
+    @override
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh["data_parallel"])
 
     @override
     def configure_optimizers(self) -> Any:

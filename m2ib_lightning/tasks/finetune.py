@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
@@ -23,6 +25,7 @@ from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.finetuning.module import IBClipModule
 from m2ib_lightning.finetuning.options import check_options
+from m2ib_lightning.finetuning.sharded import whole_weights
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.resume import check_same_run
@@ -69,6 +72,8 @@ def finetune(config: Config) -> int:
             statistics=start.statistics,
         )
         run = start.run
+        sharded = isinstance(arguments.get("strategy"), ModelParallelStrategy)
+        whole = deepcopy(module) if sharded and world.rank == 0 else module  # for the weights as they are at the end
         trainer = _trainer(arguments, run, validates=bool(len(data.validation)), every=options.checkpoint_every)
         if world.rank == 0:
             print(
@@ -85,8 +90,11 @@ def finetune(config: Config) -> int:
         except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
+        weights = whole_weights(module) if sharded else None
         if trainer.is_global_zero:
-            _finish(trainer, module, data, run)
+            if weights is not None:
+                whole.load_state_dict(weights, assign=True)
+            _finish(trainer, whole, module.seconds, data, run)
     return 0
 
 
@@ -217,14 +225,16 @@ def _checkpoints(run: RunDirectory, **when: Any) -> ModelCheckpoint:
     return ModelCheckpoint(run.path / "checkpoints", save_last=True, save_top_k=0, enable_version_counter=False, **when)
 
 
-def _finish(trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, run: RunDirectory) -> None:
+def _finish(
+    trainer: Trainer, module: IBClipModule, seconds: float, data: FinetuneDataModule, run: RunDirectory
+) -> None:
     folder = run.path / "model"
     merge_adapters(module.network.model)
     save_model(module.network, _with_statistics(module, data), folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_whole(
         run.summary,
-        json.dumps({"steps": trainer.global_step, "seconds": round(module.seconds, 1), **metrics}, indent=2) + "\n",
+        json.dumps({"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}, indent=2) + "\n",
     )
     shown = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
     print(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.pytorch.plugins import DoublePrecision
+
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.finetuning.sharded import sharded_strategy
 from m2ib_lightning.tasks.trainer_arguments import World, launched, probe_trainer
 
 _REFUSED = {
@@ -33,15 +36,15 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
             raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=finetune: {reason}")
     strategy = str(given.get("strategy", "auto"))
     if strategy == "samples":
-        raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp")
-    if strategy != "auto" and not strategy.startswith("ddp"):
-        raise M2IBError(
-            f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp, where every rank "
-            "has the whole model"
-        )
+        raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp or fsdp")
+    sharded = strategy == "fsdp"
+    if strategy != "auto" and not strategy.startswith("ddp") and not sharded:
+        raise M2IBError(f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp or fsdp")
     precision = str(given.get("precision", "32-true"))
     if precision in ("16-true", "bf16-true"):
         raise M2IBError(f"trainer.precision={precision} is refused: weights and masks must be float32; use bf16-mixed")
+    if sharded and precision in ("16", "16-mixed"):
+        raise M2IBError(f"trainer.precision={precision} is not Lightning's with trainer.strategy=fsdp: use bf16-mixed")
     if given.get("max_epochs") == -1 and given.get("max_steps", -1) == -1:
         raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate falls over a known number of steps")
     sizes, environments = launched()
@@ -56,5 +59,13 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
     }
     if environments:
         arguments["plugins"] = [*arguments.get("plugins", []), *environments]
+    if sharded:
+        arguments["strategy"] = "ddp"  # till the number of ranks is known
     probe = probe_trainer({**arguments, "enable_checkpointing": False}, given, environments)
-    return arguments, World.of(probe)
+    world = World.of(probe)
+    if sharded:
+        arguments["strategy"] = sharded_strategy(world.size)
+        if precision in ("64", "64-true"):  # which Lightning takes there only as a plugin
+            arguments["plugins"] = [*arguments.get("plugins", []), DoublePrecision()]
+            del arguments["precision"]
+    return arguments, world
