@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
+ROOT = Path(__file__).parent.parent
 NAMES = [name for name in METHODS if not METHODS.get(name).trained]
 
 
@@ -177,6 +180,21 @@ def test_training_in_half_precision(kind: str, precision: str, tmp_path: Path) -
     on_gpu, on_cpu = (explain(image, "a red star", model=folder, method="readout", device=d) for d in ("cuda", "cpu"))
     for m in MODALITIES:
         assert_close(getattr(on_gpu, m).saliency, getattr(on_cpu, m).saliency, 1e-3)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_training_with_shares_of_the_weights(precision: str, tmp_path: Path) -> None:
+    """Of one rank: FSDP's own path on a GPU; ranks that have less than all of them are of test_sharded.py."""
+    words = [*TRAIN, "data.limit=24", "data.batch_size=4", "trainer.max_epochs=2", "finetune.lr=1e-4"]
+    words += ["finetune.mask=readout", f"trainer.precision={precision}", "trainer.devices=1"]
+    for name, more in (("sharded", ["trainer.strategy=fsdp"]), ("alone", [])):
+        command = [sys.executable, str(ROOT / "fit.py"), *words, *more, f"output_dir={tmp_path / name}"]
+        subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+    atol = 1e-5 if precision == "64-true" else 3e-3  # Adam steps by lr where a gradient is rounding, 10 times here
+    for file in ("model.safetensors", "m2ib_bottleneck.safetensors"):
+        found, expected = (load_file(tmp_path / name / "model" / file) for name in ("sharded", "alone"))
+        for name, value in expected.items():
+            assert torch.allclose(found[name], value, atol=atol), name
 
 
 def test_a_comparison_of_methods(tmp_path: Path) -> None:

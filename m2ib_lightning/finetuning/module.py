@@ -294,6 +294,8 @@ class IBClipModule(LightningModule):
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._seconds = checkpoint.get("seconds", 0.0)
+        if "state_dict" not in checkpoint:  # weights of shares: the strategy has read them, and taken them out
+            return
         own = {name: parameter.shape for name, parameter in self.named_parameters() if parameter.requires_grad}
         there = {name: value.shape for name, value in checkpoint["state_dict"].items()}
         wrong = [name for name, shape in own.items() if there.get(name) != shape]

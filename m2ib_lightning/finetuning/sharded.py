@@ -19,6 +19,11 @@ def sharded_strategy(ranks: int) -> ModelParallelStrategy:
     return ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
+def is_sharded(arguments: dict[str, Any]) -> bool:
+    """Whether a Trainer with these arguments leaves ranks shares of the weights."""
+    return isinstance(arguments.get("strategy"), ModelParallelStrategy)
+
+
 def shard(network: BottleneckedModel, mesh: DeviceMesh) -> None:
     """Leave each rank a share of every weight: a block's are gathered where it works, the others for the whole step.
 

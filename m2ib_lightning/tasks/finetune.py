@@ -15,7 +15,6 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
@@ -25,7 +24,7 @@ from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.finetuning.module import IBClipModule
 from m2ib_lightning.finetuning.options import check_options
-from m2ib_lightning.finetuning.sharded import whole_weights
+from m2ib_lightning.finetuning.sharded import is_sharded, whole_weights
 from m2ib_lightning.frozen import frozen
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.resume import check_same_run
@@ -72,7 +71,7 @@ def finetune(config: Config) -> int:
             statistics=start.statistics,
         )
         run = start.run
-        sharded = isinstance(arguments.get("strategy"), ModelParallelStrategy)
+        sharded = is_sharded(arguments)
         whole = deepcopy(module) if sharded and world.rank == 0 else module  # for the weights as they are at the end
         trainer = _trainer(arguments, run, validates=bool(len(data.validation)), every=options.checkpoint_every)
         if world.rank == 0:
@@ -159,15 +158,16 @@ def _note_configuration(
     text = resolved_yaml(work.config, work.settings, statistics, [work.settings])
     facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
     facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
+    facts |= {"sharded": is_sharded(arguments)}
     path = run.path / "training.json"
     if resumed:
         check_same_run(run, text)
-        before = json.loads(path.read_text()) if path.exists() else facts
+        before = {"sharded": False, **(json.loads(path.read_text()) if path.exists() else facts)}
         for name, value in facts.items():
             if before.get(name) != value:
                 raise M2IBError(
-                    f"resume=true: {name} was {before.get(name)} and is now {value}; the weights would be others than "
-                    "those of a run that was not interrupted"
+                    f"resume=true: {name} was {before.get(name)} and is now {value}; its checkpoint would not fit, or "
+                    "the weights would be others than those of a run that was not interrupted"
                 )
     write_whole(path, json.dumps(facts, indent=2) + "\n")
     write_whole(run.config, text)
