@@ -1,6 +1,6 @@
 """Fine-tunes the bundled model at several betas: information against recall, and how the maps fare.
 
-    python scripts/finetune_sweep.py --write          # 12 minutes on 2 cores
+    python scripts/finetune_sweep.py --write          # 20 minutes on 2 cores
 
 ``--write`` puts the table into docs/finetuning.md and draws docs/finetuning/sweep.png (with matplotlib).
 """
@@ -26,7 +26,7 @@ from m2ib_lightning.methods import Context
 from m2ib_lightning.models import load_model
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
-BETAS = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+BETAS = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 PLAIN = "no bottleneck"
 BEFORE = "before"
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--betas", type=float, nargs="*", default=BETAS)
-    parser.add_argument("--scenes", type=int, default=100, help="whose maps are judged")
+    parser.add_argument("--scenes", type=int, default=200, help="whose maps are judged")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
