@@ -160,7 +160,11 @@ class FinetuneConfig:
         1000,
         "steps between the checkpoints that resume=true goes on from, beside those at the end of each epoch; 0: none",
     )
-    maps: int = _key(32, "validation pairs whose maps are judged, where the source knows their truth")
+    maps: int = _key(
+        32,
+        "validation pairs whose maps are judged where their truth is known (4 are drawn): the readout's, else M2IB's of "
+        "the model as it is (not with adapters or fsdp); 0: none",
+    )
 
 
 @dataclass

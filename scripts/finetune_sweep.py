@@ -72,6 +72,7 @@ def train(run: Path, name: str, pairs: int, epochs: int) -> dict[str, float]:
             "finetune.bottleneck_lr=0.5",
             "finetune.sampled=true",
             "finetune.max_logit_scale=50",
+            "finetune.maps=0",
             "finetune.validation=0.125",
         ),
         *("bottleneck.image.prior=data", "bottleneck.text.prior=data", f"bottleneck.enabled={name != PLAIN}"),

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from m2ib_lightning.api import explain
@@ -25,7 +26,7 @@ from m2ib_lightning.models.load import BUNDLED, PRESET_FILE, STATISTICS_FILE, Lo
 from m2ib_lightning.scenes.architecture import Architecture
 from m2ib_lightning.scenes.card import write_card, write_preset
 from m2ib_lightning.scenes.retrieval import retrieval
-from m2ib_lightning.scenes.scoring import score_scenes
+from m2ib_lightning.scenes.scoring import means, score_scenes
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.statistics import Statistics, calibrate
 
@@ -73,7 +74,8 @@ def main() -> None:
             for phrases, name in ((1, "one"), (2, "two"))
         }
         (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n")
-    scores, rate = score(model, model.preset, REPORT, arguments.scenes)
+    each, rate = score(model, model.preset, REPORT, arguments.scenes)
+    scores = means(each)
     print(f"{arguments.scenes} scenes, {rate:.1f} pairs/s: {show(scores)}")
     if arguments.write:
         model.statistics.save(folder / STATISTICS_FILE)
@@ -125,12 +127,27 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
     trials: list[dict[str, Any]] = []
     for index in range(max(map(len, CANDIDATES.values()))):
         tried = {m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()}
-        scores, _ = score(model, BottleneckSettings().override(tried), CHOOSE, scenes)
-        trials.append({"settings": tried, "scores": scores})
+        each, _ = score(model, BottleneckSettings().override(tried), CHOOSE, scenes)
+        scores, quality = means(each), np.array([image_quality(scene) for scene in each])
+        trials.append({"settings": tried, "scores": scores, "quality": quality})
         print(f"image {tried['image']}\n  text {tried['text']}\n  {show(scores)}", flush=True)
-    image = max(trials, key=lambda trial: image_quality(trial["scores"]))["settings"]["image"]
+    image = fullest_of_the_best(trials)["settings"]["image"]
     text = max(trials, key=lambda trial: trial["scores"]["text_auroc"])["settings"]["text"]
     return BottleneckSettings().override({"image": image, "text": text}), trials
+
+
+def fullest_of_the_best(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the trials within one standard error of the best quality, the one whose maps cover their objects best (IoU).
+
+    The error is that of the difference from the best, scene by scene: a sparser map that is no better is not chosen.
+    """
+    best = max(trials, key=lambda trial: float(trial["quality"].mean()))
+
+    def ties(trial: dict[str, Any]) -> bool:
+        lost = best["quality"] - trial["quality"]
+        return float(lost.mean()) <= float(lost.std(ddof=1)) / len(lost) ** 0.5
+
+    return max(filter(ties, trials), key=lambda trial: float(trial["scores"]["iou"]))
 
 
 def image_quality(scores: dict[str, float]) -> float:
@@ -138,8 +155,10 @@ def image_quality(scores: dict[str, float]) -> float:
     return sum(scores[name] for name in ("point_exact", "pick", "mass", "iou", "average_precision"))
 
 
-def score(model: LoadedModel, settings: BottleneckSettings, seed: int, scenes: int) -> tuple[dict[str, float], float]:
-    """Explain the scenes of that seed and score them; also pairs per second."""
+def score(
+    model: LoadedModel, settings: BottleneckSettings, seed: int, scenes: int
+) -> tuple[list[dict[str, float]], float]:
+    """Explain the scenes of that seed and score each; also pairs per second."""
     source = SceneSource(seed, scenes)
     examples = [source.example(index) for index in range(scenes)]
     settings = resolve(settings, model.encoder)

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, CLIPModel, CLI
 from m2ib_lightning import explain, load_model
 from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.models.load import BUNDLED
-from m2ib_lightning.scenes.scoring import score_scenes
+from m2ib_lightning.scenes.scoring import means, score_scenes
 from m2ib_lightning.scenes.vocabulary import WORDS
 
 FOLDER = BUNDLED["scenes"]
@@ -22,7 +22,7 @@ def score(seed: int, count: int) -> dict[str, float]:
     source = SceneSource(seed, count)
     examples = [source.example(index) for index in range(count)]
     results = explain([e.scene.image for e in examples], [e.caption.text for e in examples], batch_size=16)
-    return score_scenes(results, examples)
+    return means(score_scenes(results, examples))
 
 
 def test_it_is_at_most_eight_megabytes() -> None:
@@ -73,7 +73,7 @@ def test_naming_another_object_moves_the_map() -> None:
     captions = [describe(np.random.default_rng(0), [other.scene.objects[0]._replace(size=UNSAID)]) for other in others]
     results = explain([e.scene.image for e in others], [caption.text for caption in captions])
     moved = [replace(other, caption=caption) for other, caption in zip(others, captions, strict=True)]
-    assert score_scenes(results, moved)["pick"] >= 0.8
+    assert means(score_scenes(results, moved))["pick"] >= 0.8
 
 
 @pytest.mark.slow

@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import CLIPModel
 
 from m2ib_lightning import load_model
@@ -19,10 +22,13 @@ from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.cells import CellReader, Columns
 from m2ib_lightning.datamodules.tables import open_table
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.evaluation.judge import localisation
+from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.lora import add_adapters, merge_adapters
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
+from m2ib_lightning.methods import Context, make_method
 from m2ib_lightning.towers import Encoder
 from tests.conftest import relative_difference
 from tests.reference import clean_embeddings
@@ -226,3 +232,31 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2
     assert "finetune.others=1 and the pair has 0" in ended.stderr
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
+    """Which is frozen here, so that they are the bundled model's; the first are drawn."""
+    model, data = scenes(40, 4, validation=0.25)
+    module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=9))
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "logger": logger}
+    trainer = train(module, data, **options, inference_mode=inference_mode)
+    untouched = load_model("scenes")
+    method = make_method("m2ib", Context(untouched, resolve(untouched.preset, untouched.encoder), untouched.statistics))
+    with method.at_work(torch.device("cpu"), torch.float32):
+        expected = [localisation(result) for batch in data.val_dataloader() for result in method(batch)][:9]
+    for name in ("image_pointing", "image_ap", "text_auroc"):
+        mean = np.nanmean([scores[name] for scores in expected])
+        assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
+    logger.experiment.flush()
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == [f"val/map-{number}" for number in range(4)]
+    assert len(events.Images("val/map-0")) == 2
+
+
+def test_no_maps_where_none_are_asked_for(tmp_path: Path) -> None:
+    model, data = scenes(16, 4, validation=0.25)
+    trainer = train(IBClipModule(model, FinetuneConfig(train="bottleneck", maps=0)), data)
+    assert "val/image_information" in trainer.callback_metrics
+    assert "val/image_pointing" not in trainer.callback_metrics

@@ -26,12 +26,11 @@ def scenes(
 def train(module: IBClipModule, data: FinetuneDataModule, **options: Any) -> Trainer:
     """One epoch, or what the options say."""
     trainer = Trainer(
-        logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         use_distributed_sampler=False,
-        **{"max_epochs": 1, **options},
+        **{"max_epochs": 1, "logger": False, **options},
     )
     trainer.fit(module, datamodule=data)
     return trainer

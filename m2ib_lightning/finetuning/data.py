@@ -20,6 +20,7 @@ from typing_extensions import override
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.datamodules.loading import loading, quiet_iterator
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset, Preparer
@@ -263,7 +264,8 @@ class FinetuneDataModule(LightningDataModule):
         size = self.pairs.batch_size
         places = list(range(len(self.validation)))
         batches = [places[first : first + size] for first in range(0, len(places), size)]
-        return self._loader(self.validation, batches, QuietLoader)
+        drawn = int(self.validation[:SHOWN][-1]) + 1
+        return self._loader(self.validation, batches, QuietLoader, pictures=drawn)
 
     def _loader(
         self,
@@ -271,11 +273,12 @@ class FinetuneDataModule(LightningDataModule):
         batches: EpochSampler | Sequence[list[int]],
         kind: type[Loader],
         others: int = 0,
+        pictures: int = 0,
     ) -> Loader:
         source = self.pairs.source
         assert not isinstance(source, PairStream)
         return kind(
-            GoodPairs(PairDataset(source, self.pairs.preparer), split, others),
+            GoodPairs(PairDataset(source, self.pairs.preparer, pictures), split, others),
             batch_sampler=batches,
             collate_fn=partial(_collate, self.pairs.preparer),
             **loading(self.pairs.num_workers),

@@ -10,20 +10,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from lightning import LightningModule
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.attribution import Attribution, TowerAttribution
+from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.lora import add_adapters
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
+from m2ib_lightning.finetuning.maps import SHOWN, OptimisedMaps, draw, judged, readout_maps
 from m2ib_lightning.finetuning.network import BottleneckedModel, Noise, TowerOutput
 from m2ib_lightning.finetuning.noise import draw_noise
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
@@ -89,6 +88,7 @@ class IBClipModule(LightningModule):
             seed,
             clean=loss_name(options, model) == "similarity",
         )
+        self._optimised = OptimisedMaps(model, statistics or model.statistics, seed)
         self.loss_name = loss_name(options, model)
         self._freeze()
         self.strict_loading = False  # frozen weights are in no checkpoint
@@ -238,14 +238,26 @@ class IBClipModule(LightningModule):
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         outputs = self.network(batch.inputs, self._noise_of(batch, 0) if self.options.sampled else None)
-        if self.network.kind == "readout" and len(self._maps) < self.options.maps:
-            self._maps += readout_maps(self.network, batch, outputs)[: self.options.maps - len(self._maps)]
+        self._maps += self._explained(batch, outputs)
         if any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs):
             known = self.network.kind != "channel" or self.network.wants_clean
             image = outputs["image"].clean if known else self.network.untouched("image", batch.inputs["image"])
             self._pictures.append((batch.pairs, image))
         rows = {m: (_unit(output.embedding), output.information) for m, output in outputs.items()}
         self._seen.append((batch.pairs, rows))
+
+    def _explained(self, batch: PairBatch, outputs: dict[Modality, TowerOutput]) -> list[Attribution]:
+        """The readout's maps; else those of an optimisation of each pair, where this process has the plain weights."""
+        known = len(self._maps)
+        places = batch.first(max(0, self.options.maps - known))
+        if self.network.kind == "readout":
+            maps = readout_maps(self.network, batch, outputs) if places else []
+            return [maps[place] for place in places]
+        if self.device_mesh is not None or self.options.train == "lora" or not self._optimised.possible:
+            return []
+        masks = [pair.truth is not None and pair.truth.mask is not None for pair in batch.pairs]
+        places = [place for number, place in enumerate(places, known) if number < SHOWN or masks[place]]
+        return self._optimised(batch, places) if places else []
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -262,7 +274,9 @@ class IBClipModule(LightningModule):
         )
         for m in MODALITIES:
             found[f"{m}_information"] = float(torch.cat([rows[m][1] for _, rows in seen]).mean())
-        found |= _judged(maps) | self._zero_shot()
+        found |= judged(maps) | self._zero_shot()
+        if self.global_rank == 0:
+            draw(maps, self.trainer.loggers, self.global_step)
         # Every rank has seen all pairs: nothing is to be reduced.
         self.log_dict({f"val/{name}": value for name, value in found.items()}, rank_zero_only=False)
 
@@ -306,14 +320,6 @@ class IBClipModule(LightningModule):
             )
 
 
-def _judged(maps: Sequence[Attribution]) -> dict[str, float]:
-    """How the readout's maps lie on what their captions name, where that is known."""
-    scores = [localisation(result) for result in maps]
-    names = sorted({name for score in scores for name in score})
-    columns = {name: [score[name] for score in scores if not math.isnan(score.get(name, math.nan))] for name in names}
-    return {name: float(np.mean(values)) for name, values in columns.items() if values}
-
-
 def _unit(embedding: Tensor) -> Tensor:
     """Normalised, in float32 at least."""
     return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=-1)
@@ -323,26 +329,3 @@ def _rate(step: int, warmup: int, total: int) -> float:
     """Linear warm-up, then a cosine down to 0."""
     progress = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def readout_maps(
-    network: BottleneckedModel, batch: PairBatch, outputs: dict[Modality, TowerOutput]
-) -> list[Attribution]:
-    """The maps of a batch's pass: nats per patch and per token."""
-    spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
-    assert spec.grid is not None
-    assert image.saliency is not None
-    assert text.saliency is not None
-    grid = spec.grid(network.model, batch.inputs["image"])
-    patches = image.saliency[:, spec.prefix_tokens :].detach().cpu().unflatten(1, grid).numpy()
-    words = text.saliency.detach().cpu().numpy()
-    similarity = F.cosine_similarity(image.clean, text.clean, dim=-1).tolist()
-    return [
-        Attribution(
-            pair,
-            similarity[row],
-            TowerAttribution(patches[row]),
-            TowerAttribution(words[row, pair.token_positions]),
-        )
-        for row, pair in enumerate(batch.pairs)
-    ]

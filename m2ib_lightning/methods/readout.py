@@ -47,7 +47,7 @@ class Readout(Method):
     @override
     @torch.no_grad()
     def __call__(self, batch: PairBatch) -> list[Attribution]:
-        from m2ib_lightning.finetuning.module import readout_maps
+        from m2ib_lightning.finetuning.maps import readout_maps
 
         if batch.targets is not None:
             raise M2IBError("the readout explains a picture against a caption, not against an embedding")

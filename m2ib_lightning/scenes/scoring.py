@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ POINT_TOLERANCE = 2  # pixels
 _IOU_THRESHOLD = 0.5
 
 
-def score_scenes(results: Iterable[Attribution], examples: Iterable[SceneExample]) -> dict[str, float]:
-    """Means over scenes of ``score_scene``.
+def score_scenes(results: Iterable[Attribution], examples: Iterable[SceneExample]) -> list[dict[str, float]]:
+    """Of each scene, ``score_scene``.
 
     Raises:
         ValueError: if there is no scene, or not one result for each.
@@ -27,6 +27,11 @@ def score_scenes(results: Iterable[Attribution], examples: Iterable[SceneExample
     scores = [score_scene(result, example) for result, example in zip(results, examples, strict=True)]
     if not scores:
         raise ValueError("there is no scene to score")
+    return scores
+
+
+def means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each score, over the scenes where it is defined."""
     return {name: float(np.nanmean([score[name] for score in scores])) for name in scores[0]}
 
 

@@ -1,0 +1,100 @@
+"""Maps of a few validation pairs while a model is trained: how they lie on the truth, and what they look like.
+
+Legend: B pairs, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from m2ib_lightning.attribution import Attribution, TowerAttribution
+from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.evaluation.judge import localisation
+from m2ib_lightning.explainer import Explainer, resolve
+from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.settings import Modality
+from m2ib_lightning.statistics import Statistics, needed
+
+SHOWN = 4
+"""Validation pairs whose maps are drawn."""
+
+
+def readout_maps(
+    network: BottleneckedModel, batch: PairBatch, outputs: dict[Modality, TowerOutput]
+) -> list[Attribution]:
+    """The maps of a batch's pass: nats per patch and per token."""
+    spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
+    assert spec.grid is not None
+    assert image.saliency is not None
+    assert text.saliency is not None
+    grid = spec.grid(network.model, batch.inputs["image"])
+    patches = image.saliency[:, spec.prefix_tokens :].detach().cpu().unflatten(1, grid).numpy()
+    words = text.saliency.detach().cpu().numpy()
+    similarity = F.cosine_similarity(image.clean, text.clean, dim=-1).tolist()
+    return [
+        Attribution(
+            pair,
+            similarity[row],
+            TowerAttribution(patches[row]),
+            TowerAttribution(words[row, pair.token_positions]),
+        )
+        for row, pair in enumerate(batch.pairs)
+    ]
+
+
+class OptimisedMaps:
+    """M2IB's maps of the model as it is now, with what its folder recommends, as ``explain`` gives them afterwards.
+
+    Args:
+        model: that is trained.
+        statistics: priors; those of before the training.
+        seed: keys the noise.
+    """
+
+    def __init__(self, model: LoadedModel, statistics: Statistics, seed: int) -> None:
+        self.model = model
+        self.settings = resolve(model.preset, model.encoder)
+        self.statistics = statistics
+        self.seed = seed
+
+    @property
+    def possible(self) -> bool:
+        """Whether the priors are there."""
+        return not needed(self.settings, self.statistics)
+
+    def __call__(self, batch: PairBatch, places: Sequence[int]) -> list[Attribution]:
+        """Of the pairs that stand there in the tensors; meanwhile the model is frozen where and as it is."""
+        weights = next(self.model.encoder.model.parameters())
+        with torch.inference_mode(False), torch.autocast(weights.device.type, enabled=False):
+            explainer = Explainer(self.model.encoder, self.settings, seed=self.seed, statistics=self.statistics)
+            explainer.bottlenecks.to(device=weights.device, dtype=weights.dtype)
+            with explainer.at_work():
+                return explainer(
+                    batch.some(places), explainer.optimizer()
+                )  # copies, which were not made in inference mode
+
+
+def judged(maps: Sequence[Attribution]) -> dict[str, float]:
+    """How maps lie on what their captions name, where that is known: the mean of each score."""
+    scores = [localisation(result) for result in maps if result.error is None]
+    names = sorted({name for score in scores for name in score})
+    columns = {name: [score[name] for score in scores if not math.isnan(score.get(name, math.nan))] for name in names}
+    return {name: float(np.mean(values)) for name, values in columns.items() if values}
+
+
+def draw(maps: Sequence[Attribution], loggers: Sequence[Logger], step: int) -> None:
+    """The first maps, to TensorBoard."""
+    shown = [result for result in maps if result.error is None and result.pair.picture is not None][:SHOWN]
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for number, result in enumerate(shown):
+                picture = np.asarray(draw_attribution(result))
+                logger.experiment.add_image(f"val/map-{number}", picture, step, dataformats="HWC")
