@@ -162,8 +162,8 @@ class FinetuneConfig:
     )
     maps: int = _key(
         32,
-        "validation pairs whose maps are judged where their truth is known (4 are drawn): the readout's, else M2IB's of "
-        "the model as it is (not with adapters or fsdp); 0: none",
+        "validation pairs whose maps are judged where their truth is known (4 are drawn): the readout's, else M2IB's "
+        "of the model as it is (not with adapters or fsdp); 0: none",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
     """Which is frozen here, so that they are the bundled model's; the first are drawn."""
-    model, data = scenes(40, 4, validation=0.25)
+    model, data = scenes(40, 4, validation=0.25, pictures=3)
     module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=9))
     logger = TensorBoardLogger(tmp_path, name="", version="")
     options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "logger": logger}
@@ -251,8 +252,36 @@ def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, t
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
     logger.experiment.flush()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert events.Tags()["images"] == [f"val/map-{number}" for number in range(4)]
+    assert events.Tags()["images"] == [f"val/map-{number}" for number in range(3)]
     assert len(events.Images("val/map-0")) == 2
+
+
+def test_maps_leave_the_training_alone_and_are_of_the_weights_as_they_are() -> None:
+    found = []
+    for maps in (0, 4):
+        model, data = scenes(24, 4, validation=0.25, seed=8)
+        module = IBClipModule(model, FinetuneConfig(lr=1e-3, warmup=1, maps=maps))
+        trainer = train(module, data, max_epochs=2)
+        found.append(weights(module))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    before = load_model("scenes")
+    assert not torch.equal(found[0]["logit_scale"], before.encoder.model.logit_scale)
+    method = make_method("m2ib", Context(model, resolve(model.preset, model.encoder), before.statistics))
+    with method.at_work(torch.device("cpu"), torch.float32):
+        expected = [localisation(result) for batch in data.val_dataloader() for result in method(batch)][:4]
+    for name in ("image_ap", "text_auroc"):
+        mean = np.nanmean([scores[name] for scores in expected])
+        assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_preset_that_does_not_fit_costs_the_maps_alone() -> None:
+    model, data = scenes(16, 4, validation=0.25)
+    wrong = replace(model, preset=model.preset.override({"image": {"layer": 9}}))
+    module = IBClipModule(wrong, FinetuneConfig(), model.preset)
+    with pytest.warns(UserWarning, match="no maps at validation: of what the model's folder recommends, .*layer"):
+        trainer = train(module, data)
+    assert "val/image_information" in trainer.callback_metrics
+    assert "val/image_pointing" not in trainer.callback_metrics
 
 
 def test_no_maps_where_none_are_asked_for(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from m2ib_lightning.models import LoadedModel
 
 
 def scenes(
-    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3, truth: bool = True
+    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3, truth: bool = True, pictures: int = 0
 ) -> tuple[LoadedModel, FinetuneDataModule]:
     """The bundled model, and scenes to train it on."""
     model = load_model("scenes")
     pairs = ScenesDataModule(model.preparer, seed=seed, limit=limit, batch_size=batch_size, truth=truth)
     pairs.setup("fit")
-    return model, FinetuneDataModule(pairs, 0, validation)
+    return model, FinetuneDataModule(pairs, 0, validation, pictures=pictures)
 
 
 def train(module: IBClipModule, data: FinetuneDataModule, **options: Any) -> Trainer:

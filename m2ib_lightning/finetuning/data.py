@@ -20,7 +20,6 @@ from typing_extensions import override
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.datamodules.loading import loading, quiet_iterator
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset, Preparer
@@ -182,13 +181,21 @@ class FinetuneDataModule(LightningDataModule):
         validation: share that is kept for validation.
         shuffle: whether each epoch has its own order; else it is that of the source.
         others: how many other captions of each pair its training batch contrasts with.
+        pictures: how many validation pairs, at least, keep a copy of their picture to draw on.
 
     Raises:
         M2IBError: if the source is a stream, or there are too few pairs.
     """
 
     def __init__(
-        self, pairs: PairDataModule, seed: int, validation: float, *, shuffle: bool = True, others: int = 0
+        self,
+        pairs: PairDataModule,
+        seed: int,
+        validation: float,
+        *,
+        shuffle: bool = True,
+        others: int = 0,
+        pictures: int = 0,
     ) -> None:
         super().__init__()
         if isinstance(pairs.source, PairStream):
@@ -202,6 +209,7 @@ class FinetuneDataModule(LightningDataModule):
         self.seed = seed
         self.shuffle = shuffle
         self.others = others
+        self.pictures = pictures
         self._epoch: EpochLoader | None = None
         self._progress = (0, 0)
         total = len(pairs)
@@ -264,8 +272,8 @@ class FinetuneDataModule(LightningDataModule):
         size = self.pairs.batch_size
         places = list(range(len(self.validation)))
         batches = [places[first : first + size] for first in range(0, len(places), size)]
-        drawn = int(self.validation[:SHOWN][-1]) + 1
-        return self._loader(self.validation, batches, QuietLoader, pictures=drawn)
+        kept = int(self.validation[: self.pictures][-1]) + 1 if self.pictures else 0
+        return self._loader(self.validation, batches, QuietLoader, pictures=kept)
 
     def _loader(
         self,

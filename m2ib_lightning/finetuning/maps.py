@@ -6,7 +6,9 @@ Legend: B pairs, T tokens.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,12 +17,13 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.settings import Modality
+from m2ib_lightning.settings import BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics, needed
 
 SHOWN = 4
@@ -51,39 +54,55 @@ def readout_maps(
 
 
 class OptimisedMaps:
-    """M2IB's maps of the model as it is now, with what its folder recommends, as ``explain`` gives them afterwards.
+    """M2IB's maps of the model as it is now, with what its folder recommends.
+
+    The priors are those of before the training: the maps of the saved folder, whose priors are measured again at the
+    end, differ by that.
 
     Args:
         model: that is trained.
-        statistics: priors; those of before the training.
+        statistics: priors.
         seed: keys the noise.
     """
 
     def __init__(self, model: LoadedModel, statistics: Statistics, seed: int) -> None:
         self.model = model
-        self.settings = resolve(model.preset, model.encoder)
         self.statistics = statistics
         self.seed = seed
 
-    @property
-    def possible(self) -> bool:
-        """Whether the priors are there."""
-        return not needed(self.settings, self.statistics)
+    @cached_property
+    def settings(self) -> BottleneckSettings | None:
+        """The folder's; None, said once, where its layer does not exist or the statistics of its prior are missing."""
+        try:
+            settings = resolve(self.model.preset, self.model.encoder)
+            missing = needed(settings, self.statistics)
+            reason = f"no statistics of {', '.join(f'{m} layer {k}' for m, k in missing.items())}" if missing else None
+        except M2IBError as error:
+            reason = str(error)
+        if reason is not None:
+            warnings.warn(f"no maps at validation: of what the model's folder recommends, {reason}", stacklevel=2)
+            return None
+        return settings
 
     def __call__(self, batch: PairBatch, places: Sequence[int]) -> list[Attribution]:
         """Of the pairs that stand there in the tensors; meanwhile the model is frozen where and as it is."""
+        if not places or self.settings is None:
+            return []
         weights = next(self.model.encoder.model.parameters())
         with torch.inference_mode(False), torch.autocast(weights.device.type, enabled=False):
+            chosen = batch.some(places)  # copies: what was made in inference mode takes no gradients
             explainer = Explainer(self.model.encoder, self.settings, seed=self.seed, statistics=self.statistics)
             explainer.bottlenecks.to(device=weights.device, dtype=weights.dtype)
             with explainer.at_work():
-                return explainer(
-                    batch.some(places), explainer.optimizer()
-                )  # copies, which were not made in inference mode
+                return explainer(chosen, explainer.optimizer())
 
 
 def judged(maps: Sequence[Attribution]) -> dict[str, float]:
     """How maps lie on what their captions name, where that is known: the mean of each score."""
+    failed = [result for result in maps if result.error is not None]
+    if failed:
+        first = f"{failed[0].pair.id}: {failed[0].error}"
+        warnings.warn(f"{len(failed)} of {len(maps)} maps at validation are left out: {first}", stacklevel=2)
     scores = [localisation(result) for result in maps if result.error is None]
     names = sorted({name for score in scores for name in score})
     columns = {name: [score[name] for score in scores if not math.isnan(score.get(name, math.nan))] for name in names}
@@ -91,7 +110,7 @@ def judged(maps: Sequence[Attribution]) -> dict[str, float]:
 
 
 def draw(maps: Sequence[Attribution], loggers: Sequence[Logger], step: int) -> None:
-    """The first maps, to TensorBoard."""
+    """The first whose pictures were kept, to TensorBoard."""
     shown = [result for result in maps if result.error is None and result.pair.picture is not None][:SHOWN]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

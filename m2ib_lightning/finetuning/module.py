@@ -169,6 +169,13 @@ class IBClipModule(LightningModule):
         total: Any = bad if self.trainer.world_size == 1 else self.all_gather(bad)
         return bool(total.sum() == 0)
 
+    def _agreed(self, wanted: bool) -> bool:
+        """Whether all ranks want it, where each has a share of what it takes; one alone would wait for the others."""
+        if self.device_mesh is None:
+            return wanted
+        votes: Any = self.all_gather(torch.tensor(float(wanted), device=self.device))
+        return bool(votes.all())
+
     def _say(self, name: str, value: Tensor | float, batch: PairBatch) -> None:
         self.log(name, value, batch_size=len(batch), sync_dist=True)
 
@@ -239,7 +246,7 @@ class IBClipModule(LightningModule):
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         outputs = self.network(batch.inputs, self._noise_of(batch, 0) if self.options.sampled else None)
         self._maps += self._explained(batch, outputs)
-        if any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs):
+        if self._agreed(any(pair.truth is not None and pair.truth.label is not None for pair in batch.pairs)):
             known = self.network.kind != "channel" or self.network.wants_clean
             image = outputs["image"].clean if known else self.network.untouched("image", batch.inputs["image"])
             self._pictures.append((batch.pairs, image))
@@ -253,11 +260,11 @@ class IBClipModule(LightningModule):
         if self.network.kind == "readout":
             maps = readout_maps(self.network, batch, outputs) if places else []
             return [maps[place] for place in places]
-        if self.device_mesh is not None or self.options.train == "lora" or not self._optimised.possible:
+        if self.device_mesh is not None or self.options.train == "lora":
             return []
-        masks = [pair.truth is not None and pair.truth.mask is not None for pair in batch.pairs]
-        places = [place for number, place in enumerate(places, known) if number < SHOWN or masks[place]]
-        return self._optimised(batch, places) if places else []
+        truths = [pair.truth for pair in batch.pairs]
+        told = [truth is not None and (truth.mask is not None or truth.content is not None) for truth in truths]
+        return self._optimised(batch, [place for n, place in enumerate(places, known) if n < SHOWN or told[place]])
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -284,7 +291,7 @@ class IBClipModule(LightningModule):
         """Of the pictures whose class is known."""
         seen, self._pictures = self._pictures, []
         labels = [None if pair.truth is None else pair.truth.label for pairs, _ in seen for pair in pairs]
-        if not seen:
+        if not self._agreed(len({label for label in labels if label is not None}) > 1):
             return {}
         images = torch.cat([embeddings for _, embeddings in seen])
         accuracy = zero_shot_accuracy(images, labels, self.options.prompt, self._embed)

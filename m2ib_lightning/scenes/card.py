@@ -53,8 +53,8 @@ The preset, kept in `m2ib.yaml`:
 ## What was tried for the preset
 
 On the {choose_scenes} scenes it was chosen on. The towers are optimised independently: one run tries a setting of each.
-For pictures: of the settings whose sum of `point_exact`, `pick`, `mass`, `iou` and `average_precision` is within one standard
-error of the best, the one with the highest `iou`. For captions: the highest `text_auroc`.
+For pictures: of the settings whose sum of `point_exact`, `pick`, `mass`, `iou` and `average_precision` is within one
+standard error of the best, the one with the highest `iou`. For captions: the highest `text_auroc`.
 
 {trials}
 """

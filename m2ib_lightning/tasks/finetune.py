@@ -1,4 +1,4 @@
-"""``task=finetune``: train a model with a bottleneck in each tower; ranks share gradients (ordinary DDP)."""
+"""``task=finetune``: train a model with a bottleneck in each tower; ranks share gradients (DDP), or weights (FSDP)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from m2ib_lightning.files import write_whole
 from m2ib_lightning.finetuning.data import FinetuneDataModule
 from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
+from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.module import IBClipModule
 from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.finetuning.sharded import is_sharded, whole_weights
@@ -38,6 +39,8 @@ from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.start import Work, await_file, check_world, resolved_yaml
 from m2ib_lightning.tasks.trainer_arguments import World
 
+_USUAL = "ddp, or one rank"
+
 
 def finetune(config: Config) -> int:
     """Train, validate and save; returns the exit status: 0, or 130 after Ctrl-C."""
@@ -50,11 +53,7 @@ def finetune(config: Config) -> int:
         with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
             work = Work.prepare(config)
             check_options(options, work.model, config.bottleneck.enabled)
-            if options.others and config.data.name == "captions" and config.data.negatives_column is None:
-                raise M2IBError(f"finetune.others={options.others} needs data.negatives_column, where they are")
-            data = FinetuneDataModule(
-                work.datamodule, config.seed, options.validation, shuffle=options.shuffle, others=options.others
-            )
+            data = _data(work)
             data.check(world.size)
             if world.rank == 0:
                 start = _begin(work, arguments, world)
@@ -62,17 +61,9 @@ def finetune(config: Config) -> int:
             else:
                 start = _join(work, rendezvous.listen())
             rendezvous.part()
-        module = IBClipModule(
-            work.model,
-            options,
-            work.settings,
-            enabled=config.bottleneck.enabled,
-            seed=config.seed,
-            statistics=start.statistics,
-        )
-        run = start.run
+        module, run = _module(work, start.statistics), start.run
         sharded = is_sharded(arguments)
-        whole = deepcopy(module) if sharded and world.rank == 0 else module  # for the weights as they are at the end
+        whole = deepcopy(module) if sharded and world.rank == 0 else module  # its weights are put in at the end
         trainer = _trainer(arguments, run, validates=bool(len(data.validation)), every=options.checkpoint_every)
         if world.rank == 0:
             print(
@@ -89,12 +80,41 @@ def finetune(config: Config) -> int:
         except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
-        weights = whole_weights(module) if sharded else None
-        if trainer.is_global_zero:
-            if weights is not None:
+        if sharded:
+            weights = whole_weights(module)  # every rank gives its share
+            if world.rank == 0:
                 whole.load_state_dict(weights, assign=True)
+        if trainer.is_global_zero:
             _finish(trainer, whole, module.seconds, data, run)
     return 0
+
+
+def _module(work: Work, statistics: Statistics) -> IBClipModule:
+    """The model and the bottlenecks that are trained."""
+    config = work.config
+    return IBClipModule(
+        work.model,
+        config.finetune,
+        work.settings,
+        enabled=config.bottleneck.enabled,
+        seed=config.seed,
+        statistics=statistics,
+    )
+
+
+def _data(work: Work) -> FinetuneDataModule:
+    """The pairs that are trained on and validated with."""
+    config, options = work.config, work.config.finetune
+    if options.others and config.data.name == "captions" and config.data.negatives_column is None:
+        raise M2IBError(f"finetune.others={options.others} needs data.negatives_column, where they are")
+    return FinetuneDataModule(
+        work.datamodule,
+        config.seed,
+        options.validation,
+        shuffle=options.shuffle,
+        others=options.others,
+        pictures=min(SHOWN, options.maps),
+    )
 
 
 def _validated(trainer: Trainer) -> bool:
@@ -158,16 +178,16 @@ def _note_configuration(
     text = resolved_yaml(work.config, work.settings, statistics, [work.settings])
     facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
     facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
-    facts |= {"sharded": is_sharded(arguments)}
+    facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}
     path = run.path / "training.json"
     if resumed:
         check_same_run(run, text)
-        before = {"sharded": False, **(json.loads(path.read_text()) if path.exists() else facts)}
+        before = {"trainer.strategy": _USUAL, **(json.loads(path.read_text()) if path.exists() else facts)}
         for name, value in facts.items():
             if before.get(name) != value:
                 raise M2IBError(
-                    f"resume=true: {name} was {before.get(name)} and is now {value}; its checkpoint would not fit, or "
-                    "the weights would be others than those of a run that was not interrupted"
+                    f"resume=true: {name} was {before.get(name)} and is now {value}; give it as it was: the "
+                    "checkpoint would not fit, or the weights be others than those of a run that was not interrupted"
                 )
     write_whole(path, json.dumps(facts, indent=2) + "\n")
     write_whole(run.config, text)

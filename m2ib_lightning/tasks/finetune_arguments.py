@@ -65,6 +65,7 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
     world = World.of(probe)
     if sharded:
         arguments["strategy"] = sharded_strategy(world.size)
+        arguments["inference_mode"] = False  # FSDP2 can't begin in it: a run that is over is validated first
         if precision in ("64", "64-true"):  # which Lightning takes there only as a plugin
             arguments["plugins"] = [*arguments.get("plugins", []), DoublePrecision()]
             del arguments["precision"]
