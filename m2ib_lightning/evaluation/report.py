@@ -138,5 +138,7 @@ def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
 
 
 def _html(cell: str) -> str:
-    text = escape(cell.strip("*").replace("\\*", "*"))
+    """A cell of the table: an interval in a line of its own, a long name in several."""
+    mean, bracket, interval = escape(cell.strip("*").replace("\\*", "*")).partition(" [")
+    text = f"{mean}<br><small>[{interval.replace(' ', '&nbsp;')}</small>" if bracket else mean.replace(",", ",<wbr>")
     return f"<b>{text}</b>" if cell.startswith("**") else text
