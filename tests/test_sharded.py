@@ -89,3 +89,25 @@ def test_a_run_of_shares_that_is_killed_and_resumed(
         assert on_two_ranks(ROOT / "fit.py", folder, *words, "resume=true") == 0
     assert_same_weights(folder, tmp_path / "alone", 1e-5)
     assert load_file(folder / "model" / "model.safetensors")["logit_scale"].ndim == 0
+
+
+@pytest.mark.slow
+def test_ranks_that_know_different_classes_do_not_wait_for_each_other(table: Path, tmp_path: Path) -> None:
+    """As where one of them could not read the pictures whose class is known."""
+    program = tmp_path / "forgets.py"
+    program.write_text(
+        "import os, sys\n"
+        "from dataclasses import replace\n"
+        "from m2ib_lightning.cli import main\n"
+        "from m2ib_lightning.finetuning import IBClipModule as M\n"
+        "step = M.validation_step\n"
+        "def forgets(self, batch, index):\n"
+        "    batch.pairs = [replace(pair, truth=None) for pair in batch.pairs]\n"
+        "    return step(self, batch, index)\n"
+        "if os.environ.get('LOCAL_RANK') == '1':\n"
+        "    M.validation_step = forgets\n"
+        "sys.exit(main())\n"
+    )
+    words = ["data.name=captions", f"data.path={table}", "data.label_column=class", "finetune.validation=0.4"]
+    assert on_two_ranks(program, tmp_path / "sharded", *words) == 0
+    assert "val/zero_shot_accuracy" not in json.loads((tmp_path / "sharded" / "summary.json").read_text())
