@@ -141,10 +141,14 @@ def plot(rows: dict[float, dict[str, Any]], plain: dict[str, Any]) -> None:
         axis.plot(information, [row[f"{way}@1"] for row in rows.values()], "o-", color=colour, label=way)
         axis.axhline(plain[f"{way}@1"], color=colour, linestyle=":", linewidth=1)
     for beta, row in rows.items():
-        axis.annotate(f"{beta:g}", (row["image_information"], row["image_to_text@1"]), fontsize=8, va="bottom")
-    axis.set(xlabel="image information, nats per token and channel", ylabel="recall at 1 (dotted: no bottleneck)")
-    axis.set_xscale("log")
-    axis.legend()
+        place = row["image_information"], row["image_to_text@1"]
+        axis.annotate(f"{beta:g}", place, (4, -4), textcoords="offset points", fontsize=8, va="top")
+    axis.set(
+        xlabel="image information, nats per token and channel",
+        ylabel="recall at 1 (dotted: no bottleneck)",
+        title="numbers: beta",
+    )
+    axis.legend(loc="lower right")
     path = DOCUMENT.parent / "finetuning" / "sweep.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
