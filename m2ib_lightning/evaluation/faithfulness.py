@@ -124,7 +124,7 @@ class Faithfulness:
         """(B, T) in [0, 1]."""
         amount = torch.zeros(batch.inputs["text"]["input_ids"].shape)
         for row, (pair, result) in enumerate(zip(batch.pairs, results, strict=True)):
-            amount[row, pair.token_positions] = torch.from_numpy(result.text_heatmap)
+            amount[row, pair.token_positions] = torch.from_numpy(result.text_heatmap).to(amount)
         return amount.to(self.scorer.pixels(batch))
 
     def _text_curves(
