@@ -166,6 +166,8 @@ def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -
         (["data.limit=24", "data.batch_size=64"], "do not fill one global batch of 64"),
         (["data.limit=24", "finetune.validation=1.5"], "must be a share from 0 to below 1"),
         (["data.limit=24", "trainer.strategy=deepspeed"], "trainer.strategy=deepspeed was never tried and is refused"),
+        (["data.limit=24", "trainer.strategy=fdsp"], "takes ddp or fsdp. Did you mean 'fsdp'?"),
+        (["data.limit=24", "trainer.strategy=fsdp", "trainer.precision=16-mixed"], "use bf16-mixed"),
         (["data.limit=24", "trainer.num_nodes=2"], "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT"),
         (["data.limit=24", "trainer.precision=bf16-true"], "weights and masks must be float32"),
         (["data.limit=24", "trainer.max_epochs=-1"], "trainer.max_epochs=-1 never ends"),

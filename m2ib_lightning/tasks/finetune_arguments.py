@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.plugins import DoublePrecision
 
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.finetuning.sharded import sharded_strategy
 from m2ib_lightning.tasks.trainer_arguments import World, launched, probe_trainer
 
@@ -39,7 +39,10 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp or fsdp")
     sharded = strategy == "fsdp"
     if strategy != "auto" and not strategy.startswith("ddp") and not sharded:
-        raise M2IBError(f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp or fsdp")
+        near = nearest(strategy, ("ddp", "fsdp"))
+        raise M2IBError(
+            f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp or fsdp.{near}"
+        )
     precision = str(given.get("precision", "32-true"))
     if precision in ("16-true", "bf16-true"):
         raise M2IBError(f"trainer.precision={precision} is refused: weights and masks must be float32; use bf16-mixed")
