@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
-from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.pairs import PairStream
+from m2ib_lightning.pairs import PairSource, PairStream
 from m2ib_lightning.report import write_report
 from m2ib_lightning.resume import done_keys, remaining_positions
 from m2ib_lightning.run_directory import RunDirectory
@@ -21,7 +20,8 @@ def merge(
     run: RunDirectory,
     launch: Launch,
     rank: int,
-    datamodule: PairDataModule,
+    source: PairSource | PairStream,
+    total: int | None,
     report: Callable[[RunDirectory, Summary], None] = write_report,
     counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
@@ -31,7 +31,8 @@ def merge(
         run: where.
         launch: the one that ends.
         rank: of this process.
-        datamodule: which pairs there were to explain.
+        source: the pairs.
+        total: how many of them there were to explain; None for a stream.
         report: writes it.
         counted: called when it is known how many are done: what comes after takes longer, and time may be short.
     """
@@ -39,15 +40,14 @@ def merge(
     summary = summarise(run, launch, lost=lost)
     counted(summary)
     if summary.skipped:
-        summary = replace(summary, missing=_missing(run, datamodule))
+        summary = replace(summary, missing=_missing(run, source, total))
     summary.save(run)
     report(run, summary)
     return summary
 
 
-def _missing(run: RunDirectory, datamodule: PairDataModule) -> list[str]:
+def _missing(run: RunDirectory, source: PairSource | PairStream, total: int | None) -> list[str]:
     """The keys of the first pairs that have no row."""
-    source, done = datamodule.source, done_keys(run.table)
-    if isinstance(source, PairStream):
+    if isinstance(source, PairStream) or total is None:
         return []
-    return [source.key(index) for index in islice(remaining_positions(source, len(datamodule), done), _LISTED)]
+    return [source.key(index) for index in islice(remaining_positions(source, total, done_keys(run.table)), _LISTED)]

@@ -165,7 +165,8 @@ def _merge(task: PairTask, start: Start, work: Work, world: World, stop: StopSig
             requeue(os.environ["SLURM_JOB_ID"], start.launch.folder / "requeued")
 
     report = partial(task.report, work.config)
-    summary = merge(start.run, start.launch, world.rank, work.datamodule, report, requeue_unless_done)
+    source, total = work.datamodule.source, work.datamodule.total
+    summary = merge(start.run, start.launch, world.rank, source, total, report, requeue_unless_done)
     closing_words(start.run, summary, stopped)
     return summary
 
