@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from m2ib_lightning.datamodules.loading import loading, quiet_iterator, worker_died
+from m2ib_lightning.done_rows import DoneRows, code_of
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair, RawPair
 from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.table import tables
 
 _FAR = 2**62
 """The position of pairs that are not drawn: those after the first shard, whose place in the source nobody knows."""
@@ -147,38 +145,3 @@ def shares(shards: int, reader: int, readers: int) -> list[tuple[int, int, int]]
         return [(shard, 0, 1) for shard in range(reader, shards, readers)]
     shard = reader % shards
     return [(shard, reader // shards, len(range(shard, readers, shards)))]
-
-
-class DoneRows:
-    """Which pairs of some shards have a row already, in eight bytes each.
-
-    Args:
-        folder: the run's ``attributions``; None for nothing.
-        names: of the shards; others are left out.
-    """
-
-    def __init__(self, folder: Path | None = None, names: Collection[str] = ()) -> None:
-        self._codes: dict[str, array[int]] = {name: array("q") for name in names}
-        for key in _keys(folder) if folder is not None else ():
-            codes = self._codes.get(key.rpartition(":")[0])
-            if codes is not None:
-                codes.append(code_of(key))
-
-    def of(self, name: str) -> Collection[int]:
-        """The codes of a shard's pairs."""
-        return frozenset(self._codes.get(name, ()))
-
-
-def code_of(key: str) -> int:
-    """Row and item of a key as one number.
-
-    >>> code_of("a.tar:3") == 3 << 20, code_of("a.tar:3.0") == (3 << 20) + 1
-    (True, True)
-    """
-    row, _, item = key.rpartition(":")[2].partition(".")
-    return (int(row) << 20) + (int(item) + 1 if item else 0)
-
-
-def _keys(folder: Path) -> Iterable[str]:
-    for table in tables(folder, ["key"]):
-        yield from table["key"].to_pylist()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
+from m2ib_lightning.done_rows import done_keys, remaining_positions
 from m2ib_lightning.pairs import PairSource, PairStream
 from m2ib_lightning.report import write_report
-from m2ib_lightning.resume import done_keys, remaining_positions
 from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.sharding import Launch
 from m2ib_lightning.summary import Summary, summarise

@@ -15,11 +15,10 @@ from omegaconf import OmegaConf
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.journal import journals, recover
-from m2ib_lightning.pairs import PairSource
 from m2ib_lightning.rows import read_counts, write_part
 from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.sharding import WAITING
-from m2ib_lightning.table import parts, tables
+from m2ib_lightning.table import parts
 
 _CHANGES_NO_RESULT = (
     *("output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),
@@ -103,13 +102,3 @@ def _drop_failed(part: Path, reached: pa.Array | None) -> None:
         part.unlink()
     elif dropped:
         write_part(table.filter(pc.invert(again)), replace(counts, failed=counts.failed - dropped), part)
-
-
-def done_keys(folder: Path) -> set[str]:
-    """The keys that have a row."""
-    return {key for table in tables(folder, ["key"]) for key in table["key"].to_pylist()}
-
-
-def remaining_positions(source: PairSource, count: int, done: set[str]) -> Iterator[int]:
-    """Which of the first ``count`` pairs have no row yet."""
-    return (index for index in range(count) if source.key(index) not in done)

@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from m2ib_lightning.callbacks.table import part_name
 from m2ib_lightning.counts import Counts
-from m2ib_lightning.datamodules.stream_loading import DoneRows
-from m2ib_lightning.resume import done_keys, remaining_positions
+from m2ib_lightning.done_rows import DoneRows, done_keys, remaining_positions
 from m2ib_lightning.rows import SCHEMA, write_part
 from m2ib_lightning.run_directory import RunDirectory
 from m2ib_lightning.sharding import Launch

@@ -20,7 +20,8 @@ from PIL import Image
 from m2ib_lightning import CaptionsDataModule, M2IBError, load_attributions, load_model
 from m2ib_lightning.cli import main
 from m2ib_lightning.comparing import differences
-from m2ib_lightning.datamodules.stream_loading import DoneRows, StreamDataset, shares
+from m2ib_lightning.datamodules.stream_loading import StreamDataset, shares
+from m2ib_lightning.done_rows import DoneRows
 from m2ib_lightning.pairs import Pair, PreparedPair, RawPair
 from tests.folders import save_clip_folder
 from tests.test_sharding import finish, start

@@ -17,6 +17,7 @@ import torch
 from m2ib_lightning.command_line import to_yaml
 from m2ib_lightning.config import BottleneckConfig, Config, DataConfig, TowerConfig
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
+from m2ib_lightning.done_rows import done_keys, remaining_positions
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.files import whole_file, write_whole
@@ -24,7 +25,7 @@ from m2ib_lightning.frozen import frozen
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs import PairStream
-from m2ib_lightning.resume import check_same_run, done_keys, put_in_order, remaining_positions
+from m2ib_lightning.resume import check_same_run, put_in_order
 from m2ib_lightning.run_directory import RunDirectory, open_run_directory
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings
 from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
