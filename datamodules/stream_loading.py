@@ -8,9 +8,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from m2ib_lightning.datamodules.loading import loading, quiet_iterator, worker_died
 from m2ib_lightning.done_rows import DoneRows, code_of
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.loading import loading, quiet_iterator, worker_died
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair, RawPair
 from m2ib_lightning.prepare import Preparer
 

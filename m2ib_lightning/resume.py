@@ -17,8 +17,8 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.journal import journals, recover
 from m2ib_lightning.rows import read_counts, write_part
 from m2ib_lightning.run_directory import RunDirectory
-from m2ib_lightning.sharding import WAITING
 from m2ib_lightning.table import parts
+from m2ib_lightning.waiting import WAITING
 
 _CHANGES_NO_RESULT = (
     *("output_dir", "resume", "retry_failed", "model.compile", "bottleneck.max_rows", "bottleneck.preset"),

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.datamodules.loading import loading, quiet_iterator
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.finetuning.positives import other_captions
+from m2ib_lightning.loading import loading, quiet_iterator
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset, Preparer
 

@@ -3,12 +3,10 @@
 from m2ib_lightning.sharding.launch import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.sharding.rendezvous import Rendezvous
 from m2ib_lightning.sharding.slurm import SlurmStep, StepEnvironment, in_slurm_job
-from m2ib_lightning.sharding.stop import StopSignals, ignore_in_workers, requeue
+from m2ib_lightning.sharding.stop import StopSignals, requeue
 from m2ib_lightning.sharding.strategy import SamplesLauncher, SamplesStrategy
-from m2ib_lightning.sharding.waiting import WAITING, Stopped
 
 __all__ = [
-    "WAITING",
     "Launch",
     "Rendezvous",
     "SamplesLauncher",
@@ -16,9 +14,7 @@ __all__ = [
     "SlurmStep",
     "StepEnvironment",
     "StopSignals",
-    "Stopped",
     "begin_launch",
-    "ignore_in_workers",
     "in_slurm_job",
     "open_launch",
     "ranks_at_work",

@@ -16,9 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
-from m2ib_lightning.sharding.waiting import WAITING
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
+from m2ib_lightning.waiting import SIGNALS, WAITING
 
 
 class StopSignals(Callback):
@@ -79,12 +77,6 @@ class StopSignals(Callback):
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if self.received is not None:
             trainer.should_stop = True
-
-
-def ignore_in_workers(worker: int) -> None:
-    """For processes that decode: the signals are sent to all processes of a job, and these are needed to the end."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def requeue(job: str, asked: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from m2ib_lightning.pairs import Pair, PairBatch, PreparedPair
 from m2ib_lightning.prepare import PairDataset
-from m2ib_lightning.sharding import WAITING, ignore_in_workers
+from m2ib_lightning.waiting import WAITING, ignore_in_workers
 
 
 class PairLoader:

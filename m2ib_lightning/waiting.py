@@ -6,8 +6,12 @@ batch to come before it heeds the signal is killed meanwhile. The state is the p
 
 from __future__ import annotations
 
+import signal
 import threading
 from types import TracebackType
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
+"""What asks a process to stop."""
 
 
 class Stopped(SystemExit):
@@ -47,3 +51,9 @@ class _Waiting:
 
 
 WAITING = _Waiting()
+
+
+def ignore_in_workers(worker: int) -> None:
+    """For processes that decode: the signals are sent to all processes of a job, and these are needed to the end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
