@@ -13,7 +13,7 @@ from torch import Tensor
 from m2ib_lightning.framing import Box
 from m2ib_lightning.images import ImageLike
 from m2ib_lightning.settings import MODALITIES, Modality
-from m2ib_lightning.truth import RawTruth, Truth
+from m2ib_lightning.truth import OtherCaption, RawTruth, Truth
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,10 @@ class Pair:
     picture: Image.Image | None = None
     error: str | None = None
     truth: Truth | None = None
+
+    def other_captions(self, count: int) -> list[OtherCaption]:
+        """The first ``count`` other captions that its source gives for the picture."""
+        return [] if self.truth is None else self.truth.others[:count]
 
 
 class PairBatch:

@@ -19,7 +19,6 @@ from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.finetuning.positives import other_captions
 from m2ib_lightning.loading import loading, quiet_iterator
 from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.prepare import PairDataset, Preparer
@@ -78,7 +77,7 @@ class GoodPairs(Dataset[Sample]):
         raise M2IBError(f"{len(errors)} pairs one after another can't be read; the first: {errors[0]}")
 
     def _others(self, pair: Pair) -> list[list[int]]:
-        texts = [other.text for other in other_captions([pair], self.others)]
+        texts = [other.text for other in pair.other_captions(self.others)]
         if len(texts) < self.others:
             raise PairError(f"finetune.others={self.others} and the pair has {len(texts)}")
         return [self.pairs.preparer.read_caption(text)[0] for text in texts]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from m2ib_lightning.pairs import Pair
-from m2ib_lightning.truth import OtherCaption
 
 _NAMED, _CONTAINED, _NOTHING = 4, 32, 0
 
@@ -34,14 +33,9 @@ def caption_prints(pairs: Sequence[Pair], others: int = 0) -> Tensor:
     for pair in pairs:
         named = pair.truth.named if pair.truth is not None else ()
         rows.append([_number(pair.image), _caption(pair.caption), *_padded(named, _NAMED)])
-    for other in other_captions(pairs, others):
+    for other in (other for pair in pairs for other in pair.other_captions(others)):
         rows.append([_NOTHING, _caption(other.text), *_padded(other.named, _NAMED)])
     return torch.tensor(rows)
-
-
-def other_captions(pairs: Sequence[Pair], others: int) -> list[OtherCaption]:
-    """The first so many of each pair, in the order of ``caption_prints``."""
-    return [other for pair in pairs if pair.truth is not None for other in pair.truth.others[:others]]
 
 
 def owners(pictures: int, captions: int) -> Tensor:
