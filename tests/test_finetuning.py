@@ -14,9 +14,9 @@ from lightning import Trainer
 
 from m2ib_lightning import load_model
 from m2ib_lightning.config import FinetuneConfig
+from m2ib_lightning.datamodules.training import EpochSampler
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import IBClipModule
-from m2ib_lightning.finetuning.data import EpochSampler
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.towers import Encoder

@@ -17,9 +17,9 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
-from m2ib_lightning.finetuning.data import FinetuneDataModule
 from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.finetuning.maps import SHOWN
