@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Lock
 
 import numpy as np
@@ -85,11 +83,3 @@ class NoiseBank:
     def clear(self) -> None:
         """Let go of what is kept on the device."""
         self._kept.clear()
-
-
-@contextmanager
-def drawing(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's generators start from that seed; afterwards they are as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield

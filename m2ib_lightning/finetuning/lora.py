@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.noise import drawing
+from m2ib_lightning.seeding import seeded
 from m2ib_lightning.settings import MODALITIES
 from m2ib_lightning.towers import Encoder
 
@@ -42,7 +42,7 @@ def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
         for inner, layer in module.named_modules()
         if isinstance(layer, nn.Linear)
     ]
-    with drawing(seed):
+    with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), encoder.model)
 
 

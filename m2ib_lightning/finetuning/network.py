@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from m2ib_lightning.families.registry import Inputs
 from m2ib_lightning.finetuning.masks import MASKS, TrainedBottleneck
 from m2ib_lightning.finetuning.positives import owners
-from m2ib_lightning.noise import drawing
 from m2ib_lightning.objective import mean_information
+from m2ib_lightning.seeding import seeded
 from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
 from m2ib_lightning.statistics import Statistics
 from m2ib_lightning.towers import Encoder, Tower
@@ -84,7 +84,7 @@ class BottleneckedModel(nn.Module):
         self.kind = mask
         self.hidden = hidden
         self.bottlenecks = nn.ModuleDict()
-        with drawing(seed):
+        with seeded(seed):
             for modality in MODALITIES if mask is not None else ():
                 self.bottlenecks[modality] = self._bottleneck(modality, statistics or Statistics(), hidden)
 

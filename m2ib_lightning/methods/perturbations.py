@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
-from m2ib_lightning.noise import drawing
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean, Words, gather, spread
+from m2ib_lightning.seeding import seeded
 from m2ib_lightning.settings import MODALITIES, Modality
 
 Score = Callable[[Tensor], Tensor]
@@ -217,7 +217,7 @@ class KernelSHAP(Sampling):
         difference = score(kept) - score(1 - kept)
         if parts == 1 or not difference.isfinite():  # all of it is the one part's; a regression on NaN is refused
             return difference.expand(parts)
-        with drawing((self.context.seed * 2 + MODALITIES.index(modality)) % 2**63):
+        with seeded((self.context.seed * 2 + MODALITIES.index(modality)) % 2**63):
             values: Tensor = (
                 captum()
                 .KernelShap(score)

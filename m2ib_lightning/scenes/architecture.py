@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from m2ib_lightning.noise import drawing
 from m2ib_lightning.scenes.painter import CANVAS, GRID
 from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, MAX_TOKENS, PAD_ID, build_tokenizer
+from m2ib_lightning.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def build_model(architecture: Architecture, tokenizer: CLIPTokenizer, seed: int 
     config = CLIPConfig(
         text_config=text | shared, vision_config=vision | shared, projection_dim=architecture.projection
     )
-    with drawing(seed):
+    with seeded(seed):
         model = CLIPModel(config)
         _initialise(model)
     return model
