@@ -16,7 +16,8 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.methods import METHODS, Context, Method, make_method, register_method
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.scorer import Scorer, gather, spread
+from m2ib_lightning.patches import gather, spread
+from m2ib_lightning.scorer import Scorer
 from m2ib_lightning.settings import BottleneckSettings
 from m2ib_lightning.towers import Encoder
 from tests import method_references as oracle

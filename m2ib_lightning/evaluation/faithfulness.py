@@ -15,8 +15,9 @@ from torch import Tensor
 from m2ib_lightning.attribution import Attribution, min_max
 from m2ib_lightning.metrics import area_under, confidence_drop, confidence_increase, map_mass, normalised_area
 from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.patches import spread
 from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.scorer import Clean, Scorer, spread
+from m2ib_lightning.scorer import Clean, Scorer
 from m2ib_lightning.settings import MODALITIES, Modality
 
 _POINTS = 16

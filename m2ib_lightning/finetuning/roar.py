@@ -22,8 +22,8 @@ from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, 
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch, PreparedPair
+from m2ib_lightning.patches import spread
 from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.scorer import spread
 
 
 def removed(batch: PairBatch, results: Sequence[Attribution], fraction: float, preparer: Preparer) -> PairBatch:

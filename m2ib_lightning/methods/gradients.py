@@ -19,7 +19,8 @@ from typing_extensions import override
 from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
 from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scorer import Clean, gather
+from m2ib_lightning.patches import gather
+from m2ib_lightning.scorer import Clean
 
 
 class InputGradient(Method):

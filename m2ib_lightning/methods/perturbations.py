@@ -20,7 +20,8 @@ from typing_extensions import override
 from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
 from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scorer import Clean, Words, gather, spread
+from m2ib_lightning.patches import gather, spread
+from m2ib_lightning.scorer import Clean, Words
 from m2ib_lightning.seeding import seeded
 from m2ib_lightning.settings import MODALITIES, Modality
 
