@@ -6,7 +6,6 @@ import inspect
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,18 +63,6 @@ def help_text() -> str:
 def config_names() -> list[str]:
     """The configs that come with the package."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-def to_yaml(config: Config) -> str:
-    """The configuration as YAML; ``parse(["--config", FILE])`` reads it back."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
-
-
-def _escaped(value: Any) -> Any:
-    """Text with ``${`` is text, also when OmegaConf reads the file again."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def check_trainer_arguments(arguments: dict[str, Any]) -> None:

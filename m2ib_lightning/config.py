@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
 
 Task = Literal["attribute", "evaluate", "finetune"]
 Preset = Literal["recommended", "published"]
@@ -222,3 +225,29 @@ def _type_name(hint: Any) -> str:
         return "|".join(get_args(hint))
     arguments = [argument for argument in get_args(hint) if argument is not type(None)]
     return " or ".join(argument.__name__ for argument in arguments) if arguments else str(hint.__name__)
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML; ``parse(["--config", FILE])`` reads it back."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
+
+
+def _escaped(value: Any) -> Any:
+    """Text with ``${`` is text, also when OmegaConf reads the file again."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return value.replace("${", r"\${") if isinstance(value, str) else value
+
+
+def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash: str | None) -> str:
+    """The configuration as ``config.yaml`` keeps it: every null of the bottleneck resolved.
+
+    Args:
+        config: as given.
+        bottleneck: the resolved settings, as ``BottleneckSettings.to_dict`` gives them.
+        statistics_hash: sha256 of the layer statistics, for the first line; None where no prior uses any.
+    """
+    towers = {name: TowerConfig(**bottleneck[name]) for name in ("image", "text")}
+    resolved = replace(config.bottleneck, **{**bottleneck, **towers})
+    head = "" if statistics_hash is None else f"# sha256 of the layer statistics: {statistics_hash}\n"
+    return head + to_yaml(replace(config, bottleneck=resolved, resume=False, retry_failed=False))

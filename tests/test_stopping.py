@@ -13,7 +13,8 @@ import pytest
 
 from m2ib_lightning import load_attributions
 from m2ib_lightning.cli import main
-from m2ib_lightning.sharding import WAITING, Stopped, StopSignals
+from m2ib_lightning.sharding import StopSignals
+from m2ib_lightning.waiting import WAITING, Stopped
 from tests.folders import save_clip_folder
 from tests.test_sharding import finish, start, wait_for_rows
 from tests.test_streaming import write_tars

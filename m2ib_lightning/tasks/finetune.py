@@ -16,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from m2ib_lightning.config import Config
+from m2ib_lightning.config import Config, resolved_yaml
 from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
@@ -36,7 +36,7 @@ from m2ib_lightning.sharding.rendezvous import HANDED
 from m2ib_lightning.statistics import Statistics, calibrate, needed
 from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING, finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
-from m2ib_lightning.tasks.start import Work, await_file, check_world, resolved_yaml
+from m2ib_lightning.tasks.start import Work, await_file, check_world, hash_of
 from m2ib_lightning.tasks.trainer_arguments import World
 
 _USUAL = "ddp, or one rank"
@@ -175,7 +175,7 @@ def _note_configuration(
     work: Work, run: RunDirectory, statistics: Statistics, arguments: dict[str, Any], ranks: int, resumed: bool
 ) -> None:
     """Write ``training.json`` and ``config.yaml``, or refuse to go on with a run of another configuration."""
-    text = resolved_yaml(work.config, work.settings, statistics, [work.settings])
+    text = resolved_yaml(work.config, work.settings.to_dict(), hash_of(statistics, [work.settings]))
     facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
     facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
     facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}

@@ -7,15 +7,14 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from m2ib_lightning.command_line import to_yaml
-from m2ib_lightning.config import BottleneckConfig, Config, DataConfig, TowerConfig
+from m2ib_lightning.config import Config, DataConfig, resolved_yaml
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
 from m2ib_lightning.done_rows import done_keys, remaining_positions
 from m2ib_lightning.errors import M2IBError
@@ -134,7 +133,7 @@ def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettin
     except BaseException:
         run.discard()  # a run that did not begin burns no name
         raise
-    resolved = resolved_yaml(config, work.settings, statistics, priors)
+    resolved = resolved_yaml(config, work.settings.to_dict(), hash_of(statistics, priors))
     if resumed:
         check_same_run(run, resolved)
     launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
@@ -290,19 +289,7 @@ def _statistics(
     return known
 
 
-def resolved_yaml(
-    config: Config, settings: BottleneckSettings, statistics: Statistics, priors: Sequence[BottleneckSettings]
-) -> str:
-    """The configuration with every null of the bottleneck resolved, and the statistics' hash where they are used."""
-    values = settings.to_dict()
-    bottleneck = BottleneckConfig(
-        enabled=config.bottleneck.enabled,
-        preset=config.bottleneck.preset,
-        image=TowerConfig(**values.pop("image")),
-        text=TowerConfig(**values.pop("text")),
-        statistics=config.bottleneck.statistics,
-        **values,
-    )
-    measured = any(each.tower(modality).prior == "data" for each in priors for modality in MODALITIES)
-    used = f"# sha256 of the layer statistics: {statistics.sha256}\n" if measured else ""
-    return used + to_yaml(replace(config, bottleneck=bottleneck, resume=False, retry_failed=False))
+def hash_of(statistics: Statistics, priors: Sequence[BottleneckSettings]) -> str | None:
+    """The statistics' hash where a bottleneck uses them."""
+    used = any(each.tower(modality).prior == "data" for each in priors for modality in MODALITIES)
+    return statistics.sha256 if used else None
