@@ -22,11 +22,11 @@ from write_evaluation import write_section
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.evaluation.comparison import Estimate, compare
-from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.folder import load_network
 from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.metrics import pointing_game
+from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.models import load_model
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scenes.scoring import POINT_TOLERANCE

@@ -20,8 +20,8 @@ from write_evaluation import write_section
 
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
+from m2ib_lightning.evaluation.roar import prepared, removed, retrained_recall
 from m2ib_lightning.explainer import resolve
-from m2ib_lightning.finetuning.roar import prepared, removed, retrained_recall
 from m2ib_lightning.methods import METHODS, Context, make_method
 from m2ib_lightning.models import load_model
 from m2ib_lightning.pairs import PairBatch

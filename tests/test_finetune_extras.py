@@ -23,13 +23,13 @@ from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.cells import CellReader, Columns
 from m2ib_lightning.datamodules.tables import open_table
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.lora import add_adapters, merge_adapters
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.methods import Context, make_method
+from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.towers import Encoder
 from tests.conftest import relative_difference
 from tests.reference import clean_embeddings

@@ -10,7 +10,7 @@ import torch
 from m2ib_lightning import load_model
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.finetuning.roar import prepared, removed, retrained_recall
+from m2ib_lightning.evaluation.roar import prepared, removed, retrained_recall
 from m2ib_lightning.pairs import PreparedPair
 from tests.test_finetuning import scenes
 

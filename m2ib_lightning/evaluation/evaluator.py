@@ -16,9 +16,9 @@ import torch
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.evaluation import probes
 from m2ib_lightning.evaluation.faithfulness import Faithfulness
-from m2ib_lightning.evaluation.judge import localisation, structure
 from m2ib_lightning.evaluation.randomised import RandomisedModel
 from m2ib_lightning.methods import Context, Method, make_method
+from m2ib_lightning.metrics.map_scores import localisation, structure
 from m2ib_lightning.pairs import Pair, PairBatch
 from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.scorer import Clean

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from m2ib_lightning.attribution import Attribution, Floats
 from m2ib_lightning.errors import PairError
-from m2ib_lightning.evaluation.judge import against_mask
 from m2ib_lightning.metrics import max_sensitivity, spearman
+from m2ib_lightning.metrics.map_scores import against_mask
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.prepare import Preparer
 from m2ib_lightning.truth import OtherCaption

@@ -18,9 +18,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from m2ib_lightning.attribution import Attribution, TowerAttribution
 from m2ib_lightning.drawing import draw_attribution
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.evaluation.judge import localisation
 from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.settings import BottleneckSettings, Modality
