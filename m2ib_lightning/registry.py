@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from m2ib_lightning.errors import M2IBError, nearest
@@ -22,6 +23,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.register_function = register_function
         self._items: dict[str, T] = {}
+        self._paths: dict[str, str] = {}
 
     def register(self, name: str, item: T) -> None:
         """Add ``item``.
@@ -29,9 +31,23 @@ class Registry(Generic[T]):
         Raises:
             ValueError: if the name is taken.
         """
-        if name in self._items:
+        if name in self:
             raise ValueError(f"the {self.kind} {name!r} is registered already; choose another name")
         self._items[name] = item
+
+    def register_path(self, name: str, path: str) -> None:
+        """Add the thing that ``path`` names; it is imported when it is first asked for.
+
+        Args:
+            name: as in ``register``.
+            path: ``<module>:<attribute>``, of a module that a module which registers here may not import.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
+        if name in self:
+            raise ValueError(f"the {self.kind} {name!r} is registered already; choose another name")
+        self._paths[name] = path
 
     def get(self, name: str) -> T:
         """The thing of that name.
@@ -39,15 +55,18 @@ class Registry(Generic[T]):
         Raises:
             M2IBError: if there is none; lists those that exist.
         """
-        if name not in self._items:
+        if name not in self:
             raise M2IBError(
                 f"unknown {self.kind} {name!r}: there is {', '.join(self)}.{nearest(name, self)} "
                 f"Your own can be added with m2ib_lightning.{self.register_function}(...)."
             )
+        if name not in self._items:
+            module, _, attribute = self._paths[name].partition(":")
+            self._items[name] = getattr(import_module(module), attribute)
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return name in self._items or name in self._paths
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
+        return iter(sorted({*self._items, *self._paths}))

@@ -7,8 +7,9 @@ from m2ib_lightning.methods import (
     hidden_gradients,  # noqa: F401
     m2ib,  # noqa: F401
     perturbations,  # noqa: F401
-    readout,  # noqa: F401
 )
 from m2ib_lightning.methods.base import METHODS, Context, Method, make_method, parse_method, register_method
+
+METHODS.register_path("readout", "m2ib_lightning.finetuning.readout:Readout")  # finetuning imports the methods
 
 __all__ = ["METHODS", "Context", "Method", "make_method", "parse_method", "register_method"]

@@ -11,8 +11,10 @@ from typing_extensions import override
 
 from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.finetuning.folder import load_network
+from m2ib_lightning.finetuning.maps import readout_maps
 from m2ib_lightning.frozen import frozen
-from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.methods.base import Context, Method
 from m2ib_lightning.pairs import PairBatch
 from m2ib_lightning.scorer import Clean
 
@@ -28,8 +30,6 @@ class Readout(Method):
     trained = True
 
     def __init__(self, context: Context) -> None:
-        from m2ib_lightning.finetuning.folder import load_network  # it imports the methods' models
-
         super().__init__(context)
         self.network = load_network(context.model)
         if self.network.kind != "readout":
@@ -47,8 +47,6 @@ class Readout(Method):
     @override
     @torch.no_grad()
     def __call__(self, batch: PairBatch) -> list[Attribution]:
-        from m2ib_lightning.finetuning.maps import readout_maps
-
         if batch.targets is not None:
             raise M2IBError("the readout explains a picture against a caption, not against an embedding")
         results = {pair.key: Attribution(pair, error=pair.error) for pair in batch.failed}
@@ -66,6 +64,3 @@ class Readout(Method):
     @override
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         raise NotImplementedError("one pass gives both maps: call the method")
-
-
-register_method("readout", Readout)
