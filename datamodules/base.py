@@ -17,12 +17,12 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.stream_loading import StreamDataset, StreamLoader, in_source_order, shares
-from m2ib_lightning.done_rows import DoneRows
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.loading import PairLoader
-from m2ib_lightning.pairs import PairBatch, PairSource, PairStream
-from m2ib_lightning.prepare import PairDataset, Preparer
+from m2ib_lightning.pairs.loading import PairLoader
+from m2ib_lightning.pairs.pair import PairBatch, PairSource, PairStream
+from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 from m2ib_lightning.registry import Registry
+from m2ib_lightning.run.done_rows import DoneRows
 
 DATAMODULES: Registry[type[PairDataModule]] = Registry("data source", "register_datamodule")
 

@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
-from m2ib_lightning.datamodules.cells import CellReader, Columns
-from m2ib_lightning.datamodules.streams import Shards, open_shards
-from m2ib_lightning.datamodules.tables import Table, open_table
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.pairs import PairSource, PairStream, RawPair
-from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.pairs.shards.streams import Shards, open_shards
+from m2ib_lightning.pairs.tables.cells import CellReader, Columns
+from m2ib_lightning.pairs.tables.open_table import Table, open_table
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 

@@ -12,12 +12,12 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
-from m2ib_lightning.pairs import PairSource, RawPair
-from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.pairs.pair import PairSource, RawPair
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
 from m2ib_lightning.scenes import Caption, Difficulty, paint_scene
-from m2ib_lightning.scenes.captions import training_captions
 from m2ib_lightning.scenes.objects import UNSAID, Attributes
-from m2ib_lightning.truth import OtherCaption, RawTruth
+from m2ib_lightning.scenes.scene_captions import training_captions
 
 SCENES = 32_000
 """How many scenes there are where no limit is said."""

@@ -14,13 +14,13 @@ from typing_extensions import override
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.pairs import PairSource, RawPair
-from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.pairs.pair import PairSource, RawPair
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
 from m2ib_lightning.scenes import UNSAID, Caption, Difficulty, Scene, describe, paint_scene
-from m2ib_lightning.scenes.captions import FILLER_WORD
 from m2ib_lightning.scenes.objects import Attributes
+from m2ib_lightning.scenes.scene_captions import FILLER_WORD
 from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, SHAPES
-from m2ib_lightning.truth import OtherCaption, RawTruth
 
 SCENES = 500
 """How many scenes there are where no limit is said."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from m2ib_lightning.done_rows import DoneRows, code_of
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.loading import loading, quiet_iterator, worker_died
-from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair, RawPair
-from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.pairs.loading import loading, quiet_iterator, worker_died
+from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair, RawPair
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.run.done_rows import DoneRows, code_of
 
 _FAR = 2**62
 """The position of pairs that are not drawn: those after the first shard, whose place in the source nobody knows."""

@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.loading import loading, quiet_iterator
-from m2ib_lightning.pairs import Pair, PairBatch, PairStream, PreparedPair
-from m2ib_lightning.prepare import PairDataset, Preparer
+from m2ib_lightning.pairs.loading import loading, quiet_iterator
+from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair
+from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 
 Loader = TypeVar("Loader", bound="QuietLoader")
 

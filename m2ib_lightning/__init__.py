@@ -6,40 +6,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from m2ib_lightning.api import explain as explain
-    from m2ib_lightning.attribution import Attribution as Attribution
-    from m2ib_lightning.bottleneck import InformationBottleneck as InformationBottleneck
+    from m2ib_lightning.api.explain import explain as explain
     from m2ib_lightning.datamodules import CaptionsDataModule as CaptionsDataModule
     from m2ib_lightning.datamodules import ScenesDataModule as ScenesDataModule
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
+    from m2ib_lightning.encoder.families import register_family as register_family
     from m2ib_lightning.errors import M2IBError as M2IBError
-    from m2ib_lightning.families import register_family as register_family
     from m2ib_lightning.finetuning import IBClipModule as IBClipModule
+    from m2ib_lightning.m2ib.bottleneck import InformationBottleneck as InformationBottleneck
+    from m2ib_lightning.m2ib.settings import BottleneckSettings as BottleneckSettings
     from m2ib_lightning.methods import register_method as register_method
     from m2ib_lightning.models import load_model as load_model
-    from m2ib_lightning.module import M2IBModule as M2IBModule
-    from m2ib_lightning.precision import half_precision as half_precision
-    from m2ib_lightning.settings import BottleneckSettings as BottleneckSettings
-    from m2ib_lightning.table import load_attributions as load_attributions
+    from m2ib_lightning.results.attribution import Attribution as Attribution
+    from m2ib_lightning.run.m2ib_module import M2IBModule as M2IBModule
+    from m2ib_lightning.run.precision import half_precision as half_precision
+    from m2ib_lightning.run.table import load_attributions as load_attributions
 
 __version__ = "0.1.0"
 
 # Loaded when first used: `m2ib-fit --help` and a typo's error need neither torch nor Lightning.
 _HOMES = {
-    "Attribution": "attribution",
-    "BottleneckSettings": "settings",
+    "Attribution": "results.attribution",
+    "BottleneckSettings": "m2ib.settings",
     "CaptionsDataModule": "datamodules",
     "IBClipModule": "finetuning",
-    "InformationBottleneck": "bottleneck",
+    "InformationBottleneck": "m2ib.bottleneck",
     "M2IBError": "errors",
-    "M2IBModule": "module",
+    "M2IBModule": "run.m2ib_module",
     "ScenesDataModule": "datamodules",
-    "explain": "api",
-    "half_precision": "precision",
-    "load_attributions": "table",
+    "explain": "api.explain",
+    "half_precision": "run.precision",
+    "load_attributions": "run.table",
     "load_model": "models",
     "register_datamodule": "datamodules",
-    "register_family": "families",
+    "register_family": "encoder.families",
     "register_method": "methods",
 }
 

@@ -1,43 +1,5 @@
-"""Whether two runs have the same table: the same pairs, each once, with the same numbers."""
+"""Whether two runs have the same table: ``differences``."""
 
-from __future__ import annotations
+from m2ib_lightning.run.differences import differences
 
-from collections import Counter
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from m2ib_lightning.table import load_attributions
-
-
-def differences(run: str | Path, other: str | Path, tolerance: float = 1e-5) -> list[str]:
-    """What differs between the tables of two runs; empty if nothing does.
-
-    Args:
-        run: a run directory.
-        other: the one to compare with.
-        tolerance: for numbers: of a list ``max|a - b| / max|b|``, of a cosine or an information ``|a - b|``.
-    """
-    tables = [load_attributions(folder).to_list() for folder in (run, other)]
-    found = []
-    for folder, rows in zip((run, other), tables, strict=True):
-        twice = [key for key, count in Counter(row["key"] for row in rows).items() if count > 1]
-        found += [f"{folder}: {key} is there more than once" for key in twice]
-    first, second = ({row["key"]: row for row in rows} for rows in tables)
-    found += [f"{key} is only in {folder}" for key in first.keys() - second.keys() for folder in (run,)]
-    found += [f"{key} is only in {folder}" for key in second.keys() - first.keys() for folder in (other,)]
-    for key in sorted(first.keys() & second.keys()):
-        for column in first[key]:
-            if not _same(first[key][column], second[key][column], tolerance):
-                found.append(f"{key}: {column} is {first[key][column]} and {second[key][column]}")
-    return found
-
-
-def _same(a: Any, b: Any, tolerance: float) -> bool:
-    if isinstance(b, float) and a is not None:
-        return abs(a - b) <= tolerance
-    if isinstance(b, list) and b and isinstance(b[0], float) and a is not None:
-        largest = max(np.abs(b).max(), np.finfo(np.float32).tiny)
-        return len(a) == len(b) and bool(np.abs(np.subtract(a, b)).max() / largest <= tolerance)
-    return bool(a == b)
+__all__ = ["differences"]

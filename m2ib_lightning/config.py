@@ -8,6 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
+Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+"""The two towers, by what they read."""
+
 Task = Literal["attribute", "evaluate", "finetune"]
 Preset = Literal["recommended", "published"]
 Mask = Literal["channel", "readout"]

@@ -22,10 +22,11 @@ import torch
 from machine import describe, say, seconds
 from workload import Package, make_model, make_pairs
 
-from m2ib_lightning import BottleneckSettings, explainer
-from m2ib_lightning.explainer import resolve
+from m2ib_lightning import BottleneckSettings
+from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.m2ib import explainer
+from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.settings import MODALITIES
 
 BATCH = 8
 

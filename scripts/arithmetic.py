@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 
 FORMULA = """\
 W          = 8 D^2 + 4 D I                      a token through a block's weights: q, k, v, out; the perceptron

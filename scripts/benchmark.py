@@ -37,10 +37,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from workload import CAPTION, PRECISIONS, Package, make_model, make_pairs
 
 from m2ib_lightning import BottleneckSettings, explain
-from m2ib_lightning.explainer import resolve
+from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.pairs import PairBatch, RawPair
-from m2ib_lightning.settings import MODALITIES
+from m2ib_lightning.pairs.pair import PairBatch, RawPair
 
 WORK = {
     "products with weights": ("aten::addmm", "aten::mm"),

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from m2ib_lightning import load_attributions
-from m2ib_lightning.comparing import differences
+from m2ib_lightning.run.differences import differences
 
 ROOT = Path(__file__).parent.parent
 STEPS = ["bottleneck.steps=3", "bottleneck.noise_samples=2", "output.heatmaps=10", "output.tensorboard_images=0"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from m2ib_lightning import explain
 from m2ib_lightning.datamodules.scenes import SceneSource
-from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.results.drawing import draw_attribution
 
 
 def main() -> None:

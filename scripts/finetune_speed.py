@@ -26,7 +26,7 @@ from workload import CAPTION, SHAPES, make_model, make_pairs
 
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.finetuning import IBClipModule
-from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.pairs.pair import PairBatch
 
 WAYS = {"none": {"enabled": False}, "channel": {"mask": "channel"}, "readout": {"mask": "readout"}}
 _WARM = 3

@@ -21,7 +21,7 @@ from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.comparison import Estimate, compare
 from m2ib_lightning.evaluation.evaluator import Evaluator
-from m2ib_lightning.explainer import resolve
+from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import load_model
 

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from m2ib_lightning.datamodules.captions import CaptionSource, Columns
-from m2ib_lightning.datamodules.tables import open_table
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.images import read_image
+from m2ib_lightning.pairs.images import read_image
+from m2ib_lightning.pairs.tables.open_table import open_table
 
 FORMATS = (
     "png",

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from m2ib_lightning import M2IBModule
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.pairs import PairBatch, RawPair
+from m2ib_lightning.pairs.pair import PairBatch, RawPair
 
 BATCHES, SIZE = 2, 4
 

@@ -29,16 +29,16 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 from PIL import Image
 
-from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.files import whole_file
-from m2ib_lightning.images import TIMEOUT
-from m2ib_lightning.masks import dice, iou, to_rle
-from m2ib_lightning.regions import Keep, RegionOptions, Regions, segment
-from m2ib_lightning.run_directory import heatmap_name
-from m2ib_lightning.table import load_attributions
-from m2ib_lightning.thresholds import TAKES_A_VALUE, THRESHOLDS, Mask
-from m2ib_lightning.truth import RawTruth, read_truth
+from m2ib_lightning.pairs.images import TIMEOUT
+from m2ib_lightning.pairs.truth import RawTruth, read_truth
+from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.run_lengths import dice, iou, to_rle
+from m2ib_lightning.results.segmentation import Keep, RegionOptions, Regions, segment
+from m2ib_lightning.results.thresholds import TAKES_A_VALUE, THRESHOLDS, Mask
+from m2ib_lightning.run.directory import heatmap_name
+from m2ib_lightning.run.table import load_attributions
 
 COLUMNS = (
     *("key", "id", "image", "caption", "error"),

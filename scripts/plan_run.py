@@ -15,7 +15,7 @@ import json
 from math import ceil
 from pathlib import Path
 
-from m2ib_lightning.callbacks import TableWriter
+from m2ib_lightning.run.callbacks import TableWriter
 
 
 def plan(pilot: Path, pairs: int, ranks: int, rate: float | None) -> dict[str, float]:

@@ -19,17 +19,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from write_evaluation import write_section
 
-from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.datamodules.scene_scoring import POINT_TOLERANCE
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.evaluation.comparison import Estimate, compare
-from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.folder import load_network
+from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.metrics import pointing_game
 from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.models import load_model
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scenes.scoring import POINT_TOLERANCE
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import Attribution
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
 POINTING = "image_pointing"

@@ -17,13 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from m2ib_lightning.callbacks.table import part_name
-from m2ib_lightning.counts import Counts
-from m2ib_lightning.done_rows import DoneRows, done_keys, remaining_positions
-from m2ib_lightning.rows import SCHEMA, write_part
-from m2ib_lightning.run_directory import RunDirectory
-from m2ib_lightning.sharding import Launch
-from m2ib_lightning.summary import summarise
+from m2ib_lightning.run.callbacks.table_writer import part_name
+from m2ib_lightning.run.counts import Counts
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.done_rows import DoneRows, done_keys, remaining_positions
+from m2ib_lightning.run.parts import SCHEMA, write_part
+from m2ib_lightning.run.sharding import Launch
+from m2ib_lightning.run.summary import summarise
 
 ROWS = 2048
 

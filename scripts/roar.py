@@ -21,10 +21,10 @@ from write_evaluation import write_section
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.evaluation.roar import prepared, removed, retrained_recall
-from m2ib_lightning.explainer import resolve
+from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import METHODS, Context, make_method
 from m2ib_lightning.models import load_model
-from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.pairs.pair import PairBatch
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
 OPTIONED = {"rise": "rise:samples=100"}

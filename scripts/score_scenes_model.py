@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from m2ib_lightning.api import explain
+from m2ib_lightning.api.explain import explain
 from m2ib_lightning.config import Config
+from m2ib_lightning.datamodules.scene_scoring import means, score_scenes
 from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
-from m2ib_lightning.explainer import resolve
-from m2ib_lightning.frozen import frozen
+from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics, calibrate
+from m2ib_lightning.models.architecture import Architecture
+from m2ib_lightning.models.card import write_card, write_preset
 from m2ib_lightning.models.load import BUNDLED, PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
-from m2ib_lightning.scenes.architecture import Architecture
-from m2ib_lightning.scenes.card import write_card, write_preset
 from m2ib_lightning.scenes.retrieval import retrieval
-from m2ib_lightning.scenes.scoring import means, score_scenes
-from m2ib_lightning.settings import BottleneckSettings
-from m2ib_lightning.statistics import Statistics, calibrate
 
 CHOOSE, REPORT, CALIBRATE = 1, 2, 3  # seeds of three sets of scenes
 LAYERS = {"image": -1, "text": -1}

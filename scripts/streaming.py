@@ -25,7 +25,7 @@ from machine import describe
 
 from m2ib_lightning.cli import main as run_command
 from m2ib_lightning.datamodules.scenes import SceneSource
-from m2ib_lightning.explainer import Explainer
+from m2ib_lightning.m2ib.explainer import Explainer
 
 SHARD = 1000
 SETTLED = 1000

@@ -20,8 +20,9 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from m2ib_lightning.noise import draw_noise
-from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.m2ib.noise import draw_noise
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 
 
 @dataclass

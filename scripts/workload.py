@@ -8,11 +8,11 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
 from m2ib_lightning import BottleneckSettings
-from m2ib_lightning.attribution import Attribution
-from m2ib_lightning.explainer import Explainer
+from m2ib_lightning.m2ib.explainer import Explainer
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.models.load import wrap_model
-from m2ib_lightning.pairs import PairBatch, RawPair
+from m2ib_lightning.pairs.pair import PairBatch, RawPair
+from m2ib_lightning.results.attribution import Attribution
 
 SHAPES: dict[str, dict[str, dict[str, int]]] = {
     "ViT-B/32": {"vision": {"patch_size": 32}, "text": {}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,7 +11,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more, a run in this p
 
 import torch
 
-from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.results.attribution import Attribution
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""
 
 
 def relative_difference(a: Any, b: Any) -> float:

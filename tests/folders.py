@@ -25,7 +25,7 @@ from transformers import (
     SiglipTokenizer,
 )
 
-from m2ib_lightning.images import ImageLike, read_image
+from m2ib_lightning.pairs.images import ImageLike, read_image
 from m2ib_lightning.scenes.tokenizer import BOS, BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
 from m2ib_lightning.scenes.vocabulary import WORDS
 

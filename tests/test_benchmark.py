@@ -12,13 +12,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from m2ib_lightning.explainer import Explainer, resolve
-from m2ib_lightning.settings import MODALITIES, BottleneckSettings
-from m2ib_lightning.towers import Encoder
-from tests.conftest import relative_difference
+from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.encoder.towers import Encoder
+from m2ib_lightning.m2ib.explainer import Explainer, resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from tests.conftest import ROOT, relative_difference
 from tests.tiny import DEEP, SMALL, make_batch, make_model, make_pairs
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from m2ib_lightning.cli import main
-from m2ib_lightning.command_line import config_names, help_text, parse
+from m2ib_lightning.cli import config_names, help_text, main, parse
 from m2ib_lightning.config import Config, keys, to_yaml
 from m2ib_lightning.errors import M2IBError
 from tests.folders import save_clip_folder

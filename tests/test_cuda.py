@@ -17,15 +17,14 @@ from safetensors.torch import load_file
 
 from m2ib_lightning import ScenesDataModule, explain, load_attributions, load_model
 from m2ib_lightning.cli import main
+from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.methods import METHODS
-from m2ib_lightning.settings import MODALITIES
-from tests.conftest import assert_same_result, relative_difference
-from tests.test_invariants import LENGTHS, SETTINGS, make_explainer
+from tests.conftest import ROOT, assert_same_result, relative_difference
+from tests.m2ib.test_invariants import LENGTHS, SETTINGS, make_explainer
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
-ROOT = Path(__file__).parent.parent
 NAMES = [name for name in METHODS if not METHODS.get(name).trained]
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from m2ib_lightning.cli import main
-from m2ib_lightning.command_line import parse
+from m2ib_lightning.cli import main, parse
 from m2ib_lightning.config import Config
+from tests.conftest import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 HUB_ID = "openai/clip-vit-base-patch32"
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from m2ib_lightning.pairs import Pair, PairBatch
+from m2ib_lightning.pairs.pair import Pair, PairBatch
 
 VOCABULARY = 60
 TEXT_LIMIT = 16

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.evaluation import probes
 from m2ib_lightning.evaluation.faithfulness import Faithfulness
 from m2ib_lightning.evaluation.randomised import RandomisedModel
 from m2ib_lightning.methods import Context, Method, make_method
+from m2ib_lightning.methods.scorer import Clean
 from m2ib_lightning.metrics.map_scores import localisation, structure
-from m2ib_lightning.pairs import Pair, PairBatch
-from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.scorer import Clean
+from m2ib_lightning.pairs.pair import Pair, PairBatch
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.results.attribution import Attribution
 
 
 class Score(NamedTuple):

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-from m2ib_lightning.attribution import Attribution, min_max
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.patches import spread
+from m2ib_lightning.methods.scorer import Clean, Scorer
 from m2ib_lightning.metrics import area_under, confidence_drop, confidence_increase, map_mass, normalised_area
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.patches import spread
-from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.scorer import Clean, Scorer
-from m2ib_lightning.settings import MODALITIES, Modality
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.results.attribution import Attribution, min_max
 
 _POINTS = 16
 """Parts that a curve is cut into, or as many as there are patches or words."""

@@ -6,9 +6,9 @@ import math
 
 from PIL import Image, ImageDraw
 
-from m2ib_lightning.drawing import font as font_of
-from m2ib_lightning.drawing import overlay
 from m2ib_lightning.evaluation.evaluator import PairScores
+from m2ib_lightning.results.drawing import font as font_of
+from m2ib_lightning.results.drawing import overlay
 
 _PANEL = 150  # pixels: the longer side of a picture
 _MARGIN = 8

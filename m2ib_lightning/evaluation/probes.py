@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2ib_lightning.attribution import Attribution, Floats
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.metrics import max_sensitivity, spearman
 from m2ib_lightning.metrics.map_scores import against_mask
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.truth import OtherCaption
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.pairs.truth import OtherCaption
+from m2ib_lightning.results.attribution import Attribution, Floats
 
 Explain = Callable[[PairBatch], list[Attribution]]
 Scores = list[dict[str, float]]

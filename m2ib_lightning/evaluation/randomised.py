@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from m2ib_lightning.layers import from_the_top
+from m2ib_lightning.encoder.layers import from_the_top
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.towers import Encoder
 
 _MOST = 6
 """Stages at which maps are made; a deep model's are spaced evenly."""

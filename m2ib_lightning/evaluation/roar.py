@@ -15,15 +15,15 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.finetuning.module import IBClipModule
+from m2ib_lightning.encoder.patches import spread
+from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.pairs import PairBatch, PreparedPair
-from m2ib_lightning.patches import spread
-from m2ib_lightning.prepare import Preparer
+from m2ib_lightning.pairs.pair import PairBatch, PreparedPair
+from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.results.attribution import Attribution
 
 
 def removed(batch: PairBatch, results: Sequence[Attribution], fraction: float, preparer: Preparer) -> PairBatch:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2ib_lightning.counts import Counts
 from m2ib_lightning.evaluation.evaluator import PairScores
-from m2ib_lightning.table import source_order, tables
+from m2ib_lightning.run.counts import Counts
+from m2ib_lightning.run.table import source_order, tables
 
 SCORES_SCHEMA = pa.schema(
     [

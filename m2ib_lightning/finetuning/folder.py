@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.explainer import resolve
 from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel
+from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE
-from m2ib_lightning.settings import BottleneckSettings
 
 BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.seeding import seeded
-from m2ib_lightning.settings import MODALITIES
-from m2ib_lightning.towers import Encoder
+from m2ib_lightning.m2ib.seeding import seeded
 
 ADAPTER = "lora_"
 """In the name of each parameter of an adapter."""

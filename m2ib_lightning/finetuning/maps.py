@@ -15,16 +15,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from m2ib_lightning.attribution import Attribution, TowerAttribution
-from m2ib_lightning.drawing import draw_attribution
+from m2ib_lightning.config import Modality
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.explainer import Explainer, resolve
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
+from m2ib_lightning.m2ib.explainer import Explainer, resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.settings import BottleneckSettings, Modality
-from m2ib_lightning.statistics import Statistics, needed
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import Attribution, TowerAttribution
+from m2ib_lightning.results.drawing import draw_attribution
 
 SHOWN = 4
 """Validation pairs whose maps are drawn."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
 
-from m2ib_lightning.bottleneck import divergence
+from m2ib_lightning.m2ib.bottleneck import divergence
 
 
 class ChannelMask(nn.Module):

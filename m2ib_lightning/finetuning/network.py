@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2ib_lightning.families.registry import Inputs
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.families.family import Inputs
+from m2ib_lightning.encoder.towers import Encoder, Tower
 from m2ib_lightning.finetuning.masks import MASKS, TrainedBottleneck
 from m2ib_lightning.finetuning.positives import owners
-from m2ib_lightning.objective import mean_information
-from m2ib_lightning.seeding import seeded
-from m2ib_lightning.settings import MODALITIES, BottleneckSettings, Modality
-from m2ib_lightning.statistics import Statistics
-from m2ib_lightning.towers import Encoder, Tower
+from m2ib_lightning.m2ib.objective import mean_information
+from m2ib_lightning.m2ib.seeding import seeded
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
 
 Noise = Callable[[Modality, Tensor], Tensor]
 """The noise of a batch: the tower and (B, T, D) hidden states to (B, T, D)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from m2ib_lightning.config import FinetuneConfig
+from m2ib_lightning.encoder.layers import from_the_top
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.finetuning.lora import ADAPTER
 from m2ib_lightning.finetuning.masks import MASKS
-from m2ib_lightning.layers import from_the_top
 from m2ib_lightning.models import LoadedModel
 
 _LOSSES = ("contrastive", "sigmoid", "similarity")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from m2ib_lightning.pairs import Pair
+from m2ib_lightning.pairs.pair import Pair
 
 _NAMED, _CONTAINED, _NOTHING = 4, 32, 0
 

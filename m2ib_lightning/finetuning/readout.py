@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.attribution import Attribution
+from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning.folder import load_network
 from m2ib_lightning.finetuning.maps import readout_maps
-from m2ib_lightning.frozen import frozen
 from m2ib_lightning.methods.base import Context, Method
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scorer import Clean
+from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import Attribution
 
 
 class Readout(Method):

@@ -10,8 +10,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.finetuning.network import BottleneckedModel
-from m2ib_lightning.settings import MODALITIES
 
 
 def sharded_strategy(ranks: int) -> ModelParallelStrategy:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
+from m2ib_lightning.encoder.families.block_parts import BlockParts, PoolingParts
+from m2ib_lightning.encoder.towers import Hidden, Tower
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.families.parts import BlockParts, PoolingParts
-from m2ib_lightning.towers import Hidden, Tower
 
 
 @dataclass(frozen=True)

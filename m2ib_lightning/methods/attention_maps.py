@@ -12,11 +12,11 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 from typing_extensions import override
 
+from m2ib_lightning.config import Modality
 from m2ib_lightning.methods.attention import Attention, Traced, check_attention, trace
 from m2ib_lightning.methods.base import Context, Method, register_method
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scorer import Clean
-from m2ib_lightning.settings import Modality
+from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.pairs.pair import PairBatch
 
 
 class AttentionMap(Method):

@@ -21,15 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.config import Modality
 from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, is_out_of_memory
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.methods.scorer import Clean, Scorer
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.out_of_memory import DOES_NOT_FIT, is_out_of_memory
-from m2ib_lightning.pairs import PairBatch
+from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.registry import Registry
-from m2ib_lightning.scorer import Clean, Scorer
-from m2ib_lightning.settings import BottleneckSettings, Modality
-from m2ib_lightning.statistics import Statistics
+from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
 
 
 @dataclass(frozen=True)

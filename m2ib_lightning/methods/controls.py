@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.methods.base import Method, register_method
-from m2ib_lightning.pairs import Pair, PairBatch
-from m2ib_lightning.scorer import Clean
-from m2ib_lightning.settings import MODALITIES, Modality
+from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.pairs.pair import Pair, PairBatch
 
 
 class Random(Method):

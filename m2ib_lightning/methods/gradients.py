@@ -16,11 +16,11 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 from typing_extensions import override
 
+from m2ib_lightning.encoder.patches import gather
 from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.patches import gather
-from m2ib_lightning.scorer import Clean
+from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.pairs.pair import PairBatch
 
 
 class InputGradient(Method):

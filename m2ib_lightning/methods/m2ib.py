@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from m2ib_lightning.attribution import Attribution
-from m2ib_lightning.explainer import Explainer, resolve
+from m2ib_lightning.m2ib.explainer import Explainer, resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods.base import (
     METHODS,
     Context,
@@ -23,9 +23,9 @@ from m2ib_lightning.methods.base import (
     smoothing,
     without_smooth,
 )
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.scorer import Clean
-from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import Attribution
 
 
 class M2IB(Method):

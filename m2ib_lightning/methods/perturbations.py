@@ -17,13 +17,13 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 from typing_extensions import override
 
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.patches import gather, spread
+from m2ib_lightning.m2ib.seeding import seeded
 from m2ib_lightning.methods.base import Context, Method, at_least, register_method
 from m2ib_lightning.methods.libraries import captum
-from m2ib_lightning.pairs import PairBatch
-from m2ib_lightning.patches import gather, spread
-from m2ib_lightning.scorer import Clean, Words
-from m2ib_lightning.seeding import seeded
-from m2ib_lightning.settings import MODALITIES, Modality
+from m2ib_lightning.methods.scorer import Clean, Words
+from m2ib_lightning.pairs.pair import PairBatch
 
 Score = Callable[[Tensor], Tensor]
 """How much of each part stays, (N, parts) in [0, 1], to the cosines (N,)."""

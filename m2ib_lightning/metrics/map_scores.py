@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from m2ib_lightning.attribution import Attribution
 from m2ib_lightning.metrics import (
     auroc,
     average_precision,
@@ -18,7 +17,8 @@ from m2ib_lightning.metrics import (
     rank_accuracy,
     sparseness,
 )
-from m2ib_lightning.truth import Mask
+from m2ib_lightning.pairs.truth import Mask
+from m2ib_lightning.results.attribution import Attribution
 
 _LONGEST = 512  # pixels
 

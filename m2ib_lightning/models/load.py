@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError, nearest
-from m2ib_lightning.prepare import Preparer
-from m2ib_lightning.scenes.architecture import Architecture, build_model, build_processor
-from m2ib_lightning.settings import BottleneckSettings
-from m2ib_lightning.statistics import Statistics
-from m2ib_lightning.towers import Encoder
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
+from m2ib_lightning.pairs.prepare import Preparer
 
 BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
 UNTRAINED = "scenes-untrained"
@@ -102,7 +102,7 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoProcessor
     from transformers.utils import logging
 
-    from m2ib_lightning.families import family_of
+    from m2ib_lightning.encoder.families import family_of
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -1,9 +1,9 @@
 """Synthetic scenes with ground truth: which pixels are each object, and which words name it."""
 
-from m2ib_lightning.scenes.captions import Caption, describe, hard_negative, training_captions
 from m2ib_lightning.scenes.objects import UNSAID, Attributes
 from m2ib_lightning.scenes.painter import Difficulty, Scene, paint_scene
-from m2ib_lightning.scenes.truth import truth_matrix
+from m2ib_lightning.scenes.scene_captions import Caption, describe, hard_negative, training_captions
+from m2ib_lightning.scenes.truth_matrix import truth_matrix
 
 __all__ = [
     "UNSAID",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
-from m2ib_lightning.scenes.captions import describe
 from m2ib_lightning.scenes.objects import UNSAID
 from m2ib_lightning.scenes.painter import paint_scene
-from m2ib_lightning.scenes.truth import truth_matrix
+from m2ib_lightning.scenes.scene_captions import describe
+from m2ib_lightning.scenes.truth_matrix import truth_matrix
 
 
 @torch.no_grad()

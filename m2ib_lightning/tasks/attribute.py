@@ -5,13 +5,13 @@ from __future__ import annotations
 from lightning import Callback, LightningModule
 from typing_extensions import override
 
-from m2ib_lightning.callbacks import CurveLogger, HeatmapWriter, TableWriter
 from m2ib_lightning.config import Config
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import make_method, parse_method
 from m2ib_lightning.methods.m2ib import bottlenecks_of
-from m2ib_lightning.methods.module import MethodModule
-from m2ib_lightning.module import M2IBModule
-from m2ib_lightning.settings import BottleneckSettings
+from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter
+from m2ib_lightning.run.m2ib_module import M2IBModule
+from m2ib_lightning.run.method_module import MethodModule
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
 from m2ib_lightning.tasks.start import Start, Work
 

@@ -8,22 +8,22 @@ import pyarrow.parquet as pq
 from lightning import Callback, LightningModule
 from typing_extensions import override
 
-from m2ib_lightning.callbacks import HeatmapWriter, TableWriter
 from m2ib_lightning.config import Config, EvaluateConfig
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.comparison import Comparison, compare
+from m2ib_lightning.evaluation.comparison_report import to_markdown, write_evaluation
 from m2ib_lightning.evaluation.evaluator import Evaluator
 from m2ib_lightning.evaluation.measures import check_groups
 from m2ib_lightning.evaluation.pictures import draw_comparison
-from m2ib_lightning.evaluation.report import to_markdown, write_evaluation
 from m2ib_lightning.evaluation.scores import SCORES_SCHEMA, count, load_scores
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import METHODS
 from m2ib_lightning.methods.m2ib import bottlenecks_of
-from m2ib_lightning.methods.module import MethodModule
-from m2ib_lightning.run_directory import RunDirectory
-from m2ib_lightning.settings import BottleneckSettings
-from m2ib_lightning.summary import Summary
-from m2ib_lightning.table import parts
+from m2ib_lightning.run.callbacks import HeatmapWriter, TableWriter
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.method_module import MethodModule
+from m2ib_lightning.run.summary import Summary
+from m2ib_lightning.run.table import parts
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
 from m2ib_lightning.tasks.start import Start, Work
 

@@ -16,24 +16,23 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from m2ib_lightning.config import Config, resolved_yaml
+from m2ib_lightning.config import MODALITIES, Config, Modality, resolved_yaml
 from m2ib_lightning.datamodules.training import FinetuneDataModule
+from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import write_whole
+from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.finetuning.maps import SHOWN
-from m2ib_lightning.finetuning.module import IBClipModule
 from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.finetuning.sharded import is_sharded, whole_weights
-from m2ib_lightning.frozen import frozen
+from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.resume import check_same_run
-from m2ib_lightning.run_directory import RunDirectory, open_run_directory
-from m2ib_lightning.settings import MODALITIES, Modality
-from m2ib_lightning.sharding import Rendezvous
-from m2ib_lightning.sharding.rendezvous import HANDED
-from m2ib_lightning.statistics import Statistics, calibrate, needed
+from m2ib_lightning.run.directory import RunDirectory, open_run_directory
+from m2ib_lightning.run.resume import check_same_run
+from m2ib_lightning.run.sharding import Rendezvous
+from m2ib_lightning.run.sharding.rendezvous import HANDED
 from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING, finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.start import Work, await_file, check_world, hash_of

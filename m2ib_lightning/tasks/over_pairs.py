@@ -13,19 +13,19 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from m2ib_lightning.callbacks import PairProgressBar
-from m2ib_lightning.closing import closing_words, count_of
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import INCOMPLETE, M2IBError
-from m2ib_lightning.merging import merge
-from m2ib_lightning.pairs import PairStream
-from m2ib_lightning.precision import speed_on_cpu
-from m2ib_lightning.report import write_report
-from m2ib_lightning.run_directory import RunDirectory
-from m2ib_lightning.settings import BottleneckSettings
-from m2ib_lightning.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
-from m2ib_lightning.summary import Summary
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.pairs.pair import PairStream
+from m2ib_lightning.run.callbacks import PairProgressBar
+from m2ib_lightning.run.closing import closing_words, count_of
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.merging import merge
+from m2ib_lightning.run.precision import speed_on_cpu
+from m2ib_lightning.run.report import write_report
+from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
+from m2ib_lightning.run.summary import Summary
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
 from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments

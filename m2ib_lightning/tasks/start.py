@@ -14,25 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from m2ib_lightning.config import Config, DataConfig, resolved_yaml
+from m2ib_lightning.config import MODALITIES, Config, DataConfig, resolved_yaml
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
-from m2ib_lightning.done_rows import done_keys, remaining_positions
+from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.explainer import resolve
 from m2ib_lightning.files import whole_file, write_whole
-from m2ib_lightning.frozen import frozen
+from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
-from m2ib_lightning.pairs import PairStream
-from m2ib_lightning.resume import check_same_run, put_in_order
-from m2ib_lightning.run_directory import RunDirectory, open_run_directory
-from m2ib_lightning.settings import MODALITIES, BottleneckSettings
-from m2ib_lightning.sharding import Launch, begin_launch, open_launch, ranks_at_work
-from m2ib_lightning.sharding.rendezvous import HANDED
-from m2ib_lightning.statistics import Statistics, calibrate, needed
-from m2ib_lightning.summary import last_writer, rows_of
+from m2ib_lightning.pairs.pair import PairStream
+from m2ib_lightning.pairs.urls import UrlSettings
+from m2ib_lightning.run.directory import RunDirectory, open_run_directory
+from m2ib_lightning.run.done_rows import done_keys, remaining_positions
+from m2ib_lightning.run.resume import check_same_run, put_in_order
+from m2ib_lightning.run.sharding import Launch, begin_launch, open_launch, ranks_at_work
+from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.run.summary import last_writer, rows_of
 from m2ib_lightning.tasks.trainer_arguments import World
-from m2ib_lightning.urls import UrlSettings
 
 _LAST_BREATH = 5.0
 """Seconds in which a process that was killed is gone."""

@@ -13,9 +13,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.precision import half_precision
-from m2ib_lightning.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
-from m2ib_lightning.sharding.rendezvous import HANDED
+from m2ib_lightning.run.precision import half_precision
+from m2ib_lightning.run.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
+from m2ib_lightning.run.sharding.rendezvous import HANDED
 
 _OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
 _HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}  # Lightning's own defaults

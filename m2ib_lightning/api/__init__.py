@@ -1,0 +1,1 @@
+"""From a picture and a caption to an explanation, in one call."""

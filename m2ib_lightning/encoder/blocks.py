@@ -1,0 +1,135 @@
+"""A transformer block made ready for the loop: frozen weights in the type of the arithmetic, fused where it pays.
+
+Legend: N rows (each a draw of a pair), T tokens, D width, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+from transformers.activations import QuickGELUActivation
+
+from m2ib_lightning.encoder.families.block_parts import BlockParts
+
+_QUICK_GELU = 1.702
+
+
+class Block:
+    r"""The same function as the model's own block, to rounding, in fewer passes over memory.
+
+    - q, k and v are one product, and the queries come out scaled by :math:`d^{-1/2}`.
+    - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702: one kernel, once the two factors
+      are in the weights on either side.
+
+    Args:
+        parts: of the model's block, frozen.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
+        quick = isinstance(parts.activation, QuickGELUActivation)
+        factor = _QUICK_GELU if quick else 1.0
+        scale = (parts.query.out_features // parts.heads) ** -0.5
+        self.heads = parts.heads
+        self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
+        three = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
+        biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in three]
+        self.qkv = _Linear(torch.cat([weight for weight, _ in three]), torch.cat(biases), dtype)
+        self.out = _Linear(*_scaled(parts.out), dtype)
+        self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
+        self.activation = F.silu if quick else parts.activation
+        self.down = _Linear(*_scaled(parts.down, 1 / factor), dtype)
+
+    def __call__(self, hidden: Tensor, causal: bool) -> Tensor:
+        """All tokens: (N, T, D) to (N, T, D)."""
+        rows, tokens, width = hidden.shape
+        qkv = self.qkv(self.norm1(hidden)).view(rows, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
+        attended = _attention(query, key, value, causal)
+        return self._perceptron(hidden + self.out(attended.transpose(1, 2).flatten(2)))
+
+    def _perceptron(self, hidden: Tensor) -> Tensor:
+        return hidden + self.down(self.activation(self.up(self.norm2(hidden))))
+
+
+class PooledBlock(Block):
+    r"""A tower's last block, computed for the one token that pooling reads.
+
+    The other tokens then need no query and no perceptron; nor, the map being linear, a key or a value. A score
+    :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` and a number that is the same for all t, which the softmax
+    forgets; and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
+    """
+
+    def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
+        super().__init__(parts, dtype)
+        width = self.qkv.weight.shape[1]
+        query, key, value = self.qkv.weight.view(3, -1, width)
+        assert self.qkv.bias is not None
+        query_bias, _, self.value_bias = self.qkv.bias.view(3, -1)
+        self.query = _Linear(query, query_bias, dtype)
+        self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
+
+    def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
+        """(N, T, D) and the token's position (N,) to (N, D)."""
+        rows, tokens, _ = hidden.shape
+        x = self.norm1(hidden)
+        query = self.query(_at(x, position)).view(rows, self.heads, -1)  # (N, H, d)
+        scores = torch.einsum("nhd,hde->nhe", query, self.key) @ x.transpose(1, 2)  # (N, H, T)
+        if causal:
+            later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
+            scores = scores.masked_fill(later[:, None], -torch.inf)
+        attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
+        return self._perceptron(_at(hidden, position) + self.out(attended + self.value_bias))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    """Softmax attention of scaled queries, (N, H, T, d) each."""
+    tokens = query.shape[-2]
+    if query.device.type != "cpu" or query.dtype.itemsize >= 4:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
+    # Written out: in half precision on a CPU the fused kernel's backward pass is several times slower (torch 2.13).
+    scores = query @ key.transpose(-1, -2)
+    if causal:
+        later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return _softmax(scores) @ value
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def _at(hidden: Tensor, position: Tensor) -> Tensor:
+    """Row n's token ``position[n]``: (N, T, D) to (N, D)."""
+    index = position.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
+    return hidden.gather(1, index).squeeze(1)
+
+
+def _scaled(linear: nn.Linear, weight: float = 1.0, bias: float = 1.0) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, each multiplied; the model's own tensors where the factor is 1."""
+    weights, biases = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+    return weights if weight == 1 else weights * weight, biases if biases is None or bias == 1 else biases * bias
+
+
+class _Linear:
+    """A frozen linear map: ``weight`` (out, in), ``bias`` (out,) or None."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.weight = weight.to(dtype)
+        self.bias = None if bias is None else bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class _Norm:
+    """A frozen layer norm."""
+
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.shape = norm.normalized_shape
+        self.weight, self.bias = (parameter.detach().to(dtype) for parameter in (norm.weight, norm.bias))
+        self.eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)

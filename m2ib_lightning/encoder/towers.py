@@ -1,0 +1,142 @@
+"""One place that cuts an encoder in two: the prefix runs once per pair, the suffix in every step.
+
+Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, family_of
+from m2ib_lightning.errors import M2IBError
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A batch at the cut.
+
+    Attributes:
+        z: (B, T, D) hidden states.
+        valid: (B, T) bool, the tokens that the tower reads.
+        pooled: (B,) the position of the token that pooling reads; None where it reads them all.
+        padded: whether there can be tokens that the tower does not read.
+    """
+
+    z: Tensor
+    valid: Tensor
+    pooled: Tensor | None
+    padded: bool = True
+
+    def lengths(self) -> list[int]:
+        """How many tokens of each pair the tower reads; waits for the device where there is padding."""
+        pairs, tokens = self.valid.shape
+        return self.valid.sum(-1).tolist() if self.padded else [tokens] * pairs
+
+
+class Tower:
+    """One frozen encoder of an image-text model, run block by block. Holds the model, never changes it.
+
+    Args:
+        model: the Hugging Face model.
+        spec: what its family says about this tower.
+        modality: which tower.
+    """
+
+    def __init__(self, model: Any, spec: TowerSpec, modality: Modality) -> None:
+        self.model = model
+        self.spec = spec
+        self.modality: Modality = modality
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        return self.spec.blocks(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.blocks.parameters()).dtype
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.spec.width(self.model)
+
+    @property
+    def embedding_size(self) -> int:
+        """E."""
+        return self.spec.embedding_size(self.model)
+
+    @property
+    def max_tokens(self) -> int:
+        """T_max: the noise is drawn for this many tokens."""
+        return self.spec.max_tokens(self.model)
+
+    def resolve_layer(self, layer: int | None) -> int:
+        """The layer to cut at: the given one, or the published 9 of 12 scaled to this depth.
+
+        Raises:
+            M2IBError: if it is out of range. The last block's output is refused: where pooling reads one token, no
+                other token can matter there.
+        """
+        depth = len(self.blocks)
+        if layer is None:
+            return max(-1, min(round(0.75 * depth), depth - 2))
+        deepest = depth - 1 if self.spec.pooled is None else depth - 2
+        if not -1 <= layer <= deepest:
+            last = " (the last block's output: pooling reads one token, so no other can matter there)"
+            raise M2IBError(
+                f"bottleneck.{self.modality}.layer={layer} is out of range{last if layer == depth - 1 else ''}: this "
+                f"tower has {depth} blocks, so the layer goes from -1 (the first block's input) to {deepest}."
+            )
+        return layer
+
+    @torch.no_grad()
+    def prefix(self, inputs: Inputs, layer: int) -> Hidden:
+        """Run a batch up to the cut: embeddings and blocks 0..layer."""
+        hidden = self.spec.embed(self.model, inputs)  # (B, T, D)
+        pairs, tokens = hidden.shape[:2]
+        if self.spec.lengths is None:
+            valid = torch.ones(pairs, tokens, dtype=torch.bool, device=hidden.device)
+        else:
+            positions = torch.arange(tokens, device=hidden.device)
+            valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
+            # Padding is never read, but a NaN in its embedding would be: attention weighs it with 0, and 0 NaN = NaN.
+            hidden = hidden.masked_fill(~valid[..., None], 0)
+        arguments = self.spec.block_arguments(self.model, hidden)
+        for block in self.blocks[: layer + 1]:
+            hidden = block(hidden, **arguments)
+        pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
+        return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
+
+    def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
+        """Run hidden states (N, T, D) from the cut to the embedding (N, E): the remaining blocks, norm, projection."""
+        arguments = self.spec.block_arguments(self.model, hidden)
+        for block in self.blocks[layer + 1 :]:
+            hidden = block(hidden, **arguments)
+        if pooled is not None:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
+        return self.spec.head(self.model, hidden)
+
+
+class Encoder:
+    """An image-text model as two towers.
+
+    Args:
+        model: a Hugging Face model of a registered family.
+
+    Raises:
+        M2IBError: if the family is not supported; lists those that are.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.family: Family = family_of(model)
+        self.towers: dict[Modality, Tower] = {
+            modality: Tower(model, getattr(self.family, modality), modality) for modality in MODALITIES
+        }

@@ -1,0 +1,144 @@
+"""The comparison as Markdown and as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from m2ib_lightning.evaluation.comparison import FEWEST, Comparison, Estimate
+from m2ib_lightning.evaluation.measures import MEASURES
+from m2ib_lightning.files import write_whole
+from m2ib_lightning.results.html import page
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.report import body_of
+from m2ib_lightning.run.summary import Summary
+
+_GROUPS = {
+    "localisation": "Does the map lie on what the caption names?",
+    "confidence": "Does the cosine hold when only what the map shows is left?",
+    "curves": "How fast does the cosine come, and go, along the map?",
+    "structure": "How concentrated are the maps?",
+    "probes": "Does the map depend on the model, the caption, and not on chance?",
+    "reference": "As the published code computes it",
+    "time": "Cost",
+}
+
+Rows = list[list[str]]
+
+
+def sections(comparison: Comparison) -> Iterator[tuple[str, str, Rows, list[str]]]:
+    """For each group that was measured: its name, its question, a table whose first row is its head, and a legend."""
+    for group, question in _GROUPS.items():
+        measures = [name for name, measure in MEASURES.items() if measure.group == group]
+        measures = [name for name in measures if name in comparison.estimates]
+        if measures:
+            head = ["method", *(name.replace("_", " ") + _arrow(name) for name in measures)]
+            rows = [[method, *(_cell(comparison, m, method) for m in measures)] for method in comparison.methods]
+            legend = [
+                f"{name.replace('_', ' ')}: {MEASURES[name].meaning}{_pairs(comparison, name)}" for name in measures
+            ]
+            yield group, question, [head, *rows], legend
+
+
+def _arrow(measure: str) -> str:
+    better = MEASURES[measure].better
+    return {None: "", "higher": " ↑", "lower": " ↓", "zero": " →0"}[better]
+
+
+def _cell(comparison: Comparison, measure: str, method: str) -> str:
+    estimate = comparison.estimates[measure].get(method)
+    if estimate is None or math.isnan(estimate.mean):
+        return "-"
+    difference = comparison.differences.get(measure, {}).get(method)
+    mark = "\\*" if difference is not None and difference.excludes_zero else ""
+    text = f"{_number(estimate.mean)}{mark} [{_number(estimate.low)}, {_number(estimate.high)}]"
+    return f"**{text}**" if method in comparison.best(measure) else text
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _pairs(comparison: Comparison, measure: str) -> str:
+    """How many pairs, and how many were left out, over all methods."""
+    found: Sequence[Estimate] = list(comparison.estimates[measure].values())
+    fewest, most = min(e.pairs for e in found), max(e.pairs for e in found)
+    left = max(e.left_out for e in found)
+    pairs = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f" ({pairs} pairs{f', not defined for up to {left} more' if left else ''})"
+
+
+def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
+    """Tables with legends. Bold: the best mean. A star: the difference from the baseline, pair by pair, is not zero."""
+    lines = [
+        f"Means with 95 % intervals (bootstrap over pictures). Bold: the best mean.{_star(comparison)}",
+        "",
+        *(f"- {note}" for note in notes),
+        *([""] if notes else []),
+    ]
+    for group, question, (head, *rows), legend in sections(comparison):
+        lines += [f"### {group.capitalize()}: {question}", ""]
+        lines += [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
+        lines += [f"- {line}" for line in legend] + [""]
+    return "\n".join(lines)
+
+
+def _star(comparison: Comparison) -> str:
+    if not comparison.differences:
+        return ""
+    return (
+        f" \\*: differs from `{comparison.baseline}`, pair by pair (the interval of the difference excludes 0; with "
+        f"fewer than {FEWEST} pictures nothing is said)."
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison, notes: Sequence[str]) -> Path:
+    """Write ``table.md``, the comparison into ``summary.json``, and ``report.html``; returns the first."""
+    path = run.path / "table.md"
+    write_whole(path, to_markdown(comparison, notes))
+    cascade = {
+        tower: {method: {percent: estimate.to_dict() for percent, estimate in found} for method, found in each.items()}
+        for tower, each in comparison.cascade.items()
+    }
+    values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
+    write_whole(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")
+    write_whole(run.report, page("M2IB evaluation", _tables(comparison, notes) + body_of(run, summary)))
+    return path
+
+
+def _without_nan(value: object) -> object:
+    """JSON knows no NaN: null."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
+    parts = [
+        f"<p>Means with 95 % intervals (bootstrap over pictures). Bold: the best mean."
+        f"{escape(_star(comparison).replace(chr(92), '').replace('`', ''))}</p>",
+        "".join(f"<p>{escape(note)}</p>" for note in notes),
+    ]
+    for group, question, (head, *rows), legend in sections(comparison):
+        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        lines = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        words = "".join(f"<li>{escape(line)}</li>" for line in legend)
+        parts.append(f"<h2>{escape(group.capitalize())}: {escape(question)}</h2>")
+        parts.append(f"<table><tr>{cells}</tr>{lines}</table><ul>{words}</ul>")
+    return "".join(parts)
+
+
+def _html(cell: str) -> str:
+    """A cell of the table: an interval in a line of its own, a long name in several."""
+    mean, bracket, interval = escape(cell.strip("*").replace("\\*", "*")).partition(" [")
+    text = f"{mean}<br><small>[{interval.replace(' ', '&nbsp;')}</small>" if bracket else mean.replace(",", ",<wbr>")
+    return f"<b>{text}</b>" if cell.startswith("**") else text

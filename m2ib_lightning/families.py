@@ -1,0 +1,5 @@
+"""What differs between model families, and how to add one: ``register_family``."""
+
+from m2ib_lightning.encoder.families import Family, TowerSpec, family_of, register_family
+
+__all__ = ["Family", "TowerSpec", "family_of", "register_family"]

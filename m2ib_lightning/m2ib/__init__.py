@@ -1,0 +1,1 @@
+"""The method: the bottleneck, its objective, and the loop that optimises it."""

@@ -1,0 +1,121 @@
+r"""The information bottleneck of M2IB (Wang, Rudner and Wilson, NeurIPS 2023; after Schulz et al., ICLR 2020).
+
+Legend: B pairs, K noise draws, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from m2ib_lightning.m2ib.settings import TowerSettings
+
+
+class InformationBottleneck(nn.Module):
+    r"""Replaces part of a layer's output by noise; what it lets through is measured in nats.
+
+    With :math:`\lambda = \sigma(\alpha)` and the whitened features :math:`z' = (z - m) / (\sigma s)`, a draw is
+
+    .. math::
+        t_k = m + \sigma s \, (\lambda z' + (1 - \lambda) \epsilon_k), \qquad \epsilon_k \sim N(0, I)
+
+    and the information is the divergence of the draws from the prior,
+
+    .. math::
+        \mathrm{KL}\big(N(\lambda z', (1-\lambda)^2) \,\|\, N(0, 1)\big)
+        = -\tfrac12 \big(1 + 2 \log(1 - \lambda) - (\lambda z')^2 - (1 - \lambda)^2\big).
+
+    Every pair of a batch has gates of its own: ``alpha`` is (B, T, D), or (B, T, 1) with ``granularity="token"``.
+    Everything here stays in the type of ``alpha`` (float32, or float64), whatever the precision around it.
+
+    Args:
+        width: D.
+        settings: beta, sigma and granularity.
+        initial_alpha: where every alpha starts.
+        mean: (D,) the prior's mean m; None for 0.
+        std: (D,) the prior's standard deviation s; None for 1.
+
+    Attributes:
+        alpha: the trainable parameter; empty until ``reset``.
+        mean: m, in alpha's type and on its device.
+        std: s, likewise.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        settings: TowerSettings,
+        *,
+        initial_alpha: float = 5.0,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.beta = settings.beta
+        self.sigma = settings.sigma
+        self.gates = 1 if settings.granularity == "token" else width
+        self.initial_alpha = initial_alpha
+        self.alpha = nn.Parameter(torch.empty(0, 0, self.gates))
+        self._prior = (torch.zeros(width) if mean is None else mean, torch.ones(width) if std is None else std)
+        self.reset(pairs=0, tokens=0)
+
+    def reset(self, pairs: int, tokens: int) -> None:
+        """Fresh gates for a new batch; the parameter object stays the same, so an optimiser may keep it."""
+        alpha = self.alpha
+        alpha.data = alpha.new_full((pairs, tokens, self.gates), self.initial_alpha)
+        alpha.grad = None
+        # Cast from the float64 statistics here, not held as buffers: some devices have no float64.
+        self.mean, self.std = (value.to(alpha.dtype).to(alpha.device) for value in self._prior)
+
+    @property
+    def lambda_(self) -> Tensor:
+        """(B, T, D) or (B, T, 1): the share of the signal that passes, sigmoid(alpha)."""
+        return torch.sigmoid(self.alpha)
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """Z' = (z - m) / (sigma s), (B, T, D)."""
+        return (z.to(self.alpha.dtype) - self.mean) / (self.sigma * self.std)
+
+    def information(self, whitened: Tensor) -> Tensor:
+        """(B, T, D) nats per token and channel."""
+        return divergence(self.alpha, whitened)
+
+    def part(self, pairs: slice, tokens: int) -> Tensor:
+        """Some pairs' alphas, to be differentiated alone: the gradient of a slice would be of alpha's size."""
+        return self.alpha.detach()[pairs, :tokens].clone().requires_grad_()
+
+    def add_gradient(self, part: Tensor, pairs: slice) -> None:
+        """Add what ``part`` has gathered to those pairs' place in ``alpha.grad``, which must be there."""
+        assert self.alpha.grad is not None
+        assert part.grad is not None
+        self.alpha.grad[pairs, : part.shape[1]] += part.grad
+
+    def forward(self, whitened: Tensor, noise: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """The draws t_k.
+
+        Args:
+            whitened: (B, T, D), from ``whiten``.
+            noise: (K, T, D), shared by all pairs.
+            alpha: the gates of these pairs, from ``part``; None for those of the whole batch.
+
+        Returns:
+            (B, K, T, D).
+        """
+        alpha = self.alpha if alpha is None else alpha
+        scale = self.sigma * self.std
+        signal = self.mean + scale * torch.sigmoid(alpha) * whitened  # (B, T, D)
+        spread = scale * torch.sigmoid(-alpha)
+        return torch.addcmul(signal.unsqueeze(1), spread.unsqueeze(1), noise)
+
+
+def divergence(alpha: Tensor, whitened: Tensor) -> Tensor:
+    """The information of gates ``alpha`` (broadcast) on z' (..., T, D), in nats per token and channel.
+
+    log(1 - lambda) is ``logsigmoid(-alpha)``, so it never overflows.
+    """
+    keep_log = F.logsigmoid(-alpha)
+    keep = torch.sigmoid(-alpha)
+    signal = torch.sigmoid(alpha) * whitened
+    return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())

@@ -1,0 +1,176 @@
+"""How well altered pictures and captions still match: what attribution methods and their metrics ask of a model.
+
+Legend: B pairs, N altered inputs, H x W pixels, T tokens, D width, E embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.encoder.suffix import Suffix, make_suffix
+from m2ib_lightning.encoder.towers import Encoder, Hidden
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.m2ib.chunks import default_max_rows
+from m2ib_lightning.pairs.pair import PairBatch
+
+
+@dataclass(frozen=True)
+class Words:
+    """Captions as the first block of the text tower gets them, with what it takes to replace words.
+
+    Attributes:
+        hidden: the embedded captions; ``hidden.z`` is (B, T, D).
+        absent: (B, T, D), what stands there when a word is taken away: the same position with the mean of all word
+            embeddings in place of the word's.
+        words: (B, T) bool, the caption's tokens; the special ones and the padding are never taken away.
+    """
+
+    hidden: Hidden
+    absent: Tensor
+    words: Tensor
+
+    def one(self, row: int, length: int) -> Words:
+        """One of the captions, without padding."""
+        hidden, part = self.hidden, (slice(row, row + 1), slice(length))
+        pooled = None if hidden.pooled is None else hidden.pooled[row : row + 1]
+        alone = Hidden(hidden.z[part], hidden.valid[part], pooled, padded=False)
+        return Words(alone, self.absent[part], self.words[part])
+
+    def keep(self, amount: Tensor) -> Tensor:
+        """(..., B, T, D): each word mixed with its absence; of it stays ``amount`` (..., B, T), in [0, 1]."""
+        amount = amount.to(self.absent).masked_fill(~self.words, 1).unsqueeze(-1)
+        return torch.lerp(self.absent, self.hidden.z, amount)
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A batch as it is.
+
+    Attributes:
+        embeddings: (B, E) of each tower; the text's are the targets where the batch has them in place of captions.
+        similarity: (B,) their cosine.
+    """
+
+    embeddings: dict[Modality, Tensor]
+    similarity: Tensor
+
+    def target(self, modality: Modality) -> Tensor:
+        """(B, E): what that tower is compared with."""
+        return self.embeddings["text" if modality == "image" else "image"]
+
+
+class Scorer:
+    """Runs a frozen model on altered inputs, so many at a time, inside ``at_work``.
+
+    All arithmetic is in the type of the weights, also under autocast.
+
+    Args:
+        encoder: the model.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._suffixes: dict[Modality, Suffix] | None = None
+        self._rows: dict[Modality, int] = {}
+
+    @contextmanager
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+        """Inside, the model is frozen, on that device and in that type. May be entered again inside itself."""
+        if self._suffixes is not None:
+            yield
+            return
+        with frozen(self.encoder.model, device, dtype), torch.autocast(device.type, enabled=False):
+            towers = self.encoder.towers
+            self._suffixes = {m: make_suffix(towers[m], -1, dtype) for m in MODALITIES}
+            self._rows = {m: default_max_rows(towers[m], -1, dtype, device) for m in MODALITIES}
+            try:
+                yield
+            finally:
+                self._suffixes = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.encoder.model.parameters()).device
+
+    def at_a_time(self, modality: Modality) -> int:
+        """How many altered inputs go through a tower at a time."""
+        return max(1, self._rows[modality] // self.encoder.towers[modality].max_tokens)
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) as the processor gives them, to (N, E)."""
+        tower, suffix = self.encoder.towers["image"], self._suffix("image")
+        parts = []
+        for part in pixels.split(self.at_a_time("image")):
+            inputs = {"pixel_values": part}
+            pooled = None if tower.spec.pooled is None else tower.spec.pooled(tower.model, inputs)
+            parts.append(suffix(tower.spec.embed(tower.model, inputs), pooled))
+        return torch.cat(parts)
+
+    def captions(self, z: Tensor, pooled: Tensor | None) -> Tensor:
+        """(N, T, D), embedded as in ``Words``, and where pooling reads (N,), to (N, E)."""
+        suffix, step = self._suffix("text"), self.at_a_time("text")
+        where = [None] * -(-len(z) // step) if pooled is None else pooled.split(step)
+        return torch.cat([suffix(part, at) for part, at in zip(z.split(step), where, strict=True)])
+
+    def tokens(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Tokenised captions to (N, E)."""
+        hidden = self.encoder.towers["text"].prefix(inputs, -1)
+        return self.captions(hidden.z, hidden.pooled)
+
+    def lengths(self, inputs: dict[str, Tensor]) -> list[int]:
+        """How many tokens of each caption the tower reads."""
+        tower = self.encoder.towers["text"]
+        rows, tokens = inputs["input_ids"].shape
+        return [tokens] * rows if tower.spec.lengths is None else tower.spec.lengths(tower.model, inputs).tolist()
+
+    def words(self, batch: PairBatch) -> Words:
+        """The captions of a batch, ready to have words replaced.
+
+        Raises:
+            M2IBError: if the model's family does not say where its word embeddings are.
+        """
+        tower = self.encoder.towers["text"]
+        if tower.spec.words is None:
+            raise M2IBError(
+                "this method or metric takes words away, and the model's family does not say where the word embeddings "
+                "are: give words= to its TowerSpec"
+            )
+        table = tower.spec.words(tower.model).weight
+        hidden = tower.prefix(batch.inputs["text"], -1)
+        ids = batch.inputs["text"]["input_ids"]
+        absent = hidden.z - table[ids] + table.mean(0)
+        words = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, pair in enumerate(batch.pairs):
+            words[row, pair.token_positions] = True
+        return Words(hidden, absent, words.to(ids.device))
+
+    @torch.no_grad()
+    def clean(self, batch: PairBatch) -> Clean:
+        """The embeddings of a batch as it is, and their cosine."""
+        image = self.images(self.pixels(batch))
+        text = self.tokens(batch.inputs["text"]) if batch.targets is None else batch.targets.to(image)
+        return Clean({"image": image, "text": text}, F.cosine_similarity(image, text, dim=-1))
+
+    def pixels(self, batch: PairBatch) -> Tensor:
+        """(B, 3, H, W) in the type of the weights."""
+        return batch.inputs["image"]["pixel_values"].to(self.encoder.towers["image"].dtype)
+
+    def grid(self, batch: PairBatch) -> tuple[int, int]:
+        """Patches (high, wide)."""
+        tower = self.encoder.towers["image"]
+        assert tower.spec.grid is not None
+        return tower.spec.grid(tower.model, batch.inputs["image"])
+
+    def _suffix(self, modality: Modality) -> Suffix:
+        if self._suffixes is None:
+            raise RuntimeError("call a Scorer inside `with scorer.at_work(device, dtype):`")
+        return self._suffixes[modality]

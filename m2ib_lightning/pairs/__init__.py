@@ -1,0 +1,1 @@
+"""Pairs on their way to the model: read, checked, and made tensors."""

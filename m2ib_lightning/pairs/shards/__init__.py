@@ -1,0 +1,1 @@
+"""Shards of pairs, read forwards: tar and Parquet files."""

@@ -1,0 +1,280 @@
+"""Opens sources larger than memory and disk: tar or Parquet shards and hub data sets, read forwards shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.shards.shard_files import (
+    KINDS,
+    PARQUET,
+    basename,
+    ending_of,
+    find_files,
+    is_a_pattern,
+    name_files,
+    opened,
+    reason_of,
+)
+from m2ib_lightning.pairs.shards.tar import Aliases, read_tar
+from m2ib_lightning.pairs.tables.open_table import load_quietly
+
+Row = dict[str, Any] | PairError
+Shard = TypeVar("Shard", str, int)
+Seen = TypeVar("Seen")
+
+_LOOKED_AT = 32
+"""How many samples say which columns a tar has."""
+
+_TRIED = 10
+"""How many shards may be unreadable, from the first on, before opening gives up."""
+
+_BATCH_ROWS, _BATCH_BYTES = 64, 8 * 2**20
+"""How much of a Parquet file is decoded at once, at most."""
+
+
+class Shards(Protocol):
+    """Rows in a fixed order, in pieces that can be read apart from each other.
+
+    Attributes:
+        names: one per shard, unique, the same in every run: they make keys ``<shard>:<row>``.
+        columns: their names.
+        folder: where relative image paths start.
+    """
+
+    names: list[str]
+    columns: list[str]
+    folder: Path
+
+    def rows(self, shard: int, /) -> Iterator[Row]:
+        """The cells of each row, a ``PairError`` for one that can't be read; a row's number is its position.
+
+        It never raises: where the rest of a shard can't be read, one ``PairError`` stands for it, the last row.
+        """
+
+
+def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
+    """Open tar shards (WebDataset), Parquet shards, or a data set that ``datasets`` streams.
+
+    Args:
+        path: a file, a glob (``shards/*.tar``), a brace range (``shards/{00000..00099}.tar``), a folder of ``.tar`` or
+            of ``.parquet`` files, a URL of one of these, another folder that ``datasets`` reads, or a hub data set.
+        split: of a data set that ``datasets`` reads.
+        names: the text and the image column: other names, in a tar, for its ``.txt`` (``.text``, ``.caption``) and for
+            its first image, unless it has these names itself.
+
+    Raises:
+        M2IBError: if it isn't there or can't be read; says what would be right.
+    """
+    files = find_files(path)
+    if not files:
+        return _open_dataset(path, split)
+    endings = {ending_of(file) for file in files}
+    if None in endings:
+        raise M2IBError(f"data.path={path!r}: shards must end in {KINDS}, got {basename(files[0])!r}")
+    if not endings.isdisjoint(PARQUET) and not endings.issubset(PARQUET):
+        raise M2IBError(f"data.path={path!r} has .tar and .parquet files: give those of one kind, like 'folder/*.tar'")
+    if endings.issubset(PARQUET):
+        return FileShards(files, _first(path, files, _parquet_columns), _parquet_rows)
+    seen = _first(path, files, _tar_samples)
+    aliases = Aliases.of(seen, names)
+    columns = dict.fromkeys(name for cells in (*seen, aliases.columns) for name in cells)
+    return FileShards(files, list(columns), partial(_tar_rows, aliases=aliases))
+
+
+class FileShards:
+    """A file each.
+
+    Args:
+        files: paths or URLs.
+        columns: their names.
+        read: the rows of a file; raises where they can't be read on.
+    """
+
+    def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]]) -> None:
+        self.names, self.folder = name_files(files)
+        self.columns = columns
+        self._files = files
+        self._read = read
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        """The rows of a file."""
+        return _to_the_end(self._read(self._files[shard]), self.names[shard])
+
+
+class DatasetShards:
+    """The shards of a ``datasets.IterableDataset``.
+
+    Args:
+        name: of the data set.
+        data: the data set, its pictures undecoded.
+        folder: where relative image paths start.
+    """
+
+    def __init__(self, name: str, data: Any, folder: Path) -> None:
+        count = data.num_shards
+        self.names = [f"{name}-{index:05d}-of-{count:05d}" for index in range(count)]
+        self.columns = list(data.features or ())
+        self.folder = folder
+        self._data = data
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        """The rows of a shard."""
+        return _to_the_end(self._read(shard), self.names[shard])
+
+    def _read(self, shard: int) -> Iterator[Row]:
+        import datasets
+
+        features = self._data.features or {}
+        pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+        part = self._data.shard(num_shards=len(self.names), index=shard)
+        # not iter(part): in the workers of a data loader it would give the rows to the first and none to the others
+        for batch in part.iter(batch_size=1):
+            row = {name: cells[0] for name, cells in batch.items()}
+            row |= {name: None if row[name] is None else names[row[name]] for name, names in classes.items()}
+            yield _with_pictures(row, pictures)
+
+
+def _to_the_end(rows: Iterator[Row], shard: str) -> Iterator[Row]:
+    """Rows without an exception: it becomes the last of them."""
+    count = 0
+    try:
+        for row in rows:
+            yield row
+            count += 1
+    except Exception as error:  # decoders, file systems and `datasets` raise anything
+        what = f"the rest of shard {shard}, from row {count} on," if count else f"shard {shard}"
+        yield PairError(f"{what} could not be read: {reason_of(error)}")
+
+
+def _first(path: str, shards: list[Shard], look: Callable[[Shard], Seen | None]) -> Seen:
+    """What is seen in the first shard that can be read and isn't empty.
+
+    Raises:
+        M2IBError: if there is none.
+    """
+    errors: list[str] = []
+    for shard in shards:
+        try:
+            if (seen := look(shard)) is not None:
+                return seen
+        except Exception as error:
+            errors.append(reason_of(error))
+        if len(errors) == _TRIED:
+            break
+    if not errors:
+        raise M2IBError(f"data.path={path!r} could not be read: it has no rows")
+    some = f"{len(errors)} of {len(shards)} shards were tried and none could be read, the first: "
+    raise M2IBError(f"data.path={path!r} could not be read: {some if len(shards) > 1 else ''}{errors[0]}")
+
+
+def _tar_rows(file: str, aliases: Aliases | None = None) -> Iterator[Row]:
+    with opened(file) as shard:
+        for row in read_tar(shard):
+            yield row if aliases is None or isinstance(row, PairError) else aliases.add(row)
+
+
+def _tar_samples(file: str) -> list[dict[str, Any]] | None:
+    """The first samples, without what they hold; None if there is none.
+
+    Raises:
+        Exception: if none of them can be read.
+    """
+    seen: list[dict[str, Any]] = []
+    wrong: Exception | None = None
+    rows = islice(_tar_rows(file), _LOOKED_AT)
+    try:
+        for row in rows:
+            if isinstance(row, PairError):
+                wrong = wrong or row
+            else:
+                seen.append({name: b"" if isinstance(cell, bytes) else None for name, cell in row.items()})
+    except Exception as error:
+        wrong = wrong or error
+    if wrong is not None and not seen:
+        raise wrong
+    return seen or None
+
+
+@contextmanager
+def _parquet(file: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    remote = "://" in file  # a few large requests for each row group
+    options = {"pre_buffer": remote, "buffer_size": 0 if remote else 2**20, "page_checksum_verification": True}
+    with opened(file) as shard, pq.ParquetFile(shard, **options) as table:
+        yield table
+
+
+def _parquet_columns(file: str) -> list[str]:
+    with _parquet(file) as table:
+        return list(dict.fromkeys(table.schema_arrow.names))
+
+
+def _parquet_rows(file: str) -> Iterator[Row]:
+    with _parquet(file) as table:
+        names, count = table.schema_arrow.names, 0
+        for group in range(table.num_row_groups):
+            written = table.metadata.row_group(group)
+            largest = _BATCH_BYTES * written.num_rows // max(1, written.total_byte_size)
+            size = max(1, min(_BATCH_ROWS, largest))
+            for batch in table.iter_batches(size, row_groups=[group], use_threads=False):
+                for index in range(batch.num_rows):
+                    yield _parquet_row(names, batch, index)
+                count += batch.num_rows
+        if count != table.metadata.num_rows:
+            raise EOFError(f"it has {count} rows and should have {table.metadata.num_rows}")
+
+
+def _parquet_row(names: list[str], batch: Any, index: int) -> Row:
+    try:
+        return {name: column[index].as_py() for name, column in zip(names, batch.columns, strict=True)}
+    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date out of range
+        return PairError(f"a cell could not be read: {reason_of(error)}")
+
+
+def _open_dataset(path: str, split: str) -> DatasetShards:
+    folder = Path(path).expanduser().absolute()
+    if folder.is_dir():
+        what = f"data.path={path!r} has no {KINDS} files, and as a data set it"
+        data = load_quietly(what, str(folder), split=split, streaming=True)
+    elif path.count("/") != 1 or path.startswith((".", "/", "~")) or ending_of(path) or is_a_pattern(path):
+        raise M2IBError(f"data.path={path!r} does not exist (no such file or folder, and not a hub data set's name)")
+    else:
+        what = f"data.path={path!r} is no file or folder here, and as a hub data set it"
+        advice = "Without a network, download it elsewhere and give its files."
+        data = load_quietly(what, path, split=split, advice=advice, streaming=True)
+        folder = Path()
+    if data.features:
+        data = data.decode(False)  # not cast_column: over a network `datasets` would decode first and then encode again
+    shards = DatasetShards(f"{folder.name or path}/{split}", data, folder)
+    if not shards.columns:
+        indices = list(range(len(shards.names)))
+        shards.columns = _first(path, indices, lambda index: _dataset_columns(shards, index))
+    return shards
+
+
+def _dataset_columns(shards: DatasetShards, index: int) -> list[str] | None:
+    row = next(shards.rows(index), None)
+    if isinstance(row, PairError):
+        raise row
+    return None if row is None else list(row)
+
+
+def _with_pictures(row: dict[str, Any], columns: list[str]) -> Row:
+    """A row with the bytes of images that are known by their URL: of a picture folder, or in a zip."""
+    for column in columns:
+        cell = row[column]
+        if isinstance(cell, dict) and cell.get("bytes") is None and "://" in (cell.get("path") or ""):
+            try:
+                with opened(cell["path"]) as image:
+                    row[column] = cell | {"bytes": image.read()}
+            except Exception as error:  # of any file system
+                return PairError(f"{cell['path']} could not be fetched: {reason_of(error)}")
+    return row

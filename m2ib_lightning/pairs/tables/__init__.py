@@ -1,0 +1,1 @@
+"""Tables of pairs: CSV, TSV, JSONL, Parquet, image folders."""

@@ -1,0 +1,135 @@
+"""From the cells of a row to pairs: what tables and streams have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2ib_lightning.errors import M2IBError, PairError, nearest
+from m2ib_lightning.pairs.images import ImageLike
+from m2ib_lightning.pairs.pair import RawPair
+from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what."""
+
+    image: str = "image"
+    text: str = "caption"
+    id: str | None = None
+    mask: str | None = None
+    boxes: str | None = None
+    negatives: str | None = None
+    label: str | None = None
+
+    def check(self, name: str, found: Sequence[str]) -> None:
+        """Whether a table has them.
+
+        Raises:
+            M2IBError: if not; lists those that exist.
+        """
+        columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
+        columns |= {"negatives": self.negatives, "label": self.label}
+        for key, column in columns.items():
+            if column is not None and column not in found:
+                raise M2IBError(
+                    f"{name} has no column {column!r} (data.{key}_column): it has {', '.join(found)}."
+                    f"{nearest(column, found)}"
+                )
+
+
+@dataclass(frozen=True)
+class CellReader:
+    """Makes pairs of cells.
+
+    Args:
+        columns: which hold what.
+        image_root: where relative image paths start.
+    """
+
+    columns: Columns
+    image_root: Path
+
+    def pair(self, key: str, cells: dict[str, Any] | PairError, item: int | None = None) -> RawPair:
+        """One pair; ``item`` is which caption of a list, None where the cell is to hold one."""
+        if isinstance(cells, PairError):
+            return RawPair(key=key, image=None, uri=key, caption=None, error=str(cells))
+        try:
+            image, uri = self._image(cells.get(self.columns.image), key)
+            truth = self._truth(cells, key)
+        except Exception as error:  # whatever is wrong with a cell, it costs its own row alone
+            return RawPair(key=key, image=None, uri=key, caption=None, error=f"{key}: {type(error).__name__}: {error}")
+        caption = cells.get(self.columns.text)
+        pair = RawPair(key=key, image=image, uri=uri, caption=None, truth=truth)
+        if isinstance(caption, PairError):
+            return replace(pair, error=str(caption))
+        if isinstance(caption, list | np.ndarray):
+            if item is None and len(caption) > 1:  # never leave a caption out unsaid
+                why = f"the caption is a list of {len(caption)} where the others are text: give a row each"
+                return replace(pair, error=why)
+            caption = caption[item or 0] if len(caption) else None
+        identity = None if self.columns.id is None else cells.get(self.columns.id)
+        return replace(
+            pair,
+            caption=str(caption) if isinstance(caption, int | float) else caption,
+            id=None if identity is None else str(identity),
+        )
+
+    def pairs(self, key: str, cells: dict[str, Any] | PairError) -> list[RawPair]:
+        """All pairs of a row: one, or one for each caption of a list, with keys ``<key>.<item>``."""
+        caption = None if isinstance(cells, PairError) else cells.get(self.columns.text)
+        if not isinstance(caption, list | np.ndarray) or len(caption) == 0:
+            return [self.pair(key, cells)]
+        return [self.pair(f"{key}.{item}", cells, item) for item in range(len(caption))]
+
+    def _truth(self, cells: dict[str, Any], key: str) -> RawTruth | None:
+        columns = self.columns
+        mask, boxes, negatives, label = (
+            None if column is None else cells.get(column)
+            for column in (columns.mask, columns.boxes, columns.negatives, columns.label)
+        )
+        if isinstance(boxes, str):
+            boxes = json.loads(boxes)
+        if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
+            boxes = [boxes]  # a single one
+        if label is not None and (label != label or not str(label).strip()):  # NaN, or blank
+            label = None
+        if mask is None and boxes is None and negatives is None and label is None:
+            return None
+        return RawTruth(
+            self._image(mask, key)[0],
+            boxes,
+            others=[OtherCaption("given", text) for text in _texts(negatives)],
+            label=None if label is None else str(label).strip(),
+        )
+
+    def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
+        """What to open, and how the row names it: the table's own path, or the key for a picture inside the table."""
+        if isinstance(cell, dict):  # a `datasets` image that was not decoded
+            path = cell.get("path")
+            return (cell["bytes"], path or key) if cell.get("bytes") is not None else self._image(path, key)
+        if cell is None or cell == "":
+            return None, key
+        if isinstance(cell, str):
+            return (cell if "://" in cell else self.image_root / cell), cell
+        return cell, key
+
+
+def _texts(cell: Any) -> list[str]:
+    """Of a list, a list in JSON, or a single text."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return []
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
+        except ValueError:  # "[sic] a dog"
+            cell = [cell]
+    if not isinstance(cell, list | np.ndarray) or any(not isinstance(text, str) for text in cell):
+        raise TypeError(f"false captions must be text or a list of texts, got {cell!r}")
+    return list(cell)

@@ -1,0 +1,64 @@
+"""A folder of images with a text file beside each: ``cat.txt`` beside ``cat.jpg``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.images import looks_like_an_image
+
+
+class FolderTable:
+    """The images of a folder and of those below it, by name; their captions are read when they are asked for.
+
+    Args:
+        folder: the folder.
+        names: what the text and the image column are called.
+        others: what else could hold the captions, for the message.
+
+    Raises:
+        M2IBError: if no image has a text file.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, str], others: tuple[str, ...]) -> None:
+        self.name = folder.resolve().name
+        self.folder = folder
+        self.columns = list(names)
+        self._images = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and looks_like_an_image(path.name) and not _is_hidden(path.relative_to(folder))
+        )
+        if not any(path.with_suffix(".txt").is_file() for path in self._images):
+            raise M2IBError(
+                f"data.path={str(folder)!r} has {len(self._images)} images and no captions: put {', '.join(others)} "
+                "with the columns file_name and caption in it, or a text file beside each image (cat.txt beside "
+                "cat.jpg)"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self._images[index]
+        text, picture = self.columns
+        return {picture: image.relative_to(self.folder).as_posix(), text: _caption(image.with_suffix(".txt"))}
+
+    def lengths(self, column: str) -> None:
+        """No file holds a list."""
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _caption(file: Path) -> str | PairError:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        return PairError(f"there is no {file.name} with a caption beside it")
+    except UnicodeDecodeError:
+        return PairError(f"{file.name} is not UTF-8: save it as UTF-8")
+    except OSError as error:
+        return PairError(f"{file.name} could not be read: {error}")

@@ -1,0 +1,73 @@
+"""A result as HTML: picture, overlay, and the caption as selectable text. What comes from the data is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from m2ib_lightning.results.drawing import facts_of, overlay, word_colour
+from m2ib_lightning.results.spans import spans
+
+if TYPE_CHECKING:
+    from m2ib_lightning.results.attribution import Attribution
+
+
+_STYLE = """
+body { font: 16px/1.6 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #202024; }
+img { max-width: 100%; }
+table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top; }
+.error { color: #a02020; }
+"""
+# Inline, since a notebook has no page of ours around the fragment; the ink is said, since a notebook may be dark.
+_ROW = "display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1rem 0"
+_IMAGE = "max-width: 45%; height: 18rem; object-fit: contain"
+_WORDS = "flex: 1 1 20rem; min-width: 0; line-height: 1.8"
+_WORD = "color: #202024; border-radius: 3px; background: rgb({}, {}, {})"
+
+
+def page(title: str, body: str) -> str:
+    """A complete page around a body that is HTML already."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def coloured_caption(result: Attribution) -> str:
+    """The caption as given, each piece on its colour, with its nats as a tooltip."""
+    caption, end, parts = result.pair.caption or "", 0, []
+    for span in spans(result):
+        style = _WORD.format(*word_colour(span.value))
+        title = "" if math.isnan(span.nats) else f' title="{f"{span.nats:.4g} {result.unit}".rstrip()}"'
+        word = f'<span style="{style}"{title}>{escape(span.text)}</span>'
+        parts += [escape(caption[end : span.start]), word]
+        end = span.end
+    return "".join(parts) + escape(caption[end:])
+
+
+def attribution_fragment(result: Attribution) -> str:
+    """The picture and its overlay (inline), and the coloured caption; the error where the pair failed."""
+    if result.error is not None:
+        return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
+    picture = result.pair.picture
+    shown = [] if picture is None else [("picture", picture), ("overlay", overlay(result, picture))]
+    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{_inline(image)}">' for name, image in shown)
+    facts = "<br>".join(escape(fact) for fact in facts_of(result))
+    words = f'<div style="{_WORDS}">{coloured_caption(result)}<br><small>{facts}</small></div>'
+    return f'<div class="m2ib" style="{_ROW}">{images}{words}</div>'
+
+
+def _inline(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def attribution_page(result: Attribution) -> str:
+    """One result as a page of its own."""
+    return page(result.pair.caption or result.pair.id, attribution_fragment(result))

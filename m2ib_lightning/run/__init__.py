@@ -1,0 +1,1 @@
+"""A run: its directory, its table, its ranks, and what Lightning does with pairs."""

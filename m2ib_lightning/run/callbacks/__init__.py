@@ -1,0 +1,15 @@
+"""All I/O of a run: the module returns results, and each callback writes one thing."""
+
+from m2ib_lightning.run.callbacks.curve_logger import CurveLogger
+from m2ib_lightning.run.callbacks.heatmap_writer import HeatmapWriter
+from m2ib_lightning.run.callbacks.progress_bar import PairProgressBar
+from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.callbacks.table_writer import TableWriter
+
+__all__ = [
+    "CurveLogger",
+    "HeatmapWriter",
+    "PairProgressBar",
+    "ResultsCallback",
+    "TableWriter",
+]

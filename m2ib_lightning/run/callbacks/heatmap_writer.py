@@ -1,0 +1,41 @@
+"""Draws the first pairs as PNG files; the row then names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from PIL import Image
+from typing_extensions import override
+
+from m2ib_lightning.files import whole_file
+from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.directory import heatmap_name
+
+
+class HeatmapWriter(ResultsCallback):
+    """Draws every result whose picture was kept. Put it before the callbacks that read ``heatmap``.
+
+    Args:
+        folder: the run's ``heatmaps``.
+        count: how many of the source's first pairs to draw; -1 for all.
+        draw: makes the picture of a result.
+    """
+
+    def __init__(self, folder: Path, count: int = -1, draw: Callable[[Any], Image.Image] = draw_attribution) -> None:
+        self.folder = folder
+        self.count = count
+        self.draw = draw
+
+    @override
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
+        for index, result in enumerate(results):
+            wanted = self.count < 0 or result.pair.position < self.count
+            if wanted and result.error is None and result.pair.picture is not None:
+                name = heatmap_name(result.pair.id, result.pair.key)
+                with whole_file(self.folder / name) as file:
+                    self.draw(result).save(file, format="PNG")
+                results[index] = result.drawn_as(name)

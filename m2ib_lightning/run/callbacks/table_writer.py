@@ -1,0 +1,93 @@
+"""Writes the table: each batch to a journal as soon as it is done, a journal that is long to a Parquet part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from lightning import LightningModule, Trainer
+from typing_extensions import override
+
+from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.counts import Counts
+from m2ib_lightning.run.journal import Journal
+from m2ib_lightning.run.parts import SCHEMA
+
+
+class TableWriter(ResultsCallback):
+    """Rows go to ``part-<launch>-<rank>-<number>.parquet`` when enough have come, or enough time has passed.
+
+    Args:
+        folder: the run's ``attributions``.
+        launch: which start of the run this is.
+        rows: how many rows make a part.
+        seconds: after how long a part is written whatever its size.
+        schema: of the rows.
+        count: what a part's footer says of its results, given the seconds they took.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        launch: int = 1,
+        rows: int = 2048,
+        seconds: float = 600.0,
+        *,
+        schema: pa.Schema = SCHEMA,
+        count: Callable[[list[Any], float], Counts] = Counts.of,
+    ) -> None:
+        self.folder = folder
+        self.launch = launch
+        self.schema = schema
+        self.count = count
+        self.rows = rows
+        self.seconds = seconds
+        self._journal: Journal | None = None
+        self._parts = self._written = 0
+        self._opened = self._last = time.monotonic()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = time.monotonic()
+
+    @override
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
+        if self._journal is None:
+            part = self.folder / part_name(self.launch, trainer.global_rank, self._parts)
+            self._journal = Journal(part, self.schema)
+            self._parts += 1
+            self._opened, self._written = time.monotonic(), 0
+        now = time.monotonic()
+        self._journal.append([result.to_row() for result in results], self.count(results, now - self._last))
+        self._last = now
+        self._written += len(results)
+        if self._written >= self.rows or now - self._opened >= self.seconds:
+            self.finish(trainer)
+
+    @override
+    def finish(self, trainer: Trainer) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+
+def part_name(launch: int, rank: int, number: int) -> str:
+    """The name of a part, and with it who wrote it.
+
+    >>> part_name(1, 0, 12)
+    'part-0001-00000-000012.parquet'
+    """
+    return f"part-{launch:04d}-{rank:05d}-{number:06d}.parquet"
+
+
+def writer_of(part: Path) -> tuple[int, int]:
+    """The launch and the rank that wrote a part.
+
+    >>> writer_of(Path("part-0001-00000-000012.parquet"))
+    (1, 0)
+    """
+    _, launch, rank, _ = part.stem.split("-")
+    return int(launch), int(rank)

@@ -1,0 +1,60 @@
+"""The last lines of the command: how it went and where to look."""
+
+from __future__ import annotations
+
+import sys
+
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.summary import Summary
+
+
+def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
+    """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
+    counts = summary.counts
+    if summary.skipped or (summary.skipped is None and (summary.lost or stopped)):
+        _say_what_is_missing(summary, stopped)
+    print(f"\n{count_of(counts.done, 'pair')} explained in {summary.seconds:.1f} s, {counts.failed} failed.")
+    if counts.truncated:
+        print(f"{count_of(counts.truncated, 'caption')} longer than the model reads: only the beginning was explained.")
+    if counts.unknown:
+        print(
+            f"{count_of(counts.unknown, 'caption')} with words that the model's vocabulary does not know, "
+            f"{counts.wholly_unknown} with no other words."
+        )
+    if counts.animated:
+        print(f"{count_of(counts.animated, 'image')} with more than one frame: the first was explained.")
+    for row in summary.failures:
+        print(f"  {row['key']}: {row['error']}", file=sys.stderr)
+    if counts.failed > len(summary.failures):
+        print(f"  ... and {counts.failed - len(summary.failures)} more", file=sys.stderr)
+    if counts.failed:
+        print(f"The rows with an error are in {run.table}.", file=sys.stderr)
+    print(
+        f"pictures     {run.heatmaps}\n"
+        f"page         {run.report}\n"
+        f"table        {run.table}\n"
+        f"curves       tensorboard --logdir {run.path}",
+        flush=True,
+    )
+
+
+def _say_what_is_missing(summary: Summary, stopped: bool) -> None:
+    ranks = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {', '.join(map(str, summary.lost))}"
+    died = f"{ranks} died: " if summary.lost and not stopped else "stopped: "
+    some = (
+        f" ({', '.join(summary.missing[:3])}{', ...' if len(summary.missing) > 3 else ''})" if summary.missing else ""
+    )
+    which = "some pairs" if summary.skipped is None else f"{summary.skipped} of {summary.total} pairs"
+    print(
+        f"\n{died}{which} were not reached{some}. The same command with resume=true and this output_dir does them.",
+        file=sys.stderr,
+    )
+
+
+def count_of(number: int, noun: str) -> str:
+    """The number with its noun.
+
+    >>> count_of(1, "pair"), count_of(2, "pair")
+    ('1 pair', '2 pairs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"

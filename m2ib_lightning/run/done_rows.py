@@ -1,0 +1,55 @@
+"""Which pairs have a row already."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from m2ib_lightning.pairs.pair import PairSource
+from m2ib_lightning.run.table import tables
+
+
+def done_keys(folder: Path) -> set[str]:
+    """The keys that have a row."""
+    return set(_keys(folder))
+
+
+def remaining_positions(source: PairSource, count: int, done: set[str]) -> Iterator[int]:
+    """Which of the first ``count`` pairs have no row yet."""
+    return (index for index in range(count) if source.key(index) not in done)
+
+
+class DoneRows:
+    """Which pairs of some shards have a row already, in eight bytes each.
+
+    Args:
+        folder: the run's ``attributions``; None for nothing.
+        names: of the shards; others are left out.
+    """
+
+    def __init__(self, folder: Path | None = None, names: Collection[str] = ()) -> None:
+        self._codes: dict[str, array[int]] = {name: array("q") for name in names}
+        for key in _keys(folder) if folder is not None else ():
+            codes = self._codes.get(key.rpartition(":")[0])
+            if codes is not None:
+                codes.append(code_of(key))
+
+    def of(self, name: str) -> Collection[int]:
+        """The codes of a shard's pairs."""
+        return frozenset(self._codes.get(name, ()))
+
+
+def code_of(key: str) -> int:
+    """Row and item of a key as one number.
+
+    >>> code_of("a.tar:3") == 3 << 20, code_of("a.tar:3.0") == (3 << 20) + 1
+    (True, True)
+    """
+    row, _, item = key.rpartition(":")[2].partition(".")
+    return (int(row) << 20) + (int(item) + 1 if item else 0)
+
+
+def _keys(folder: Path) -> Iterable[str]:
+    for table in tables(folder, ["key"]):
+        yield from table["key"].to_pylist()

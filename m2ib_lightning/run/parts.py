@@ -1,0 +1,68 @@
+"""The table of a run: one row per pair, failed ones included; pandas, DuckDB and ``datasets`` read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from m2ib_lightning.files import whole_file
+from m2ib_lightning.run.counts import Counts
+
+_FLOATS = pa.list_(pa.float32())
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("tokens", pa.list_(pa.string())),
+        pa.field("token_offsets", pa.list_(pa.list_(pa.int32()))),
+        pa.field("text_saliency", _FLOATS),  # nats, one per token
+        pa.field("image_saliency", _FLOATS),  # nats, row-major
+        pa.field("grid_height", pa.int32()),
+        pa.field("grid_width", pa.int32()),
+        pa.field("image_width", pa.int32()),  # pixels, after EXIF rotation
+        pa.field("image_height", pa.int32()),
+        pa.field("crop", pa.list_(pa.int32())),  # left, top, right, bottom
+        pa.field("similarity", pa.float32()),  # clean cosine
+        pa.field("image_similarity", pa.float32()),  # through each bottleneck, last step
+        pa.field("text_similarity", pa.float32()),
+        pa.field("image_information", pa.float32()),  # mean nats per element
+        pa.field("text_information", pa.float32()),
+        pa.field("image_loss", _FLOATS),  # per step
+        pa.field("text_loss", _FLOATS),
+        pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
+        pa.field("error", pa.string()),  # null when it worked
+    ]
+)
+
+
+COUNTS = b"m2ib"
+"""Under this name a part's footer holds the counts of its rows."""
+
+
+def to_record_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
+    """Rows as Arrow has them."""
+    columns = {name: [_storable(row.get(name)) for row in rows] for name in schema.names}
+    return pa.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
+    """Write rows to a Parquet file, whole or not at all."""
+    with whole_file(path) as file:
+        pq.write_table(table.replace_schema_metadata({COUNTS: counts.to_json()}), file)
+
+
+def read_counts(part: Path) -> Counts:
+    """The counts of a part's rows; only its footer is read."""
+    return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
+
+
+def _storable(value: Any) -> Any:
+    """Text that UTF-8 has no bytes for (half characters, undecodable file names) with ``?`` in their place."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

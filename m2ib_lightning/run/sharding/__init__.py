@@ -1,0 +1,22 @@
+"""Samples over ranks that share nothing: the strategy, its launcher, how ranks meet, and who is at work."""
+
+from m2ib_lightning.run.sharding.launch import Launch, begin_launch, open_launch, ranks_at_work
+from m2ib_lightning.run.sharding.rendezvous import Rendezvous
+from m2ib_lightning.run.sharding.slurm import SlurmStep, StepEnvironment, in_slurm_job
+from m2ib_lightning.run.sharding.stop import StopSignals, requeue
+from m2ib_lightning.run.sharding.strategy import SamplesLauncher, SamplesStrategy
+
+__all__ = [
+    "Launch",
+    "Rendezvous",
+    "SamplesLauncher",
+    "SamplesStrategy",
+    "SlurmStep",
+    "StepEnvironment",
+    "StopSignals",
+    "begin_launch",
+    "in_slurm_job",
+    "open_launch",
+    "ranks_at_work",
+    "requeue",
+]

@@ -1,0 +1,127 @@
+"""Every token stands where the caption has it, whatever the tokenizer does to the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from m2ib_lightning.errors import PairError
+from m2ib_lightning.pairs.tokens import CaptionTokenizer, align, whole_letters
+from m2ib_lightning.scenes.tokenizer import BOS, EOS
+from tests.folders import sentencepiece_tokenizer
+
+
+def byte_level_tokenizer() -> CLIPTokenizer:
+    """CLIP's own class without merges: each byte of a caption is a token."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(byte) for byte in printable]
+    letters += [chr(256 + k) for k in range(256 - len(printable))]
+    names = [*letters, *(f"{letter}</w>" for letter in letters), BOS, EOS]
+    return CLIPTokenizer(
+        vocab={name: index for index, name in enumerate(names)},
+        merges=[],
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        unk_token=EOS,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        "bytes": byte_level_tokenizer(),
+        "sentencepiece": sentencepiece_tokenizer(tmp_path_factory.mktemp("sp"), 64),
+    }
+
+
+CAPTIONS = [
+    ("a red star", ["a", "red", "star"]),
+    ("  A  RED   Star ", ["A", "RED", "Star"]),
+    ("naïve Größe", ["naïve", "Größe"]),
+    ("nai\u0308ve", ["nai\u0308ve"]),  # composed on the way
+    ("日本語 ring", ["日本語", "ring"]),
+    ("😀 star", ["😀", "star"]),
+    ("نجمة star", ["نجمة", "star"]),
+]
+
+
+def words_of(caption: str, offsets: list[tuple[int, int]]) -> list[str]:
+    """The stretches of the caption that the tokens cover, joined where they touch or overlap."""
+    joined: list[tuple[int, int]] = []
+    for start, end in offsets:
+        if start == end:
+            continue
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return [caption[start:end] for start, end in joined]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+@pytest.mark.parametrize(("caption", "words"), CAPTIONS, ids=[caption for caption, _ in CAPTIONS])
+def test_the_tokens_cover_the_words(kind: str, caption: str, words: list[str], tokenizers: dict[str, Any]) -> None:
+    found = CaptionTokenizer(tokenizers[kind], 64)(caption)
+    assert words_of(caption, found.offsets) == words
+    assert len(found.tokens) == len(found.offsets) == len(found.positions)
+    assert not found.truncated
+
+
+def test_dropped_punctuation_belongs_to_no_token(tokenizers: dict[str, Any]) -> None:
+    found = CaptionTokenizer(tokenizers["sentencepiece"], 64)("A red, (circle)!")
+    assert found.tokens == ["a", "red", "circle"]
+    assert words_of("A red, (circle)!", found.offsets) == ["A", "red", "circle"]
+
+
+def test_a_caption_of_nothing_but_punctuation(tokenizers: dict[str, Any]) -> None:
+    with pytest.raises(PairError, match="finds no word"):
+        CaptionTokenizer(tokenizers["sentencepiece"], 64)("?!...")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+def test_long_captions_are_cut(kind: str, tokenizers: dict[str, Any]) -> None:
+    found = CaptionTokenizer(tokenizers[kind], 8)("a red star and a red star and a red star")
+    assert found.truncated
+    assert len(found.ids) == 8
+    assert len(found.tokens) == len(found.offsets)
+
+
+def test_what_sentencepiece_does_not_know_is_counted_and_shown_as_written(tokenizers: dict[str, Any]) -> None:
+    found = CaptionTokenizer(tokenizers["sentencepiece"], 64)("a ZZZ star")
+    assert found.unknown == 1
+    assert "ZZZ" in found.tokens
+
+
+@given(caption=st.text(min_size=1, max_size=40).filter(lambda text: text.strip()))
+@settings(deadline=None, max_examples=300)
+def test_offsets_lie_in_any_caption(caption: str, tokenizers: dict[str, Any]) -> None:
+    for tokenizer in tokenizers.values():
+        try:
+            found = CaptionTokenizer(tokenizer, 64)(caption)
+        except PairError:
+            continue
+        for start, end in found.offsets:
+            assert 0 <= start <= end <= len(caption)
+            assert whole_letters(caption, start, end) == (start, end)
+
+
+@given(
+    words=st.lists(st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=6), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(1, 5), min_size=6, max_size=6),
+)
+@settings(deadline=None)
+def test_align_finds_every_piece_of_plain_words(words: list[str], cuts: list[int]) -> None:
+    caption = ",  ".join(words)
+    pieces, expected, place = [], [], 0
+    for word, cut in zip(words, cuts, strict=False):
+        for start, part in ((0, word[:cut]), (len(word[:cut]), word[cut:])):
+            if part:
+                pieces.append(part if start else f"▁{part}")
+                expected.append((place + start, place + start + len(part)))
+        place += len(word) + 3
+    assert align(pieces, caption) == expected

@@ -1,0 +1,327 @@
+"""Several ranks, under every launcher, give the table of one: real processes, as users start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2ib_lightning import load_attributions
+from m2ib_lightning.cli import main
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.run.differences import differences
+from m2ib_lightning.run.sharding import Rendezvous, StopSignals
+from tests.conftest import ROOT
+from tests.folders import save_clip_folder
+
+PAIRS = 101
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip_folder(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> list[str]:
+    """What all runs here have in common."""
+    fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "output.heatmaps=5", "output.tensorboard_images=2"]
+    quiet = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+    return [f"model.name={folder}", *fast, *quiet]
+
+
+@pytest.fixture(scope="module")
+def single(keys: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    run = tmp_path_factory.mktemp("single") / "run"
+    assert main([*keys, f"data.limit={PAIRS}", f"output_dir={run}"]) == 0
+    return run
+
+
+def start(words: list[str], module: list[str] | None = None, **environment: Any) -> subprocess.Popen[str]:
+    """``python fit.py`` with those words, or under another module; in a process group of its own."""
+    command = [sys.executable, *(module or []), "fit.py", *words]
+    variables = os.environ | {"OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in environment.items()}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == status, printed + errors
+    assert "Traceback" not in errors
+    return printed, errors
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    printed, errors = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]))
+    assert differences(run, single) == []
+    assert f"101 pairs on {ranks} ranks" in printed
+    assert printed.count("101 pairs explained") == 1
+    assert not errors
+    assert len({part.name.split("-")[2] for part in (run / "attributions").iterdir()}) == ranks
+    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (run, single))
+    assert (found["pairs_done"], found["pairs_skipped"], found["ranks_lost"]) == (PAIRS, 0, [])
+    for name, value in expected.items():
+        if name.startswith("mean_"):
+            assert found[name] == pytest.approx(value, abs=1e-6)
+    assert len(list((run / "heatmaps").iterdir())) == 5
+    assert (run / "report.html").read_text().count("<img") == 5
+
+
+@pytest.mark.slow
+def test_ranks_without_a_pair(keys: list[str], single: Path, tmp_path: Path) -> None:
+    finish(start([*keys, "data.limit=3", f"output_dir={tmp_path / 'run'}", "trainer.devices=4"]))
+    rows = load_attributions(tmp_path / "run")
+    assert rows["key"] == load_attributions(single)["key"][:3]
+    assert rows["error"] == [None] * 3
+
+
+@pytest.mark.slow
+def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    module = [*torchrun, f"--master_port={free_port()}"]
+    printed, _ = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}"], module))
+    assert differences(run, single) == []
+    assert "101 pairs on 2 ranks" in printed
+    assert "rank 0 has finished" in printed or "rank 1 has finished" in printed
+    again = start([*keys, f"data.limit={PAIRS}", f"output_dir={run}"], [*torchrun, f"--master_port={free_port()}"])
+    printed, errors = again.communicate(timeout=240)
+    assert again.returncode != 0
+    assert "holds a run already" in errors
+    assert len(list((run / "launches").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2", "trainer.num_nodes=2"]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
+    printed = [finish(node)[0] for node in nodes]
+    assert differences(run, single) == []
+    assert "101 pairs on 4 ranks" in printed[1]
+    assert sum(text.count("101 pairs explained") for text in printed) == 1
+
+
+@pytest.mark.slow
+def test_when_rank_0_can_not_begin_the_others_learn_why(keys: list[str], single: Path) -> None:
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={single}", "trainer.devices=1", "trainer.num_nodes=2"]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
+    errors = [finish(node, 2)[1] for node in nodes]
+    assert "error: rank 0 did not begin: output_dir=" in errors[0]
+    assert "holds a run already: continue it with resume=true" in errors[1]
+
+
+OWN = """
+import sys
+from pathlib import Path
+from lightning import Trainer
+from m2ib_lightning import BottleneckSettings, M2IBModule, ScenesDataModule, load_model
+from m2ib_lightning.run.callbacks import TableWriter
+model, folder = load_model(sys.argv[1]), Path(sys.argv[2])
+folder.mkdir(parents=True, exist_ok=True)
+settings = BottleneckSettings().override({"steps": 2, "noise_samples": 2})
+plain = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
+ranks = {"strategy": "samples", "devices": 2, "accelerator": "cpu"}
+trainer = Trainer(**ranks, max_epochs=1, callbacks=[TableWriter(folder)], **plain)
+trainer.fit(M2IBModule(model, settings), datamodule=ScenesDataModule(model.preparer, limit=9))
+"""
+
+
+@pytest.mark.slow
+def test_a_trainer_of_one_s_own(folder: Path, single: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    command = [sys.executable, str(tmp_path / "own.py"), str(folder), str(tmp_path / "run" / "attributions")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    rows, expected = load_attributions(tmp_path / "run").to_list(), load_attributions(single).to_list()[:9]
+    assert [row["key"] for row in rows] == [row["key"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row["image_saliency"] == pytest.approx(other["image_saliency"], abs=1e-4 * max(other["image_saliency"]))
+
+
+class Place:
+    """Where ranks meet."""
+
+    def __init__(self) -> None:
+        self.main_address, self.main_port = "127.0.0.1", free_port()
+
+
+def test_ranks_meet() -> None:
+    place: Any = Place()
+    with Rendezvous(place, 0, 1) as zero, Rendezvous(place, 1, 1) as one:
+        zero.tell({"run": "x"})
+        assert one.listen() == {"run": "x"}
+        one.confirm()
+        began = time.monotonic()
+        zero.linger(30)
+        assert time.monotonic() - began < 10
+    with pytest.raises(M2IBError, match=r"can't be met at 127\.0\.0\.1:.* Set MASTER_PORT"), Rendezvous(place, 0, 1):
+        pass
+
+
+@pytest.mark.slow
+def test_a_rank_that_waits_for_rank_0_can_be_ended() -> None:
+    asked = StopSignals()
+    asked.received = signal.SIGTERM
+    place: Any = Place()
+    with pytest.raises(SystemExit, match="143"), Rendezvous(place, 1, 1, asked.leave):  # nobody is there
+        pass
+    with Rendezvous(place, 0, 1), Rendezvous(place, 1, 1, asked.leave) as one, pytest.raises(SystemExit, match="143"):
+        one.listen()  # rank 0 says nothing
+
+
+def test_a_rank_whose_rank_0_is_gone_says_so() -> None:
+    place: Any = Place()
+    zero = Rendezvous(place, 0, 1)
+    with zero, Rendezvous(place, 1, 1) as one:
+        zero._store = None  # its end is the store's
+        with pytest.raises(M2IBError, match="rank 1 could not learn from rank 0 which run this is"):
+            one.listen()
+
+
+def slurm(run: Path, task: int, port: int, path: Path) -> dict[str, Any]:
+    """The environment of a task of a job that ``srun`` started."""
+    job = {"SLURM_JOB_ID": 4242, "SLURM_JOB_NAME": "m2ib", "SLURM_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
+    place = {"SLURM_STEP_ID": 0, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_PROCID": task}
+    tools = f"{path}{os.pathsep}{os.environ['PATH']}"
+    return job | place | {"SLURM_LOCALID": task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": tools}
+
+
+@pytest.mark.slow
+def test_slurm_s_signal_finishes_the_batch_and_asks_for_another_turn(
+    keys: list[str], single: Path, tmp_path: Path
+) -> None:
+    run, asked = tmp_path / "run", tmp_path / "asked.txt"
+    script = f'#!/bin/sh\necho "$@" >> {asked}\ntest -e {run}/report.html && echo late >> {asked}\n'
+    (tmp_path / "scontrol").write_text(script + "exit 0\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "resume=true", "data.batch_size=1"]
+    slow = [*words, "bottleneck.max_rows=1"]
+    port = free_port()
+    tasks = [start(slow, **slurm(run, task, port, tmp_path)) for task in (0, 1)]
+    wait_for_rows(run, 2)
+    for task in tasks:
+        os.killpg(task.pid, signal.SIGUSR1)  # as Slurm does: to every process of the step, also those that decode
+    errors = [finish(task, 128 + signal.SIGUSR1)[1] for task in tasks]
+    assert "pairs were not reached" in "".join(errors)
+    assert asked.read_text() == "requeue 4242\n"
+    done = len(load_attributions(run))
+    assert 2 <= done < PAIRS
+
+    port = free_port()
+    tasks = [start(words, **slurm(run, task, port, tmp_path)) for task in (0, 1)]
+    printed = "".join(finish(task)[0] for task in tasks)
+    assert f"101 pairs on 2 ranks, {done} of them done before" in printed
+    assert differences(run, single) == []
+    assert asked.read_text() == "requeue 4242\n"
+
+
+def wait_for_rows(run: Path, rows: int) -> None:
+    """Until the run has written so many."""
+    end = time.monotonic() + 120
+    while not (run / "attributions").is_dir() or len(load_attributions(run)) < rows:
+        assert time.monotonic() < end, "no rows came"
+        time.sleep(0.02)
+
+
+def test_a_rank_that_dies_costs_its_own_pairs_and_they_can_be_done(
+    keys: list[str], single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start([*words, "trainer.devices=3", "bottleneck.max_rows=1"])
+    victim = run / "launches" / "0001" / "rank-00001.lock"
+    wait_for_rows(run, 3)
+    while not victim.exists() or not victim.read_text():
+        time.sleep(0.02)
+    os.kill(int(victim.read_text().split()[1]), signal.SIGKILL)
+    _, errors = finish(process, 3)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["ranks_lost"] == [1]
+    missing = PAIRS - summary["pairs_done"]
+    assert 0 < missing == summary["pairs_skipped"] <= 34
+    done = set(load_attributions(run)["key"])
+    assert summary["first_skipped"] == [f"scenes-0:{k}" for k in range(1, PAIRS, 3) if f"scenes-0:{k}" not in done][:20]
+    assert f"rank 1 died: {missing} of 101 pairs were not reached" in errors
+
+    assert main([*words, "resume=true"]) == 0
+    assert f"{PAIRS - missing} of them done before" in capsys.readouterr().out
+    assert differences(run, single) == []
+
+
+def start_two_at_work(words: list[str], run: Path) -> subprocess.Popen[str]:
+    """Two ranks, both in the middle of it: a signal that comes earlier simply ends a process."""
+    process = start([*words, "trainer.devices=2", "bottleneck.max_rows=1"])
+    wait_for_rows(run, 2)
+    while len(list((run / "launches" / "0001").glob("*.lock"))) < 2:
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_the_batch_on_all_ranks(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start_two_at_work(words, run)
+    process.send_signal(signal.SIGTERM)  # to the parent alone, which passes it on
+    _, errors = finish(process, 128 + signal.SIGTERM)
+    assert "stopped: " in errors
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["ranks_lost"] == []
+    assert 0 < summary["pairs_done"] == PAIRS - summary["pairs_skipped"] < PAIRS
+    assert not list((run / "attributions").glob(".*"))
+    assert main([*words, "resume=true"]) == 0
+    assert differences(run, single) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_ranks_and_keeps_what_is_done(keys: list[str], single: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1"]
+    process = start_two_at_work(words, run)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    finish(process, 130)
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 < summary["pairs_done"] == len(load_attributions(run)) < PAIRS
+    assert main([*words, "resume=true"]) == 0
+    assert differences(run, single) == []
+
+
+@pytest.mark.slow
+def test_a_launch_beside_one_that_is_at_work_is_refused(keys: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "data.batch_size=1", "bottleneck.max_rows=1"]
+    process = start([*words, "trainer.devices=2"])
+    wait_for_rows(run, 1)
+    os.killpg(process.pid, signal.SIGSTOP)  # it lives, and holds what it holds, for as long as we like
+    _, errors = finish(start([*words, "resume=true"]), 2)
+    assert "an earlier start of this run is still at work (process " in errors
+    assert ", remove launches/0001/rank-00000.lock" in errors
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

@@ -1,0 +1,196 @@
+"""``task=finetune``: what a run leaves, ranks and interruptions that change nothing, mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPModel
+
+from m2ib_lightning import explain, load_model
+from m2ib_lightning.cli import main
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
+from tests.conftest import ROOT, relative_difference
+from tests.run.test_sharding import free_port
+
+QUIET = ["task=finetune", "trainer.enable_progress_bar=false", "data.batch_size=4", "finetune.warmup=2"]
+QUIET += ["trainer.precision=64-true"]  # Adam makes steps of rounding where a gradient is zero
+
+
+def run(folder: Path, *words: str) -> int:
+    return main([*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", *words])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune") / "run"
+    assert run(folder, "trainer.max_epochs=3", "finetune.mask=readout") == 0
+    return folder
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
+    first, second = (
+        CLIPModel.from_pretrained(folder / "model").state_dict() | load_file(folder / "model" / BOTTLENECK_FILE)
+        for folder in (one, other)
+    )
+    assert set(first) == set(second)
+    for name, value in first.items():
+        assert torch.allclose(value, second[name], atol=tolerance), name
+
+
+def test_what_a_run_leaves_is_loaded_by_plain_transformers_and_by_explain(done: Path) -> None:
+    assert isinstance(CLIPModel.from_pretrained(done / "model"), CLIPModel)
+    summary = json.loads((done / "summary.json").read_text())
+    for name in ("image_to_text@1", "text_to_image@1", "image_information", "text_information", "image_pointing"):
+        assert f"val/{name}" in summary
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    result = explain(image, "a red circle", model=str(done / "model"), method="readout")
+    assert result.image_saliency.shape == (8, 8)
+    assert result.unit == "nats"
+    again = explain(
+        [image, image], ["a red circle", "a blue star on the left"], model=str(done / "model"), method="readout"
+    )
+    assert relative_difference(again[0].image_saliency, result.image_saliency) < 1e-5
+    assert relative_difference(again[1].image_saliency, result.image_saliency) > 1e-6
+    assert explain(image, "a red circle", model=str(done / "model")).final_loss is not None
+
+
+STOPS = {
+    "between epochs": "M.on_validation_epoch_start = lambda self: os._exit(9) if self.current_epoch == 1 else None",
+    "inside an epoch": "M.on_train_batch_start = lambda self, *_: os._exit(9) if self.global_step == 8 else None",
+}
+"""Of 5 steps in an epoch; with a checkpoint every 2 steps the second loses one."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", STOPS)
+def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
+    words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
+    words += ["trainer.max_epochs=3", "finetune.checkpoint_every=2"]
+    stop = "import os; from m2ib_lightning.finetuning import IBClipModule as M\n" + STOPS[when] + "\n"
+    killed = subprocess.run([sys.executable, "-c", stop + code, *words], timeout=200)
+    assert killed.returncode == 9
+    assert not (folder / "model").exists()
+    subprocess.run([sys.executable, "-c", code, *words, "resume=true"], check=True, timeout=200)
+    assert_same_weights(folder, done, 1e-6)
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 15
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, done: Path, tmp_path: Path) -> None:
+    """That the process starts itself."""
+    folder = tmp_path / "run"
+    words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
+    words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, ROOT / "fit.py", *words], check=True, env=environment, cwd=tmp_path, timeout=300)
+    assert_same_weights(folder, done, 1e-5)
+
+
+TWO_RANKS = ["trainer.max_epochs=3", "finetune.mask=readout", "data.limit=24", "finetune.lr=1e-4", "data.batch_size=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "two nodes", "srun"])
+def test_ranks_that_others_start(launcher: str, done: Path, tmp_path: Path) -> None:
+    """Under torchrun, by hand on two nodes, and as the tasks of a Slurm step; then once more, as a run that is over."""
+    for attempt in ("first", "again"):
+        port = str(free_port())
+        words = [*QUIET, *TWO_RANKS, f"output_dir={tmp_path / 'run'}", *(["resume=true"] if attempt == "again" else [])]
+        meeting = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        fit = [sys.executable, str(ROOT / "fit.py"), *words]
+        if launcher == "torchrun":
+            program = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+            fit = [sys.executable, *program, f"--master_port={port}", *fit[1:]]
+            starts = [(fit, {})]
+        elif launcher == "two nodes":
+            sizes = ["trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy=ddp"]
+            starts = [([*fit, *sizes], {"NODE_RANK": str(node)}) for node in (1, 0)]
+        else:
+            step = {"JOB_ID": 4242, "STEP_ID": 0, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "STEP_TASKS_PER_NODE": 2}
+            starts = [(fit, slurm(step | {"PROCID": task, "LOCALID": task, "NODEID": 0})) for task in (1, 0)]
+        processes = [subprocess.Popen(command, env=meeting | more, cwd=tmp_path) for command, more in starts]
+        assert [process.wait(timeout=300) for process in processes] == [0] * len(processes)
+        assert_same_weights(tmp_path / "run", done, 1e-5)
+
+
+def slurm(variables: dict[str, int]) -> dict[str, str]:
+    return {f"SLURM_{name}": str(value) for name, value in variables.items()}
+
+
+def test_a_run_that_is_over_is_resumed_to_the_same_summary_and_another_batch_is_refused(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((done / "summary.json").read_text())
+    words = ["trainer.max_epochs=3", "finetune.mask=readout", "resume=true"]
+    assert run(done, *words) == 0
+    after = json.loads((done / "summary.json").read_text())
+    assert {name for name in after if name.startswith("val/")} == {n for n in before if n.startswith("val/")}
+    assert after["val/image_information"] == pytest.approx(before["val/image_information"])
+    capsys.readouterr()
+    assert run(done, *words, "data.batch_size=8") == 2
+    assert "global_batch was 4 and is now 8" in capsys.readouterr().err
+    assert run(done, *words, "data.limit=20") == 2
+    assert "pairs was 24 and is now 20" in capsys.readouterr().err
+
+
+def test_statistics_are_measured_again_where_the_model_has_changed(done: Path) -> None:
+    before, after = load_model("scenes").statistics, load_model(str(done / "model")).statistics
+    assert set(after.priors) == set(before.priors)
+    changed = [not torch.equal(before.priors[name].mean, after.priors[name].mean) for name in before.priors]
+    assert all(changed)
+    for name, prior in after.priors.items():
+        assert torch.allclose(prior.mean, before.priors[name].mean, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.limit=24", "finetune.train=most"], "finetune.train must be all, heads, lora, bottleneck, or last:N"),
+        (["data.limit=24", "finetune.train=last:9"], "last:N with N from 1 to 4 blocks, got 'last:9'"),
+        (["data.limit=24", "finetune.loss=hinge"], "finetune.loss must be one of contrastive, sigmoid, similarity"),
+        (["data.limit=24", "finetune.train=bottleneck", "bottleneck.enabled=false"], "leave nothing to train"),
+        (["data.limit=4", "finetune.validation=0.1"], "leaves none for validation"),
+        (["data.limit=24", "data.batch_size=1"], "a global batch of one pair has nothing to contrast"),
+        (["data.limit=24", "data.batch_size=64"], "do not fill one global batch of 64"),
+        (["data.limit=24", "finetune.validation=1.5"], "must be a share from 0 to below 1"),
+        (["data.limit=24", "trainer.strategy=deepspeed"], "trainer.strategy=deepspeed was never tried and is refused"),
+        (["data.limit=24", "trainer.strategy=fdsp"], "takes ddp or fsdp. Did you mean 'fsdp'?"),
+        (["data.limit=24", "trainer.strategy=fsdp", "trainer.precision=16-mixed"], "use bf16-mixed"),
+        (["data.limit=24", "trainer.num_nodes=2"], "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT"),
+        (["data.limit=24", "trainer.precision=bf16-true"], "weights and masks must be float32"),
+        (["data.limit=24", "trainer.max_epochs=-1"], "trainer.max_epochs=-1 never ends"),
+        (["data.limit=24", "finetune.loss=similarity"], "knows no wrong pairs"),
+        (["data.limit=24", "finetune.max_logit_scale=0"], "finetune.max_logit_scale must be above 1, got 0"),
+        (["data.limit=24", "finetune.rank=0"], "finetune.rank must be from 1 to 65536, got 0"),
+        (["data.limit=24", "finetune.prompt=photo"], "finetune.prompt must have {} where the class's name goes"),
+        (["data.limit=24", "seed=-1"], "seed must not be negative"),
+        (["data.limit=24", "trainer.strategy=samples"], "shares no gradients"),
+        (["data.limit=24", "trainer.logger=false"], "trainer.logger=False is refused"),
+        (["data.limit=24", "finetune.mask=tokens"], "expected one of ['channel', 'readout']"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUIET, f"output_dir={tmp_path / 'run'}", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_readout_says_what_makes_one() -> None:
+    with pytest.raises(M2IBError, match=r"no trained bottleneck .* finetune.mask=readout makes one"):
+        explain(np.zeros((64, 64, 3), np.uint8), "a star", method="readout")
+
+
+def test_the_readout_needs_a_caption(done: Path) -> None:
+    with pytest.raises(M2IBError, match="not against an embedding"):
+        explain(np.zeros((64, 64, 3), np.uint8), target=np.ones(96), model=str(done / "model"), method="readout")
