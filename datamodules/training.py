@@ -31,10 +31,10 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Sample:
-    """A pair, and the tokens of its other captions."""
+    """A pair, and the tokens of its hard negatives."""
 
     prepared: PreparedPair
-    others: list[list[int]]
+    hard_negatives: list[list[int]]
 
 
 class GoodPairs(Dataset[Sample]):
@@ -45,13 +45,13 @@ class GoodPairs(Dataset[Sample]):
     Args:
         pairs: the pairs.
         split: which of them, in order.
-        others: how many other captions each must have.
+        hard_negatives: how many hard negatives each must have.
     """
 
-    def __init__(self, pairs: PairDataset, split: NDArray[np.int64], others: int = 0) -> None:
+    def __init__(self, pairs: PairDataset, split: NDArray[np.int64], hard_negatives: int = 0) -> None:
         self.pairs = pairs
         self.split = split
-        self.others = others
+        self.hard_negatives = hard_negatives
         self._said = False
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class GoodPairs(Dataset[Sample]):
             item = self.pairs[int(self.split[(place + step) % len(self)])]
             try:
                 if not isinstance(item, Pair):
-                    return Sample(item, self._others(item.pair))
+                    return Sample(item, self._hard_negatives(item.pair))
                 error = item.error
             except PairError as problem:
                 error = f"another caption: {problem}"
@@ -76,10 +76,10 @@ class GoodPairs(Dataset[Sample]):
                 )
         raise M2IBError(f"{len(errors)} pairs one after another can't be read; the first: {errors[0]}")
 
-    def _others(self, pair: Pair) -> list[list[int]]:
-        texts = [other.text for other in pair.other_captions(self.others)]
-        if len(texts) < self.others:
-            raise PairError(f"finetune.others={self.others} and the pair has {len(texts)}")
+    def _hard_negatives(self, pair: Pair) -> list[list[int]]:
+        texts = [other.text for other in pair.other_captions(self.hard_negatives)]
+        if len(texts) < self.hard_negatives:
+            raise PairError(f"finetune.hard_negatives={self.hard_negatives} and the pair has {len(texts)}")
         return [self.pairs.preparer.read_caption(text)[0] for text in texts]
 
 
@@ -129,14 +129,14 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def _collate(preparer: Preparer, samples: list[Sample]) -> PairBatch:
-    """The pairs, with their other captions behind their own, as ``caption_prints`` has them."""
+    """The pairs, with their other captions behind their own, as ``caption_signatures`` has them."""
     batch = preparer.collate([sample.prepared for sample in samples])
-    if not any(sample.others for sample in samples):
+    if not any(sample.hard_negatives for sample in samples):
         return batch
     place = {id(sample.prepared.pair): sample for sample in samples}
     ordered = [place[id(pair)] for pair in batch.pairs]
     captions = [list(sample.prepared.input_ids) for sample in ordered]
-    captions += [ids for sample in ordered for ids in sample.others]
+    captions += [ids for sample in ordered for ids in sample.hard_negatives]
     batch.inputs["text"] = preparer.pad(captions)
     return batch
 
@@ -179,7 +179,7 @@ class FinetuneDataModule(LightningDataModule):
         seed: keys the split and the order.
         validation: share that is kept for validation.
         shuffle: whether each epoch has its own order; else it is that of the source.
-        others: how many other captions of each pair its training batch contrasts with.
+        hard_negatives: how many hard negatives of each pair its training batch contrasts with.
         pictures: how many validation pairs, at least, keep a copy of their picture to draw on.
 
     Raises:
@@ -193,7 +193,7 @@ class FinetuneDataModule(LightningDataModule):
         validation: float,
         *,
         shuffle: bool = True,
-        others: int = 0,
+        hard_negatives: int = 0,
         pictures: int = 0,
     ) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class FinetuneDataModule(LightningDataModule):
         self.pairs = pairs
         self.seed = seed
         self.shuffle = shuffle
-        self.others = others
+        self.hard_negatives = hard_negatives
         self.pictures = pictures
         self._epoch: EpochLoader | None = None
         self._progress = (0, 0)
@@ -248,7 +248,7 @@ class FinetuneDataModule(LightningDataModule):
         rank, ranks = self._world
         self.check(ranks)
         sampler = EpochSampler(len(self.training), self.pairs.batch_size, self.seed, rank, ranks, self.shuffle)
-        self._epoch = self._loader(self.training, sampler, EpochLoader, self.others)
+        self._epoch = self._loader(self.training, sampler, EpochLoader, self.hard_negatives)
         self._epoch.progress = self._progress
         return self._epoch
 
@@ -279,13 +279,13 @@ class FinetuneDataModule(LightningDataModule):
         split: NDArray[np.int64],
         batches: EpochSampler | Sequence[list[int]],
         kind: type[Loader],
-        others: int = 0,
+        hard_negatives: int = 0,
         pictures: int = 0,
     ) -> Loader:
         source = self.pairs.source
         assert not isinstance(source, PairStream)
         return kind(
-            GoodPairs(PairDataset(source, self.pairs.preparer, pictures), split, others),
+            GoodPairs(PairDataset(source, self.pairs.preparer, pictures), split, hard_negatives),
             batch_sampler=batches,
             collate_fn=partial(_collate, self.pairs.preparer),
             **loading(self.pairs.num_workers),

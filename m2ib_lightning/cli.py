@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m2ib_lightning.config import Config, keys
+from m2ib_lightning.config import RENAMED, Config, keys
 from m2ib_lightning.errors import BROKEN_PIPE, INTERRUPTED, M2IBError, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -165,6 +165,9 @@ def _load(name: str) -> DictConfig:
 
 def _merge(config: Any, values: Any, where: str) -> Any:
     known = [key.name for key in keys()]
+    for old, new in RENAMED.items():
+        if old in _leaves(values):
+            raise M2IBError(f"{where}: the key {old!r} is now {new!r}")
     groups = {name.rsplit(".", depth)[0] for name in known for depth in (1, 2)}
     for name in _leaves(values):
         if name not in known and not name.startswith("trainer."):

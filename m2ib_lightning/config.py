@@ -21,6 +21,10 @@ def _key(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+RENAMED = {"finetune.others": "finetune.hard_negatives"}
+"""Keys that have another name now: the old one is an error that names the new one."""
+
+
 @dataclass
 class ModelConfig:
     """Which model is explained."""
@@ -81,7 +85,8 @@ class DataConfig:
         None, "captions: a column of boxes, [left, top, width, height] in pixels, in place of masks"
     )
     negatives_column: str | None = _key(
-        None, "captions: a column of captions that are false of the picture (a list, or one), for finetune.others"
+        None,
+        "captions: a column of captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
     label_column: str | None = _key(None, "captions: a column of the pictures' classes, for zero-shot accuracy")
     image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
@@ -158,8 +163,8 @@ class FinetuneConfig:
     rank: int = _key(8, "of the matrices that train=lora adds to each linear layer of the blocks")
     prompt: str = _key("a photo of a {}", "what a class is called for zero-shot accuracy, with {} for its name")
     shuffle: bool = _key(True, "each epoch in an order of its own; false: in the source's, as a curriculum needs")
-    others: int = _key(
-        0, "other captions that a pair's batch is contrasted with, where the source has them (hard negatives, say)"
+    hard_negatives: int = _key(
+        0, "captions per pair, false of its picture, that join its batch; the source has them (data.negatives_column)"
     )
     sampled: bool = _key(False, "the noise is on at validation too; false: t = m + sigma s lambda z'")
     validation: float = _key(0.1, "share of the pairs that is kept for validation")

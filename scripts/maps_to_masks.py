@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.files import whole_file
+from m2ib_lightning.files import atomic_write
 from m2ib_lightning.pairs.images import TIMEOUT
 from m2ib_lightning.pairs.truth import RawTruth, read_truth
 from m2ib_lightning.results.attribution import Attribution
@@ -98,7 +98,7 @@ def _json(value: Any) -> bytes:
 @contextmanager
 def coco_file(path: Path, options: RegionOptions) -> Iterator[CocoFile]:
     """The file, there whole at the end or not at all."""
-    with whole_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
+    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
         coco = CocoFile(file, waiting, options)
         yield coco
         coco.close()
@@ -177,7 +177,7 @@ def convert(run: Path, out: Path, options: RegionOptions, judge: Judge | None) -
                 continue
             name = heatmap_name(result.pair.id, result.pair.key)
             regions = segment(result.saliency_at(*result.pair.image_size), options)
-            with whole_file(out / name) as file:
+            with atomic_write(out / name) as file:
                 Image.fromarray(regions.mask).convert("L").save(file, format="PNG")
             coco.add(result, name, regions)
             counts["written"] += 1

@@ -20,7 +20,7 @@ from machine import describe
 
 from m2ib_lightning.evaluation.comparison import FEWEST
 from m2ib_lightning.evaluation.measures import MEASURES
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "evaluation.md"
 BASELINE = "m2ib"
@@ -58,7 +58,7 @@ def write_section(document: Path, name: str, text: str) -> None:
     if not re.search(pattern, content, flags=re.DOTALL):
         raise SystemExit(f"{document} has no marks <!-- {name}:begin --> and <!-- {name}:end -->")
     filled = re.sub(pattern, lambda match: f"{match[1]}\n{text.strip()}\n\n{match[2]}", content, flags=re.DOTALL)
-    write_whole(document, filled)
+    atomic_write_text(document, filled)
 
 
 def facts(run: Path, summary: dict[str, Any]) -> str:

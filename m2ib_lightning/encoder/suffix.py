@@ -18,7 +18,7 @@ def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
     """The rest of a frozen tower after ``layer``, its arithmetic in ``dtype``: the fast one if all blocks allow it."""
     parts = [tower.spec.parts(block) if tower.spec.parts else None for block in tower.blocks[layer + 1 :]]
     known = [part for part in parts if part is not None]
-    return ReadySuffix(tower, layer, dtype, known) if len(known) == len(parts) else Suffix(tower, layer, dtype)
+    return FusedSuffix(tower, layer, dtype, known) if len(known) == len(parts) else Suffix(tower, layer, dtype)
 
 
 class Suffix:
@@ -47,7 +47,7 @@ class Suffix:
             return self.tower.suffix(hidden.to(own), self.layer, pooled).to(own)
 
 
-class ReadySuffix(Suffix):
+class FusedSuffix(Suffix):
     """The same with the blocks' weights made ready.
 
     Only blocks change: the final norm and the projection are the model's, in the type of its weights where they get

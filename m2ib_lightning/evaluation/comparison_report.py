@@ -10,7 +10,7 @@ from pathlib import Path
 
 from m2ib_lightning.evaluation.comparison import FEWEST, Comparison, Estimate
 from m2ib_lightning.evaluation.measures import MEASURES
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.results.html import page
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.report import body_of
@@ -102,14 +102,14 @@ def _line(cells: Sequence[str]) -> str:
 def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison, notes: Sequence[str]) -> Path:
     """Write ``table.md``, the comparison into ``summary.json``, and ``report.html``; returns the first."""
     path = run.path / "table.md"
-    write_whole(path, to_markdown(comparison, notes))
+    atomic_write_text(path, to_markdown(comparison, notes))
     cascade = {
         tower: {method: {percent: estimate.to_dict() for percent, estimate in found} for method, found in each.items()}
         for tower, each in comparison.cascade.items()
     }
     values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
-    write_whole(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")
-    write_whole(run.report, page("M2IB evaluation", _tables(comparison, notes) + body_of(run, summary)))
+    atomic_write_text(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")
+    atomic_write_text(run.report, page("M2IB evaluation", _tables(comparison, notes) + body_of(run, summary)))
     return path
 
 

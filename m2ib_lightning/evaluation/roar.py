@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.encoder.patches import spread
 from m2ib_lightning.finetuning.clip_module import IBClipModule
-from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
+from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import PairBatch, PreparedPair
@@ -102,7 +102,7 @@ def recall(module: IBClipModule, batch: PairBatch) -> float:
     module.network.eval()
     outputs = module.network(batch.inputs)
     image, text = (torch.nn.functional.normalize(outputs[m].embedding, dim=-1) for m in ("image", "text"))
-    pictures, captions = picture_prints(batch.pairs), caption_prints(batch.pairs)
+    pictures, captions = picture_signatures(batch.pairs), caption_signatures(batch.pairs)
     found = recalls(
         image, text, lambda k: positives(pictures[k], captions), lambda k: positives(pictures, captions[k]).T, (1,)
     )

@@ -23,7 +23,7 @@ from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, sim
 from m2ib_lightning.finetuning.maps import SHOWN, OptimisedMaps, draw, judged, readout_maps
 from m2ib_lightning.finetuning.network import BottleneckedModel, Noise, TowerOutput
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
-from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
+from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.finetuning.sharded import shard
 from m2ib_lightning.finetuning.training_noise import draw_noise
@@ -194,7 +194,10 @@ class IBClipModule(LightningModule):
         images, texts = (self._gathered(_unit(output.embedding)) for output in (image, text))
         pictures, captions = (
             self._gathered(prints.to(self.device))
-            for prints in (picture_prints(batch.pairs), caption_prints(batch.pairs, self.options.others))
+            for prints in (
+                picture_signatures(batch.pairs),
+                caption_signatures(batch.pairs, self.options.hard_negatives),
+            )
         )
         own = self._own(len(image.embedding))
         positive = positives(pictures[own], captions)
@@ -272,7 +275,7 @@ class IBClipModule(LightningModule):
         maps, self._maps = self._maps, []
         pairs = [pair for some, _ in seen for pair in some]
         image, text = (torch.cat([rows[m][0] for _, rows in seen]) for m in MODALITIES)
-        pictures, captions = picture_prints(pairs).to(self.device), caption_prints(pairs).to(self.device)
+        pictures, captions = picture_signatures(pairs).to(self.device), caption_signatures(pairs).to(self.device)
         found = recalls(
             image,
             text,

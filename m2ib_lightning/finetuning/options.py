@@ -29,10 +29,10 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
             "finetune.loss=similarity knows no wrong pairs, so a model that it trains ends up with one embedding for "
             "all: it goes with finetune.train=bottleneck"
         )
-    if options.others < 0 or (options.others and loss_name(options, model) == "similarity"):
+    if options.hard_negatives < 0 or (options.hard_negatives and loss_name(options, model) == "similarity"):
         raise M2IBError(
-            f"finetune.others={options.others}: it takes a number from 0, and with finetune.loss=similarity, where "
-            "nothing is contrasted, 0"
+            f"finetune.hard_negatives={options.hard_negatives}: expected a number of at least 0, and 0 with "
+            "finetune.loss=similarity, which contrasts nothing"
         )
     if options.mask not in MASKS:
         raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")

@@ -19,13 +19,13 @@ from m2ib_lightning.pairs.pair import Pair
 _NAMED, _CONTAINED, _NOTHING = 4, 32, 0
 
 
-def picture_prints(pairs: Sequence[Pair]) -> Tensor:
+def picture_signatures(pairs: Sequence[Pair]) -> Tensor:
     """(B, 34): numbers for the picture, its caption, and what it contains."""
     return torch.tensor([_picture(pair) for pair in pairs])
 
 
-def caption_prints(pairs: Sequence[Pair], others: int = 0) -> Tensor:
-    """(C, 6): numbers for the picture, the caption, and what it names; C = B (1 + ``others``).
+def caption_signatures(pairs: Sequence[Pair], hard_negatives: int = 0) -> Tensor:
+    """(C, 6): numbers for the picture, the caption, and what it names; C = B (1 + ``hard_negatives``).
 
     First the pairs' own captions, then the first so many others of the first pair, of the second, and so on.
     """
@@ -33,13 +33,13 @@ def caption_prints(pairs: Sequence[Pair], others: int = 0) -> Tensor:
     for pair in pairs:
         named = pair.truth.named if pair.truth is not None else ()
         rows.append([_number(pair.image), _caption(pair.caption), *_padded(named, _NAMED)])
-    for other in (other for pair in pairs for other in pair.other_captions(others)):
+    for other in (other for pair in pairs for other in pair.other_captions(hard_negatives)):
         rows.append([_NOTHING, _caption(other.text), *_padded(other.named, _NAMED)])
     return torch.tensor(rows)
 
 
 def owners(pictures: int, captions: int) -> Tensor:
-    """(C,): which picture each caption came with, in the order of ``caption_prints``."""
+    """(C,): which picture each caption came with, in the order of ``caption_signatures``."""
     own = torch.arange(pictures)
     return torch.cat([own, own.repeat_interleave(captions // pictures - 1)])
 

@@ -44,7 +44,7 @@ def shard(network: BottleneckedModel, mesh: DeviceMesh) -> None:
     register_fsdp_forward_method(network, "untouched")
 
 
-def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+def gathered_weights(module: nn.Module) -> dict[str, Tensor]:
     """The state of a module of which the ranks have shares, on rank 0; nothing on the others. Every rank calls it."""
     state: dict[str, Any] = get_model_state_dict(
         module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -65,7 +65,7 @@ class CaptionTokenizer:
         ids, positions, offsets, truncated = (self._fast if self.tokenizer.is_fast else self._slow)(caption)
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
-        offsets = [whole_letters(caption, start, end) for start, end in offsets]
+        offsets = [full_characters(caption, start, end) for start, end in offsets]
         kept = [ids[index] for index in positions]
         return Tokenised(
             ids=ids,
@@ -118,12 +118,12 @@ def _words(special: Sequence[int]) -> list[int]:
     return [index for index, flag in enumerate(special) if not flag]
 
 
-def whole_letters(caption: str, start: int, end: int) -> Offset:
+def full_characters(caption: str, start: int, end: int) -> Offset:
     r"""Without the spaces that some tokenizers count to a word, with the accents that stand behind its last letter.
 
-    >>> whole_letters("a  red star", 1, 6)
+    >>> full_characters("a  red star", 1, 6)
     (3, 6)
-    >>> whole_letters("nai\u0308ve", 2, 3)
+    >>> full_characters("nai\u0308ve", 2, 3)
     (2, 4)
     """
     written = caption[start:end]

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.files import whole_file
+from m2ib_lightning.files import atomic_write
 from m2ib_lightning.pairs.time_limit import within
 
 BACK_OFF = 0.5
@@ -360,7 +360,7 @@ def _from_cache(file: Path) -> bytes | None:
 def _to_cache(file: Path, body: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as opened:
+        with atomic_write(file) as opened:
             opened.write(body)
     except OSError as error:
         _warn(file, error)

@@ -8,7 +8,7 @@ from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary
 
 
-def closing_words(run: RunDirectory, summary: Summary, stopped: bool) -> None:
+def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
     counts = summary.counts
     if summary.skipped or (summary.skipped is None and (summary.lost or stopped)):

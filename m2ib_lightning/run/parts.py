@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m2ib_lightning.files import whole_file
+from m2ib_lightning.files import atomic_write
 from m2ib_lightning.run.counts import Counts
 
 _FLOATS = pa.list_(pa.float32())
@@ -54,7 +54,7 @@ def to_record_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) 
 
 def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
     """Write rows to a Parquet file, whole or not at all."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         pq.write_table(table.replace_schema_metadata({COUNTS: counts.to_json()}), file)
 
 

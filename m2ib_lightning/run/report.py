@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.results.html import page
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary, first_rows
@@ -16,7 +16,7 @@ _MOST = 200
 
 def write_report(run: RunDirectory, summary: Summary) -> None:
     """Write ``report.html`` from the table; the pictures are the PNG files beside it."""
-    write_whole(run.report, page("M2IB run", f"<h1>M2IB</h1>{body_of(run, summary)}"))
+    atomic_write_text(run.report, page("M2IB run", f"<h1>M2IB</h1>{body_of(run, summary)}"))
 
 
 def body_of(run: RunDirectory, summary: Summary) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.run.callbacks.table_writer import writer_of
 from m2ib_lightning.run.counts import MEANS, Counts
 from m2ib_lightning.run.directory import RunDirectory
@@ -65,7 +65,7 @@ class Summary:
 
     def save(self, run: RunDirectory) -> None:
         """Write ``summary.json``."""
-        write_whole(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
+        atomic_write_text(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:

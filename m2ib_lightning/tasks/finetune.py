@@ -20,13 +20,13 @@ from m2ib_lightning.config import MODALITIES, Config, Modality, resolved_yaml
 from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.options import check_options
-from m2ib_lightning.finetuning.sharded import is_sharded, whole_weights
+from m2ib_lightning.finetuning.sharded import gathered_weights, is_sharded
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
@@ -56,7 +56,7 @@ def finetune(config: Config) -> int:
             data.check(world.size)
             if world.rank == 0:
                 start = _begin(work, arguments, world)
-                rendezvous.tell(start.message)
+                rendezvous.send(start.message)
             else:
                 start = _join(work, rendezvous.listen())
             rendezvous.part()
@@ -80,7 +80,7 @@ def finetune(config: Config) -> int:
             print("stopped; resume=true with this output_dir goes on from the last checkpoint", flush=True)
             return 128 + signal.SIGINT
         if sharded:
-            weights = whole_weights(module)  # every rank gives its share
+            weights = gathered_weights(module)  # every rank gives its share
             if world.rank == 0:
                 whole.load_state_dict(weights, assign=True)
         if trainer.is_global_zero:
@@ -104,14 +104,14 @@ def _module(work: Work, statistics: Statistics) -> IBClipModule:
 def _data(work: Work) -> FinetuneDataModule:
     """The pairs that are trained on and validated with."""
     config, options = work.config, work.config.finetune
-    if options.others and config.data.name == "captions" and config.data.negatives_column is None:
-        raise M2IBError(f"finetune.others={options.others} needs data.negatives_column, where they are")
+    if options.hard_negatives and config.data.name == "captions" and config.data.negatives_column is None:
+        raise M2IBError(f"finetune.hard_negatives={options.hard_negatives} needs data.negatives_column, where they are")
     return FinetuneDataModule(
         work.datamodule,
         config.seed,
         options.validation,
         shuffle=options.shuffle,
-        others=options.others,
+        hard_negatives=options.hard_negatives,
         pictures=min(SHOWN, options.maps),
     )
 
@@ -188,8 +188,8 @@ def _note_configuration(
                     f"resume=true: {name} was {before.get(name)} and is now {value}; give it as it was: the "
                     "checkpoint would not fit, or the weights be others than those of a run that was not interrupted"
                 )
-    write_whole(path, json.dumps(facts, indent=2) + "\n")
-    write_whole(run.config, text)
+    atomic_write_text(path, json.dumps(facts, indent=2) + "\n")
+    atomic_write_text(run.config, text)
 
 
 def _statistics(work: Work, run: RunDirectory) -> Statistics:
@@ -251,7 +251,7 @@ def _finish(
     merge_adapters(module.network.model)
     save_model(module.network, _with_statistics(module, data), folder, module.home)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    write_whole(
+    atomic_write_text(
         run.summary,
         json.dumps({"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}, indent=2) + "\n",
     )

@@ -19,7 +19,7 @@ from m2ib_lightning.errors import INCOMPLETE, M2IBError
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.callbacks import PairProgressBar
-from m2ib_lightning.run.closing import closing_words, count_of
+from m2ib_lightning.run.closing import count_of, print_outcome
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.merging import merge
 from m2ib_lightning.run.precision import speed_on_cpu
@@ -91,7 +91,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             stop.leave()
             if world.rank == 0:
                 start = begin(work, world, task.rows, priors)
-                rendezvous.tell(start.message)
+                rendezvous.send(start.message)
             else:
                 start = join(work, world, rendezvous.listen(), task.rows)
                 rendezvous.confirm()
@@ -101,7 +101,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             callbacks=[*task.writers(work, start), *_progress(config, task), stop],
         )
         if world.rank == 0:
-            _opening_words(trainer, work, start)
+            _print_start(trainer, work, start)
         stop.launcher = trainer.strategy.launcher
         with start.held:
             try:
@@ -115,7 +115,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
             if world.rank == 0 and not signum:
-                rendezvous.linger()
+                rendezvous.await_confirmations()
             start.launch.finish(world.rank)
             summary = _merge(task, start, work, world, stop, stopped=bool(signum))
     if signum and (summary is None or summary.skipped != 0):
@@ -167,11 +167,11 @@ def _merge(task: PairTask, start: Start, work: Work, world: World, stop: StopSig
     report = partial(task.report, work.config)
     source, total = work.datamodule.source, work.datamodule.total
     summary = merge(start.run, start.launch, world.rank, source, total, report, requeue_unless_done)
-    closing_words(start.run, summary, stopped)
+    print_outcome(start.run, summary, stopped)
     return summary
 
 
-def _opening_words(trainer: Trainer, work: Work, start: Start) -> None:
+def _print_start(trainer: Trainer, work: Work, start: Start) -> None:
     _mention_slow_precision(trainer)
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
     total, to_do = start.launch.total, start.launch.to_do

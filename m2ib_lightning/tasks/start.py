@@ -18,7 +18,7 @@ from m2ib_lightning.config import MODALITIES, Config, DataConfig, resolved_yaml
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import whole_file, write_whole
+from m2ib_lightning.files import atomic_write, atomic_write_text
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
@@ -140,14 +140,14 @@ def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettin
     held = ExitStack()
     held.enter_context(launch.lock(world.rank))
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
-    write_whole(run.config, resolved)
+    atomic_write_text(run.config, resolved)
     run.summary.unlink(missing_ok=True)  # of an earlier launch: it will be wrong, and right again at the end
     put_in_order(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
     done = rows_of(run)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
-        with whole_file(launch.remaining) as file:
+        with atomic_write(launch.remaining) as file:
             np.save(file, np.fromiter(positions, np.int64))
     _share(work.datamodule, run, launch)
     return Start(run, launch, statistics, held, done)

@@ -19,7 +19,7 @@ from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.datamodules.scene_course import SceneCourse, SceneCourseDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import FinetuneDataModule, IBClipModule
-from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
+from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset
@@ -34,7 +34,7 @@ def course(limit: int, batch_size: int, others: int = 3) -> tuple[LoadedModel, F
     model = load_model("scenes-untrained")
     pairs = SceneCourseDataModule(model.preparer, seed=0, limit=limit, batch_size=batch_size)
     pairs.setup("fit")
-    return model, FinetuneDataModule(pairs, 0, 0.0, shuffle=False, others=others)
+    return model, FinetuneDataModule(pairs, 0, 0.0, shuffle=False, hard_negatives=others)
 
 
 def test_it_is_keyed_by_seed_and_place_and_becomes_harder() -> None:
@@ -67,7 +67,7 @@ def test_what_is_known_of_its_captions_is_which_of_them_are_true() -> None:
         phrases.append([caption.phrases for caption in training_captions(rng, scene.objects, 4)])
     ordered = [captions[0] for captions in phrases] + [one for captions in phrases for one in captions[1:]]
     expected = torch.from_numpy(truth_matrix(seen, ordered))
-    found = positives(picture_prints(pairs), caption_prints(pairs, 3))
+    found = positives(picture_signatures(pairs), caption_signatures(pairs, 3))
     clear = torch.tensor([not overlapping(phrases) for phrases in ordered])
     assert torch.equal(found[:, clear], expected[:, clear])
     assert clear.float().mean() > 0.8
@@ -88,7 +88,7 @@ def test_a_batch_brings_the_other_captions_and_they_are_learnt_from() -> None:
             losses.append(loss.item())
             return loss
 
-    module = Noting(model, FinetuneConfig(train="all", lr=2e-3, warmup=5, others=3), enabled=False)
+    module = Noting(model, FinetuneConfig(train="all", lr=2e-3, warmup=5, hard_negatives=3), enabled=False)
     train(module, data, max_epochs=15)
     assert losses[-1] < 0.5 * losses[0]
 
@@ -105,13 +105,20 @@ def test_the_untrained_model_is_always_the_same_and_leaves_the_generator_alone()
 
 def test_too_few_other_captions_are_refused() -> None:
     _, data = scenes(8, 4)
-    data.others = 50
-    with pytest.raises(M2IBError, match=r"8 pairs .* can't be read; the first: .*finetune.others=50 and the pair has"):
+    data.hard_negatives = 50
+    with pytest.raises(
+        M2IBError, match=r"8 pairs .* can't be read; the first: .*finetune.hard_negatives=50 and the pair has"
+    ):
         next(iter(data.train_dataloader()))
 
 
 def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["task=finetune", "finetune.train=bottleneck", "finetune.others=2", f"output_dir={tmp_path / 'run'}"]
+    words = [
+        "task=finetune",
+        "finetune.train=bottleneck",
+        "finetune.hard_negatives=2",
+        f"output_dir={tmp_path / 'run'}",
+    ]
     assert main(words) == 2
     assert "where nothing is contrasted" in capsys.readouterr().err
 
@@ -119,8 +126,8 @@ def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: 
 @pytest.mark.parametrize("mask", ["channel", "readout"])
 def test_other_captions_have_bottlenecks_and_noise_of_their_own(mask: str) -> None:
     model, data = scenes(8, 4)
-    data.others = 2
-    before = weights(module := IBClipModule(model, FinetuneConfig(train="all", lr=1e-3, others=2, mask=mask)))
+    data.hard_negatives = 2
+    before = weights(module := IBClipModule(model, FinetuneConfig(train="all", lr=1e-3, hard_negatives=2, mask=mask)))
     train(module, data)
     after = weights(module)
     assert any(not torch.equal(value, after[name]) for name, value in before.items())

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.families import Family, TowerSpec
 from m2ib_lightning.encoder.frozen import frozen
-from m2ib_lightning.encoder.suffix import ReadySuffix, Suffix, make_suffix
+from m2ib_lightning.encoder.suffix import FusedSuffix, Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Tower
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
@@ -35,7 +35,7 @@ def assert_equals_own_blocks(tower: Tower, tokens: int, position: int, layer: in
     hidden = torch.randn(3, tokens, tower.width, generator=generator, dtype=torch.float64)
     pooled = None if tower.spec.pooled is None else torch.tensor([position, max(0, position - 1), position])
     ready = make_suffix(tower, layer, torch.float64)
-    assert isinstance(ready, ReadySuffix)
+    assert isinstance(ready, FusedSuffix)
     own = value_and_gradient(Suffix(tower, layer, torch.float64), hidden, pooled)
     for found, expected in zip(value_and_gradient(ready, hidden, pooled), own, strict=True):
         assert relative_difference(found, expected) < 1e-12
@@ -95,12 +95,12 @@ def test_a_block_that_is_not_as_usual_is_run_as_it_is(change: Any) -> None:
     model = make_model("clip")
     pairs = make_pairs(model, LENGTHS)
     plain = Encoder(model).towers["image"]
-    assert isinstance(make_suffix(plain, 0, torch.float32), ReadySuffix)
+    assert isinstance(make_suffix(plain, 0, torch.float32), FusedSuffix)
     change(model)
     tower = Encoder(model).towers["image"]
     with frozen(model):
         suffix = make_suffix(tower, 0, torch.float32)
-        assert not isinstance(suffix, ReadySuffix)
+        assert not isinstance(suffix, FusedSuffix)
         batch = make_batch(model, pairs)
         found = suffix.embed(tower.prefix(batch.inputs["image"], 0))
     expected = clean_embeddings(model, batch.inputs["image"]["pixel_values"], torch.tensor([pairs[0].ids]))["image"]
@@ -111,7 +111,7 @@ def test_hooks_that_transformers_leaves_behind_do_no_harm() -> None:
     model = make_model("clip")
     model.get_image_features(pixel_values=torch.zeros(1, 3, 32, 32), output_hidden_states=True)
     assert any(block._forward_hooks for block in model.vision_model.encoder.layers)
-    assert isinstance(make_suffix(Encoder(model).towers["image"], 0, torch.float32), ReadySuffix)
+    assert isinstance(make_suffix(Encoder(model).towers["image"], 0, torch.float32), FusedSuffix)
 
 
 def test_no_gradient_reaches_a_weight() -> None:
@@ -139,7 +139,7 @@ def test_a_family_without_parts_runs_its_own_blocks_with_the_same_result(family:
         made = Explainer(encoder, resolve(settings, encoder))
         made.bottlenecks.double()
         with made.at_work():
-            assert isinstance(made.problems(batch)[0]["image"].suffix, ReadySuffix) == (encoder is ready)
+            assert isinstance(made.problems(batch)[0]["image"].suffix, FusedSuffix) == (encoder is ready)
             results.append(made(batch, made.optimizer()))
     for a, b in zip(*results, strict=True):
         for modality in MODALITIES:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss
-from m2ib_lightning.finetuning.positives import caption_prints, owners, picture_prints, positives
+from m2ib_lightning.finetuning.positives import caption_signatures, owners, picture_signatures, positives
 from m2ib_lightning.finetuning.recall import recalls
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.pairs.truth import OtherCaption, Truth
@@ -74,7 +74,7 @@ def test_pictures_and_captions_that_are_the_same_are_positives() -> None:
     named = [("a.png", "A star "), ("a.png", "a ring"), ("b.png", "a star"), ("c.png", "a square")]
     pairs = [Pair(str(k), str(k), image, caption) for k, (image, caption) in enumerate(named)]
     expected = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    pictures, captions = picture_prints(pairs), caption_prints(pairs)
+    pictures, captions = picture_signatures(pairs), caption_signatures(pairs)
     assert torch.equal(positives(pictures, captions), expected)
     assert torch.equal(positives(pictures[1:3], captions), expected[1:3])
 
@@ -86,7 +86,7 @@ def test_a_caption_is_a_positive_of_each_picture_that_contains_what_it_names() -
         for k, (contains, named) in enumerate(known)
     ]
     expected = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    pictures, captions = picture_prints(pairs), caption_prints(pairs)
+    pictures, captions = picture_signatures(pairs), caption_signatures(pairs)
     assert torch.equal(positives(pictures, captions), expected)
     assert torch.equal(positives(pictures[1:3], captions), expected[1:3])
 
@@ -158,7 +158,7 @@ def test_other_captions_follow_the_pairs_own_in_their_order() -> None:
         others = [OtherCaption("course", f"other {k}.{n}", named=(f"thing {n}",)) for n in range(3)]
         truth = Truth(None, None, others, contains=("thing 1",))
         pairs.append(Pair(str(k), str(k), f"{k}.png", f"own {k}", truth=truth))
-    pictures, captions = picture_prints(pairs), caption_prints(pairs, 2)
+    pictures, captions = picture_signatures(pairs), caption_signatures(pairs, 2)
     assert owners(2, 6).tolist() == [0, 1, 0, 0, 1, 1]
     # own 0, own 1, other 0.0, 0.1, 1.0, 1.1: thing 1 is in both pictures, thing 0 in none
     expected = torch.tensor([[1, 0, 0, 1, 0, 1], [0, 1, 0, 1, 0, 1]], dtype=torch.bool)

@@ -24,7 +24,7 @@ from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.lora import add_adapters, merge_adapters
-from m2ib_lightning.finetuning.positives import caption_prints, picture_prints, positives
+from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context, make_method
@@ -151,7 +151,13 @@ def table(tmp_path: Path) -> Path:
 
 def test_other_captions_and_classes_of_a_table(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.batch_size=4", "finetune.others=2"]
+    words = [
+        "task=finetune",
+        "data.name=captions",
+        f"data.path={table}",
+        "data.batch_size=4",
+        "finetune.hard_negatives=2",
+    ]
     words += ["data.negatives_column=negatives", "data.label_column=class", "finetune.prompt=a {}", "finetune.lr=1e-4"]
     words += ["finetune.validation=0.5", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
     assert main([*words, f"output_dir={run}"]) == 0
@@ -208,17 +214,17 @@ def test_the_classes_of_a_hub_data_set_have_their_names(tmp_path: Path) -> None:
 
 
 def test_false_captions_need_their_column(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["task=finetune", "data.name=captions", f"data.path={table}", "finetune.others=1"]
+    words = ["task=finetune", "data.name=captions", f"data.path={table}", "finetune.hard_negatives=1"]
     assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 2
-    assert "finetune.others=1 needs data.negatives_column" in capsys.readouterr().err
+    assert "finetune.hard_negatives=1 needs data.negatives_column" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_what_else_is_in_a_scene_is_a_positive() -> None:
     _, data = scenes(12, 12)
-    data.others = 2
+    data.hard_negatives = 2
     (batch,) = data.train_dataloader()
-    found = positives(picture_prints(batch.pairs), caption_prints(batch.pairs, 2))
+    found = positives(picture_signatures(batch.pairs), caption_signatures(batch.pairs, 2))
     own = torch.arange(12)
     assert found[own, 12 + 2 * own].all()  # "present"
     assert not found[own, 13 + 2 * own].any()  # "absent"
@@ -228,11 +234,11 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     lines = [json.loads(line) | {"negatives": []} for line in table.read_text().splitlines()]
     table.write_text("\n".join(map(json.dumps, lines)))
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negatives"]
-    words += ["finetune.others=1", "data.batch_size=4", "data.num_workers=1", f"output_dir={tmp_path / 'run'}"]
+    words += ["finetune.hard_negatives=1", "data.batch_size=4", "data.num_workers=1", f"output_dir={tmp_path / 'run'}"]
     code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
     ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2
-    assert "finetune.others=1 and the pair has 0" in ended.stderr
+    assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
 
 @pytest.mark.parametrize("inference_mode", [True, False])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from m2ib_lightning.errors import PairError
-from m2ib_lightning.pairs.tokens import CaptionTokenizer, align, whole_letters
+from m2ib_lightning.pairs.tokens import CaptionTokenizer, align, full_characters
 from m2ib_lightning.scenes.tokenizer import BOS, EOS
 from tests.folders import sentencepiece_tokenizer
 
@@ -107,7 +107,7 @@ def test_offsets_lie_in_any_caption(caption: str, tokenizers: dict[str, Any]) ->
             continue
         for start, end in found.offsets:
             assert 0 <= start <= end <= len(caption)
-            assert whole_letters(caption, start, end) == (start, end)
+            assert full_characters(caption, start, end) == (start, end)
 
 
 @given(

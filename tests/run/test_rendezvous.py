@@ -41,7 +41,7 @@ def meet(work: Callable[[int, Rendezvous], Any], ranks: int = 3) -> tuple[list[A
 def test_all_hear_rank_0_and_leave_the_address_free() -> None:
     def work(rank: int, rendezvous: Rendezvous) -> Any:
         if rank == 0:
-            rendezvous.tell({"run": "here"})
+            rendezvous.send({"run": "here"})
             message = {"run": "here"}
         else:
             message = rendezvous.listen()
@@ -57,7 +57,7 @@ def test_all_hear_rank_0_and_leave_the_address_free() -> None:
 def test_a_rank_that_fails_ends_the_others_with_its_reason(when: str) -> None:
     def work(rank: int, rendezvous: Rendezvous) -> Any:
         if rank == 0:
-            rendezvous.tell({"run": "here"})
+            rendezvous.send({"run": "here"})
         elif rank == 1:
             if when == "after it has listened":
                 rendezvous.listen()
@@ -92,7 +92,7 @@ def test_a_short_timeout_is_not_needed_for_the_process_group() -> None:
 
     def work(rank: int, rendezvous: Rendezvous) -> Any:
         if rank == 0:
-            rendezvous.tell({})
+            rendezvous.send({})
         else:
             rendezvous.listen()
         address = rendezvous._address()

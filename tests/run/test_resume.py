@@ -17,7 +17,7 @@ from m2ib_lightning import M2IBError, load_attributions
 from m2ib_lightning.cli import main
 from m2ib_lightning.datamodules.captions import CaptionSource, Columns
 from m2ib_lightning.datamodules.scenes import SceneSource
-from m2ib_lightning.files import whole_file, write_whole
+from m2ib_lightning.files import atomic_write, atomic_write_text
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.pairs.tables.open_table import open_table
 from m2ib_lightning.results.attribution import Attribution
@@ -160,8 +160,8 @@ def test_an_empty_journal_is_no_part(tmp_path: Path) -> None:
 
 
 def test_a_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a.json", "first")
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a.json") as file:
+    atomic_write_text(tmp_path / "a.json", "first")
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a.json") as file:
         file.write(b"second" if file.write(b"part of it") > 100 else bytes(1 // 0))
     assert (tmp_path / "a.json").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1

@@ -10,7 +10,7 @@ from lightning import Trainer
 from PIL import Image
 from typing_extensions import override
 
-from m2ib_lightning.files import whole_file
+from m2ib_lightning.files import atomic_write
 from m2ib_lightning.results.drawing import draw_attribution
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 from m2ib_lightning.run.directory import heatmap_name
@@ -36,6 +36,6 @@ class HeatmapWriter(ResultsCallback):
             wanted = self.count < 0 or result.pair.position < self.count
             if wanted and result.error is None and result.pair.picture is not None:
                 name = heatmap_name(result.pair.id, result.pair.key)
-                with whole_file(self.folder / name) as file:
+                with atomic_write(self.folder / name) as file:
                     self.draw(result).save(file, format="PNG")
                 results[index] = result.drawn_as(name)

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import write_whole
+from m2ib_lightning.files import atomic_write_text
 
 try:
     import fcntl
@@ -92,7 +92,7 @@ class Launch:
 
     def finish(self, rank: int) -> None:
         """Say that the rank has written all it will."""
-        write_whole(self._finished(rank), "")
+        atomic_write_text(self._finished(rank), "")
 
     def state(self, rank: int) -> State:
         """How another rank is."""
@@ -135,7 +135,7 @@ def begin_launch(launches: Path, world_size: int, total: int | None, written: in
     except FileExistsError:
         raise M2IBError(f"another process has just started this run ({launches.parent})") from None
     launch = Launch(folder, world_size, total)
-    write_whole(launch.facts, json.dumps({"world_size": world_size, "total": total}))
+    atomic_write_text(launch.facts, json.dumps({"world_size": world_size, "total": total}))
     return launch
 
 

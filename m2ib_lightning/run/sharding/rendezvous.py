@@ -86,13 +86,13 @@ class Rendezvous:
                 self._store.set(self._key, json.dumps({"error": str(error)}))
                 self.linger(_LAST_WORDS)
 
-    def tell(self, message: dict[str, str]) -> None:
+    def send(self, message: dict[str, str]) -> None:
         """Rank 0: what the others are to know."""
         self._told = True
         if self._store is not None:
             self._store.set(self._key, json.dumps(message))
 
-    def linger(self, seconds: float = 60.0) -> None:
+    def await_confirmations(self, seconds: float = 60.0) -> None:
         """Rank 0, before it ends and the store with it: give the others time to hear it."""
         end = time.monotonic() + seconds
         while self._store is not None and time.monotonic() < end and self._add(0) < self.listeners:
