@@ -84,7 +84,7 @@ class Rendezvous:
                 self._store.set(self._failed, f"rank {self.rank}: {error}")
             elif not self._told:
                 self._store.set(self._key, json.dumps({"error": str(error)}))
-                self.linger(_LAST_WORDS)
+                self.await_confirmations(_LAST_WORDS)
 
     def send(self, message: dict[str, str]) -> None:
         """Rank 0: what the others are to know."""
