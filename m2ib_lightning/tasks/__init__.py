@@ -1,15 +1,21 @@
-"""What ``task=`` can be: one file per task."""
+"""What ``task=`` can be: one file per task, imported when it is asked for."""
 
 from __future__ import annotations
 
-from m2ib_lightning.config import Config
-from m2ib_lightning.tasks.attribute import attribute
-from m2ib_lightning.tasks.evaluate import evaluate
-from m2ib_lightning.tasks.finetune import finetune
+from importlib import import_module
 
-TASKS = {"attribute": attribute, "evaluate": evaluate, "finetune": finetune}
+from m2ib_lightning.config import Config
+
+TASKS = {
+    "attribute": "m2ib_lightning.tasks.attribute:attribute",
+    "evaluate": "m2ib_lightning.tasks.evaluate:evaluate",
+    "finetune": "m2ib_lightning.tasks.finetune:finetune",
+}
+"""Import path of each task's function, which takes the configuration and returns the exit status."""
 
 
 def run(config: Config) -> int:
-    """Run the task; returns the command's exit status."""
-    return TASKS[config.task](config)
+    """Run the task; return the command's exit status."""
+    module, _, function = TASKS[config.task].partition(":")
+    status: int = getattr(import_module(module), function)(config)
+    return status

@@ -13,7 +13,8 @@ from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter
 from m2ib_lightning.run.m2ib_module import M2IBModule
 from m2ib_lightning.run.method_module import MethodModule
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
-from m2ib_lightning.tasks.start import Start, Work
+from m2ib_lightning.tasks.pairs_start import PairsStart
+from m2ib_lightning.tasks.work import Work
 
 
 class Attribute(PairTask):
@@ -24,7 +25,7 @@ class Attribute(PairTask):
         return bottlenecks_of([work.config.method.name], work.context())
 
     @override
-    def module(self, work: Work, start: Start) -> LightningModule:
+    def module(self, work: Work, start: PairsStart) -> LightningModule:
         name = work.config.method.name
         context = work.context(start.statistics)
         kind, options = parse_method(name)
@@ -40,7 +41,7 @@ class Attribute(PairTask):
         )
 
     @override
-    def writers(self, work: Work, start: Start) -> list[Callback]:
+    def writers(self, work: Work, start: PairsStart) -> list[Callback]:
         output = work.config.output
         return [
             HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the others read the file's name

@@ -25,14 +25,15 @@ from m2ib_lightning.run.method_module import MethodModule
 from m2ib_lightning.run.summary import Summary
 from m2ib_lightning.run.table import parts
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
-from m2ib_lightning.tasks.start import Start, Work
+from m2ib_lightning.tasks.pairs_start import PairsStart
+from m2ib_lightning.tasks.work import Work
 
 
 class Evaluate(PairTask):
     """Each pair's scores, by every method."""
 
     rows = "scores"
-    doing = "Evaluating"
+    activity = "Evaluating"
 
     @override
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
@@ -55,7 +56,7 @@ class Evaluate(PairTask):
         return bottlenecks_of(methods, work.context())
 
     @override
-    def module(self, work: Work, start: Start) -> LightningModule:
+    def module(self, work: Work, start: PairsStart) -> LightningModule:
         options = work.config.evaluate
         methods = methods_of(work.config)
         evaluator = Evaluator(
@@ -69,7 +70,7 @@ class Evaluate(PairTask):
         return MethodModule(evaluator, {"model": work.model.name, "methods": ", ".join(methods)})
 
     @override
-    def writers(self, work: Work, start: Start) -> list[Callback]:
+    def writers(self, work: Work, start: PairsStart) -> list[Callback]:
         return [
             HeatmapWriter(start.run.heatmaps, work.config.evaluate.pictures, draw_comparison),
             TableWriter(start.run.table, start.launch.number, schema=SCORES_SCHEMA, count=count),

@@ -1,4 +1,4 @@
-"""What ``task=finetune`` gives ``lightning.Trainer``, and what it refuses."""
+"""The arguments of ``lightning.Trainer`` for ``task=finetune``, and those that are refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from lightning.pytorch.plugins import DoublePrecision
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.finetuning.sharded import sharded_strategy
-from m2ib_lightning.tasks.trainer_arguments import World, launched, probe_trainer
+from m2ib_lightning.tasks.trainer_arguments import launched, probe_trainer
+from m2ib_lightning.tasks.world import World
 
 _REFUSED = {
     "logger": "the run directory's TensorBoard is the logger",
     "callbacks": "callbacks are objects; give them to a Trainer of your own with IBClipModule",
-    "enable_checkpointing": "checkpoints are what resume=true goes on from",
+    "enable_checkpointing": "resume=true needs the checkpoints",
     "use_distributed_sampler": "batches are dealt out so that ranks do not change them",
     "num_sanity_val_steps": "recall needs all validation pairs",
 }
@@ -25,16 +26,19 @@ CHANGES_TRAINING = (
 _EPOCHS = 10
 
 
-def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
-    """The Trainer's arguments, and the world it will find.
+def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]:
+    """Return the Trainer's arguments, and the ranks that it will run on.
+
+    Args:
+        requested: ``trainer.*`` of the configuration.
 
     Raises:
         M2IBError: for an argument that is refused, or that Lightning refuses.
     """
     for name, reason in _REFUSED.items():
-        if name in given:
-            raise M2IBError(f"trainer.{name}={given[name]!r} is refused for task=finetune: {reason}")
-    strategy = str(given.get("strategy", "auto"))
+        if name in requested:
+            raise M2IBError(f"trainer.{name}={requested[name]!r} is refused for task=finetune: {reason}")
+    strategy = str(requested.get("strategy", "auto"))
     if strategy == "samples":
         raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp or fsdp")
     sharded = strategy == "fsdp"
@@ -43,12 +47,12 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         raise M2IBError(
             f"trainer.strategy={strategy} was never tried and is refused: task=finetune takes ddp or fsdp.{near}"
         )
-    precision = str(given.get("precision", "32-true"))
+    precision = str(requested.get("precision", "32-true"))
     if precision in ("16-true", "bf16-true"):
         raise M2IBError(f"trainer.precision={precision} is refused: weights and masks must be float32; use bf16-mixed")
     if sharded and precision in ("16", "16-mixed"):
         raise M2IBError(f"trainer.precision={precision} is not Lightning's with trainer.strategy=fsdp: use bf16-mixed")
-    if given.get("max_epochs") == -1 and given.get("max_steps", -1) == -1:
+    if requested.get("max_epochs") == -1 and requested.get("max_steps", -1) == -1:
         raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate falls over a known number of steps")
     sizes, environments = launched()
     arguments: dict[str, Any] = {
@@ -56,7 +60,7 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         "log_every_n_steps": 10,
         "enable_model_summary": False,
         **sizes,
-        **given,
+        **requested,
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
     }
@@ -64,7 +68,7 @@ def finetune_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], World]:
         arguments["plugins"] = [*arguments.get("plugins", []), *environments]
     if sharded:
         arguments["strategy"] = "ddp"  # till the number of ranks is known
-    probe = probe_trainer({**arguments, "enable_checkpointing": False}, given, environments)
+    probe = probe_trainer({**arguments, "enable_checkpointing": False}, requested, environments)
     world = World.of(probe)
     if sharded:
         arguments["strategy"] = sharded_strategy(world.size)

@@ -1,4 +1,4 @@
-"""What the tasks that do something with every pair have in common: ranks, the run directory, signals, the end."""
+"""What the tasks over pairs share: the ranks, the signals, the work, and the end of a run."""
 
 from __future__ import annotations
 
@@ -26,58 +26,64 @@ from m2ib_lightning.run.precision import speed_on_cpu
 from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.run.summary import Summary
+from m2ib_lightning.tasks.pairs_start import PairsStart, begin_over_pairs, join_over_pairs
 from m2ib_lightning.tasks.quiet import quiet_lightning
-from m2ib_lightning.tasks.start import Start, Work, begin, check_world, join
-from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
+from m2ib_lightning.tasks.run_start import start_together
+from m2ib_lightning.tasks.trainer_arguments import trainer_arguments
+from m2ib_lightning.tasks.work import Work
+from m2ib_lightning.tasks.world import World, check_world
 
 
 class PairTask(ABC):
-    """A task whose results are a row for each pair."""
+    """A task that writes a row for each pair."""
 
     rows: ClassVar[str] = "attributions"
-    """The name of the table's folder."""
+    """Name of the table's folder."""
 
-    doing: ClassVar[str] = "Explaining"
-    """What the progress bar says."""
+    activity: ClassVar[str] = "Explaining"
+    """Label of the progress bar."""
 
     @abstractmethod
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
-        """Those that are going to be optimised, whose priors are to be there. Also the place for what can be wrong.
+        """Check the task's options, and return the bottlenecks that it will optimise.
 
         Raises:
-            M2IBError: for that.
+            M2IBError: if an option is wrong.
         """
 
     @abstractmethod
-    def module(self, work: Work, start: Start) -> LightningModule:
-        """Its ``training_step`` returns ``{"results": [...]}``, one for each pair of the batch."""
+    def module(self, work: Work, start: PairsStart) -> LightningModule:
+        """Return the module whose ``training_step`` returns ``{"results": [...]}``, one result for each pair."""
 
     @abstractmethod
-    def writers(self, work: Work, start: Start) -> list[Callback]:
-        """What writes the results, the table among them."""
+    def writers(self, work: Work, start: PairsStart) -> list[Callback]:
+        """Return the callbacks that write the results, the table among them."""
 
     def report(self, config: Config, run: RunDirectory, summary: Summary) -> None:
-        """Write what is about the whole table, once it is complete."""
+        """Write the report, once the table is complete."""
         write_report(run, summary)
 
 
 def run_over_pairs(config: Config, task: PairTask) -> int:
-    """Do it with every pair of the data source, or this rank's share of them.
+    """Run a task over every pair of the data source, or over this rank's share of them.
 
-    Everything that can be wrong before the work starts is checked before the run directory is made.
+    What can be checked before the work starts is checked before the run directory is made.
 
     Returns:
-        0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 and the number of the signal that
-        ended the run before its time.
+        The exit status: 0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 plus the number of
+        the signal that stopped the run.
+
+    Raises:
+        M2IBError: if the command or its input is wrong, or a file cannot be read or written.
     """
     try:
         return _run(config, task, StopSignals())
-    except BrokenPipeError:  # of what is printed
+    except BrokenPipeError:  # the reader of the output is gone
         raise
     except OSError as error:
         raise M2IBError(
-            f"reading or writing failed: {error}. What was written before is there; with resume=true the same command "
-            "does the rest"
+            f"reading or writing failed: {error}. Finished rows are kept; the same command with resume=true does the "
+            "rest"
         ) from error
 
 
@@ -87,13 +93,15 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
         check_world(config, world)
         with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
             work = Work.prepare(config)
-            priors = task.bottlenecks(work)
+            bottlenecks = task.bottlenecks(work)
             stop.leave()
-            if world.rank == 0:
-                start = begin(work, world, task.rows, priors)
-                rendezvous.send(start.message)
-            else:
-                start = join(work, world, rendezvous.listen(), task.rows)
+            start = start_together(
+                rendezvous,
+                world.rank,
+                lambda: begin_over_pairs(work, world, task.rows, bottlenecks),
+                lambda message: join_over_pairs(work, world, message, task.rows),
+            )
+            if world.rank > 0:
                 rendezvous.confirm()
         trainer = Trainer(
             **arguments,
@@ -103,13 +111,15 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
         if world.rank == 0:
             _print_start(trainer, work, start)
         stop.launcher = trainer.strategy.launcher
-        with start.held:
+        with start.lock:
             try:
                 signum = _fit(trainer, task.module(work, start), work.datamodule, start, stop)
             except BaseException as error:
-                start.held.close()  # the last of the others sees that this rank is lost, and merges
+                start.lock.close()  # the last rank at work sees that this one is lost, and merges
                 if world.size > 1:
-                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)  # before it waits for them
+                    print(
+                        f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True
+                    )  # before it waits for its children
                 raise
             finally:
                 interrupted = _wait(trainer)
@@ -126,9 +136,11 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
     return INCOMPLETE if missing else 0 if summary.counts.done else 1
 
 
-def _fit(trainer: Trainer, module: LightningModule, datamodule: PairDataModule, start: Start, stop: StopSignals) -> int:
-    """Work; returns the signal that ended it before its time, or 0."""
-    if stop.received is not None:  # before any work: start no other processes either
+def _fit(
+    trainer: Trainer, module: LightningModule, datamodule: PairDataModule, start: PairsStart, stop: StopSignals
+) -> int:
+    """Explain the pairs; return the signal that stopped the run, or 0."""
+    if stop.received is not None:  # before any work: start no child processes either
         return stop.received
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
@@ -142,7 +154,7 @@ def _fit(trainer: Trainer, module: LightningModule, datamodule: PairDataModule, 
 
 
 def _wait(trainer: Trainer) -> int:
-    """For the processes that this one started: the command is over when they are. Returns Ctrl-C's signal, or 0."""
+    """Wait for the child processes to end; return the signal of Ctrl-C, or 0."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
         try:
@@ -153,8 +165,10 @@ def _wait(trainer: Trainer) -> int:
     return 0
 
 
-def _merge(task: PairTask, start: Start, work: Work, world: World, stop: StopSignals, stopped: bool) -> Summary | None:
-    """The last rank at work writes what is about all of them, and says how it went."""
+def _merge(
+    task: PairTask, start: PairsStart, work: Work, world: World, stop: StopSignals, stopped: bool
+) -> Summary | None:
+    """Merge the ranks' parts on the last rank at work, and print the outcome."""
     if start.launch.at_work(world.rank):
         if not world.is_child:
             print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
@@ -171,11 +185,11 @@ def _merge(task: PairTask, start: Start, work: Work, world: World, stop: StopSig
     return summary
 
 
-def _print_start(trainer: Trainer, work: Work, start: Start) -> None:
+def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
     _mention_slow_precision(trainer)
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
     total, to_do = start.launch.total, start.launch.to_do
-    before = start.done if total is None or to_do is None else total - to_do  # rows may be there beyond data.limit
+    before = start.done if total is None or to_do is None else total - to_do  # the table may go beyond data.limit
     done = f", {before} of them done before" if before else ""
     print(
         f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
@@ -190,7 +204,7 @@ def _described(datamodule: PairDataModule) -> str:
 
 
 def _mention_slow_precision(trainer: Trainer) -> None:
-    """On a CPU, half precision pays only where there are fast instructions for it."""
+    """Print a note where a CPU computes more slowly in half precision than in float32."""
     types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     if trainer.strategy.root_device.type == "cpu" and trainer.precision in types:
         speed = speed_on_cpu(types[trainer.precision])
@@ -203,4 +217,4 @@ def _mention_slow_precision(trainer: Trainer) -> None:
 
 
 def _progress(config: Config, task: PairTask) -> list[Callback]:
-    return [PairProgressBar(task.doing)] if config.trainer.get("enable_progress_bar", True) else []
+    return [PairProgressBar(task.activity)] if config.trainer.get("enable_progress_bar", True) else []

@@ -13,7 +13,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.run.sharding import SamplesLauncher, SlurmStep, StepEnvironment
-from m2ib_lightning.tasks.trainer_arguments import World, trainer_arguments
+from m2ib_lightning.tasks.trainer_arguments import trainer_arguments
+from m2ib_lightning.tasks.world import World
 
 JOB = {"JOB_ID": 4242, "JOB_NAME": "m2ib", "NODELIST": "node[3-4]", "NNODES": 2, "NTASKS": 4}
 BATCH = JOB | {"PROCID": 0, "LOCALID": 0, "NODEID": 0}  # of the shell of sbatch, which is one process

@@ -1,0 +1,120 @@
+"""The start of a task over pairs: which launch of the run it is, and which pairs are left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import override
+
+from m2ib_lightning.datamodules.base import PairDataModule
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_write, atomic_write_text
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.pairs.pair import PairStream
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.done_rows import done_keys, remaining_positions
+from m2ib_lightning.run.resume import put_in_order
+from m2ib_lightning.run.sharding import Launch, begin_launch, open_launch
+from m2ib_lightning.run.summary import last_writer, rows_of
+from m2ib_lightning.tasks.priors import saved_priors
+from m2ib_lightning.tasks.run_start import RunStart, await_file, open_run, refuse_second_start
+from m2ib_lightning.tasks.work import Work
+from m2ib_lightning.tasks.world import World
+
+
+@dataclass(frozen=True)
+class PairsStart(RunStart):
+    """One rank's start.
+
+    Attributes:
+        launch: this start among those of the run.
+        lock: the rank's lock; closing it releases the rank.
+        done: number of pairs that earlier launches wrote rows for.
+    """
+
+    launch: Launch
+    lock: ExitStack = field(default_factory=ExitStack)
+    done: int = 0
+
+    @property
+    @override
+    def message(self) -> dict[str, str]:
+        last = self.launch.remaining if self.launch.remaining.exists() else self.launch.facts
+        return {"run": str(self.run.path), "launch": self.launch.folder.name, "last": last.name}
+
+
+def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequence[BottleneckSettings]) -> PairsStart:
+    """Open the run directory on rank 0, and list the pairs that are left.
+
+    Args:
+        work: the model, the settings and the pairs.
+        world: the ranks.
+        folder: name of the table's folder.
+        bottlenecks: the bottlenecks whose priors are needed.
+
+    Raises:
+        M2IBError: if the directory holds a run that must not or cannot be resumed.
+    """
+    config, source = work.config, work.datamodule.source
+    opened = open_run(work, world, folder, bottlenecks)
+    run = opened.run
+    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
+    lock = ExitStack()
+    lock.enter_context(launch.lock(world.rank))
+    refuse_second_start(run, launch)  # again: of two starts at once, at least one sees the other's lock
+    atomic_write_text(run.config, opened.resolved)
+    run.summary.unlink(missing_ok=True)  # of an earlier launch: it is wrong until this one ends
+    put_in_order(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
+    done = rows_of(run)
+    if done and not isinstance(source, PairStream):
+        positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
+        with atomic_write(launch.remaining) as file:
+            np.save(file, np.fromiter(positions, np.int64))
+    _leave_out_done(work.datamodule, run, launch)
+    return PairsStart(run, opened.statistics, launch, lock, done)
+
+
+def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: str) -> PairsStart:
+    """Open on another rank what rank 0 made.
+
+    Args:
+        work: the model, the settings and the pairs.
+        world: the ranks.
+        message: rank 0's message.
+        folder: name of the table's folder.
+
+    Raises:
+        M2IBError: if this rank cannot see it, or disagrees with rank 0 on the ranks or the pairs.
+    """
+    run = RunDirectory(Path(message["run"]), folder)
+    launch_folder = run.launches / message["launch"]
+    await_file(launch_folder / message["last"], run, work.config.output_dir)
+    launch = open_launch(launch_folder)
+    if launch.world_size != world.size:
+        raise M2IBError(
+            f"rank 0 knows {launch.world_size} ranks and this one {world.size}: give the same trainer.devices and "
+            "trainer.num_nodes on every node"
+        )
+    lock = ExitStack()
+    lock.enter_context(launch.lock(world.rank))  # before it looks: a start that comes now sees the lock
+    if not launch.is_last():
+        raise M2IBError(f"start {launch.number} of {str(run.path)!r} is over: another has begun since")
+    if work.datamodule.total != launch.total:
+        raise M2IBError(
+            f"rank 0 sees {launch.total} pairs in the data source and this rank {work.datamodule.total}: the source "
+            "must be the same on every node"
+        )
+    statistics = saved_priors(work, run)
+    _leave_out_done(work.datamodule, run, launch)
+    return PairsStart(run, statistics, launch, lock)
+
+
+def _leave_out_done(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:
+    """Make the data module leave out the pairs that have a row."""
+    if launch.remaining.exists():
+        datamodule.positions = np.load(launch.remaining, mmap_mode="r")
+    datamodule.finished = run.table

@@ -1,0 +1,55 @@
+"""The priors of ``prior=data``: measured once a run, on its first pairs, and kept in its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.tasks.work import Work
+
+
+def saved_priors(work: Work, run: RunDirectory) -> Statistics:
+    """Return the priors that need no measuring: the model's, the user's, and the run directory's."""
+    if not run.statistics.exists():
+        return work.statistics
+    return work.statistics.updated(Statistics.load(run.statistics))
+
+
+def measured_priors(
+    work: Work, run: RunDirectory, device: torch.device, bottlenecks: Sequence[BottleneckSettings]
+) -> Statistics:
+    """Return every prior that the bottlenecks need, and save those that had to be measured.
+
+    The model is measured before any training, in float32 at least.
+
+    Args:
+        work: the model and the pairs.
+        run: the directory that keeps ``statistics.safetensors``.
+        device: the rank's device.
+        bottlenecks: the bottlenecks that will be optimised or trained.
+
+    Raises:
+        M2IBError: if no pair can be read.
+    """
+    priors, model, pairs = saved_priors(work, run), work.model, work.settings.calibration_pairs
+    measured = False
+    while missing := next(filter(None, (needed(settings, priors) for settings in bottlenecks)), None):
+        measured = True
+        print(f"measuring {', '.join(f'{m} layer {k}' for m, k in missing.items())} on up to {pairs} pairs", flush=True)
+        with frozen(model.encoder.model, device, torch.promote_types(model.dtype, torch.float32)):
+            priors = calibrate(model.encoder, work.datamodule.calibration_batches(pairs), missing, priors, pairs)
+    if measured:
+        priors.save(run.statistics)
+    return priors
+
+
+def statistics_hash(statistics: Statistics, bottlenecks: Sequence[BottleneckSettings]) -> str | None:
+    """Return the hash of the statistics if a bottleneck uses them."""
+    used = any(settings.tower(modality).prior == "data" for settings in bottlenecks for modality in MODALITIES)
+    return statistics.sha256 if used else None

@@ -1,0 +1,172 @@
+"""The start that all tasks share: rank 0 opens the run directory, and the other ranks join it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from m2ib_lightning.config import resolved_yaml
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.run.directory import RunDirectory, open_run_directory
+from m2ib_lightning.run.resume import check_same_run
+from m2ib_lightning.run.sharding import Launch, Rendezvous, ranks_at_work
+from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.tasks.priors import measured_priors, statistics_hash
+from m2ib_lightning.tasks.work import Work
+from m2ib_lightning.tasks.world import World
+
+_DYING_SECONDS = 5.0
+"""Seconds that a killed process may take to disappear."""
+
+_VISIBLE_SECONDS = 60.0
+"""Seconds until a file of rank 0 must be visible from another node."""
+
+
+@dataclass(frozen=True)
+class RunStart(ABC):
+    """One rank's start of a run.
+
+    Attributes:
+        run: the run directory.
+        statistics: every prior that the run needs.
+    """
+
+    run: RunDirectory
+    statistics: Statistics
+
+    @property
+    @abstractmethod
+    def message(self) -> dict[str, str]:
+        """What rank 0 sends to the other ranks."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The message, as child processes find it in their environment."""
+        return {HANDED: json.dumps(self.message)}
+
+    @contextmanager
+    def handed_to_children(self) -> Iterator[None]:
+        """Processes that are started inside find the message in their environment."""
+        before = os.environ.get(HANDED)
+        os.environ.update(self.environment)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[HANDED]
+
+
+Start = TypeVar("Start", bound=RunStart)
+
+
+def start_together(
+    rendezvous: Rendezvous, rank: int, begin: Callable[[], Start], join: Callable[[dict[str, str]], Start]
+) -> Start:
+    """Begin on rank 0, and join with its message on the other ranks."""
+    if rank > 0:
+        return join(rendezvous.listen())
+    start = begin()
+    rendezvous.send(start.message)
+    return start
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run directory that rank 0 has made, or opened to resume its run.
+
+    Attributes:
+        run: the directory.
+        resumed: whether it holds a run.
+        statistics: every prior that the run needs.
+        resolved: the text of its ``config.yaml``.
+    """
+
+    run: RunDirectory
+    resumed: bool
+    statistics: Statistics
+    resolved: str
+
+
+def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[BottleneckSettings]) -> OpenedRun:
+    """Make or open the run directory, and measure the priors that are missing.
+
+    Args:
+        work: the model, the settings and the pairs.
+        world: the ranks.
+        folder: name of the folder that holds what the task writes.
+        bottlenecks: the bottlenecks whose priors are needed.
+
+    Raises:
+        M2IBError: if the directory holds a run that must not or cannot be resumed.
+    """
+    config = work.config
+    run, resumed = open_run_directory(config.output_dir, config.resume, folder)
+    refuse_second_start(run)
+    try:
+        statistics = measured_priors(work, run, world.device, bottlenecks)
+    except BaseException:
+        run.discard()  # so that the corrected command can use the same name
+        raise
+    resolved = resolved_yaml(config, work.settings.to_dict(), statistics_hash(statistics, bottlenecks))
+    if resumed:
+        check_same_run(run, resolved)
+    return OpenedRun(run, resumed, statistics, resolved)
+
+
+def refuse_second_start(run: RunDirectory, launch: Launch | None = None) -> None:
+    """Refuse to start while an earlier start of the run is at work.
+
+    Args:
+        run: the run directory.
+        launch: this start, which does not count.
+
+    Raises:
+        M2IBError: if another start holds a lock; names the lock.
+    """
+    end = time.monotonic() + _DYING_SECONDS
+    while (busy := ranks_at_work(run.launches, launch)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if busy:
+        who = "; ".join(lock.read_text(encoding="utf-8") for lock in busy)
+        locks = ", ".join(str(lock.relative_to(run.path)) for lock in busy)
+        raise M2IBError(
+            f"{str(run.path)!r}: an earlier start of this run is still at work ({who}). If you are sure that no such "
+            f"process lives (a network file system may keep the lock of a node that is lost), remove {locks} there"
+        )
+
+
+def await_file(file: Path, run: RunDirectory, output_dir: str | None) -> None:
+    """Wait until another rank than 0 sees what rank 0 wrote.
+
+    Args:
+        file: the last file that rank 0 wrote.
+        run: rank 0's run directory.
+        output_dir: this rank's ``output_dir``.
+
+    Raises:
+        M2IBError: if the file does not appear, or ``output_dir`` is another directory.
+    """
+    end = time.monotonic() + _VISIBLE_SECONDS
+    while not file.exists():  # network file systems may be late
+        if time.monotonic() > end:
+            raise M2IBError(
+                f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"
+            )
+        time.sleep(0.2)
+    if output_dir is None:
+        return
+    path = Path(output_dir).expanduser()
+    if not (path.exists() and path.samefile(run.path)):
+        raise M2IBError(
+            f"rank 0 of another run answered: it writes to {str(run.path)!r}, this one to {output_dir!r}. Set "
+            "MASTER_PORT to a port of this run's own"
+        )

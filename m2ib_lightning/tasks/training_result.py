@@ -1,0 +1,63 @@
+"""The result of a training: the model's folder, the statistics of its layers, and the summary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from lightning import Trainer
+
+from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.datamodules.training import FinetuneDataModule
+from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.files import atomic_write_text
+from m2ib_lightning.finetuning.clip_module import IBClipModule
+from m2ib_lightning.finetuning.folder import save_model
+from m2ib_lightning.finetuning.lora import merge_adapters
+from m2ib_lightning.m2ib.statistics import Statistics, calibrate
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.run.directory import RunDirectory
+
+
+def save_result(
+    trainer: Trainer, module: IBClipModule, seconds: float, data: FinetuneDataModule, run: RunDirectory
+) -> None:
+    """Write ``model/`` and ``summary.json``, and print the validation's metrics.
+
+    Args:
+        trainer: the Trainer, after ``fit``.
+        module: the trained module, with all of its weights.
+        seconds: time of training.
+        data: the training pairs, for the statistics of the model's layers.
+        run: the run directory.
+    """
+    folder = run.path / "model"
+    merge_adapters(module.network.model)
+    save_model(module.network, _with_statistics(module, data), folder, module.home)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    summary = {"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
+    atomic_write_text(run.summary, json.dumps(summary, indent=2) + "\n")
+    lines = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
+    print(
+        f"\n{trainer.global_step} steps\n{lines}model        {folder}\ncurves       tensorboard --logdir {run.path}",
+        flush=True,
+    )
+
+
+def _with_statistics(module: IBClipModule, data: FinetuneDataModule) -> LoadedModel:
+    """The model, with the statistics of its layers measured again after the training."""
+    model, pairs = module.loaded, module.settings.calibration_pairs
+    if module.options.train == "bottleneck" or not model.statistics.priors:
+        return model
+    statistics = Statistics()
+    with frozen(model.encoder.model):
+        for layers in _by_tower(model.statistics):
+            batches = data.pairs.calibration_batches(pairs)
+            statistics = calibrate(model.encoder, batches, layers, statistics, pairs)
+    return replace(model, statistics=statistics)
+
+
+def _by_tower(statistics: Statistics) -> list[dict[Modality, int]]:
+    """The measured layers, one tower's at a time."""
+    parts = [name.partition(".") for name in statistics.priors]
+    return [{m: int(layer)} for modality, _, layer in parts for m in MODALITIES if m == modality]

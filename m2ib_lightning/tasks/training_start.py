@@ -1,0 +1,91 @@
+"""The start of a training: its run directory, what a resumed start must not change, and its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_write_text
+from m2ib_lightning.finetuning.sharded import is_sharded
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING
+from m2ib_lightning.tasks.priors import saved_priors
+from m2ib_lightning.tasks.run_start import OpenedRun, RunStart, await_file, open_run
+from m2ib_lightning.tasks.work import Work
+from m2ib_lightning.tasks.world import World
+
+CHECKPOINTS = "checkpoints"
+"""Name of the folder of checkpoints in the run directory."""
+
+_USUAL = "ddp, or one rank"
+
+
+@dataclass(frozen=True)
+class TrainingStart(RunStart):
+    """One rank's start.
+
+    Attributes:
+        checkpoint: path of the checkpoint that the training resumes from; None for a new training.
+    """
+
+    checkpoint: str | None = None
+
+    @property
+    @override
+    def message(self) -> dict[str, str]:
+        return {"run": str(self.run.path), "checkpoint": self.checkpoint or ""}
+
+
+def begin_training(work: Work, arguments: dict[str, Any], world: World) -> TrainingStart:
+    """Open the run directory on rank 0.
+
+    Args:
+        work: the model, the settings and the pairs.
+        arguments: the Trainer's.
+        world: the ranks.
+
+    Raises:
+        M2IBError: if the directory holds a run that must not or cannot be resumed.
+    """
+    bottlenecks = [work.settings] if work.config.bottleneck.enabled else []
+    opened = open_run(work, world, CHECKPOINTS, bottlenecks)
+    _record(work, opened, arguments, world.size)
+    last = opened.run.path / CHECKPOINTS / "last.ckpt"
+    checkpoint = str(last) if opened.resumed and last.exists() else None
+    return TrainingStart(opened.run, opened.statistics, checkpoint)
+
+
+def join_training(work: Work, message: dict[str, str]) -> TrainingStart:
+    """Open on another rank what rank 0 made.
+
+    Raises:
+        M2IBError: if this rank cannot see it.
+    """
+    run, checkpoint = RunDirectory(Path(message["run"]), CHECKPOINTS), message["checkpoint"] or None
+    await_file(run.config, run, work.config.output_dir)
+    if checkpoint is not None:
+        await_file(Path(checkpoint), run, work.config.output_dir)
+    return TrainingStart(run, saved_priors(work, run), checkpoint)
+
+
+def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int) -> None:
+    """Write ``training.json`` and ``config.yaml``, or refuse to resume with other values."""
+    facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
+    facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
+    facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}
+    path = opened.run.path / "training.json"
+    if opened.resumed:
+        before = {"trainer.strategy": _USUAL, **(json.loads(path.read_text()) if path.exists() else facts)}
+        for name, value in facts.items():
+            if before.get(name) != value:
+                raise M2IBError(
+                    f"resume=true: {name} was {before.get(name)} and is now {value}; give it as it was: the "
+                    "checkpoint would not fit, or the weights would differ from those of an uninterrupted run"
+                )
+    atomic_write_text(path, json.dumps(facts, indent=2) + "\n")
+    atomic_write_text(opened.run.config, opened.resolved)

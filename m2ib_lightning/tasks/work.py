@@ -1,0 +1,88 @@
+"""What a configuration names, loaded and checked: the model, the settings, the pairs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m2ib_lightning.config import Config, DataConfig
+from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
+from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.methods import Context
+from m2ib_lightning.models import LoadedModel, load_model
+from m2ib_lightning.pairs.urls import UrlSettings
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a task, as every rank reads it from the configuration.
+
+    Attributes:
+        config: the configuration.
+        model: the loaded model.
+        settings: the bottleneck's settings, resolved for the model.
+        datamodule: the data module, with its source open.
+        statistics: the priors from the model's folder and from ``bottleneck.statistics``.
+    """
+
+    config: Config
+    model: LoadedModel
+    settings: BottleneckSettings
+    datamodule: PairDataModule
+    statistics: Statistics
+
+    @staticmethod
+    def prepare(config: Config) -> Work:
+        """Load the model and open the source.
+
+        Raises:
+            M2IBError: if a name, a file or a setting is wrong.
+        """
+        datamodule_type = DATAMODULES.get(config.data.name)
+        model = load_model(config.model.name)
+        settings = resolve(_settings(config, model), model.encoder)
+        data = config.data
+        preparer = model.preparer.with_options(fit=data.fit, image_timeout=data.image_timeout, urls=_urls(data))
+        datamodule = datamodule_type.from_config(config, preparer)
+        datamodule.setup("fit")
+        file, statistics = config.bottleneck.statistics, model.statistics
+        return Work(
+            config,
+            model,
+            settings,
+            datamodule,
+            statistics if file is None else statistics.updated(Statistics.load(file)),
+        )
+
+    def context(self, statistics: Statistics | None = None) -> Context:
+        """Return what attribution methods work with.
+
+        Args:
+            statistics: all priors of the run; None for those that need no measuring.
+        """
+        priors = self.statistics if statistics is None else statistics
+        return Context(self.model, self.settings, priors, seed=self.config.seed, compile=self.config.model.compile)
+
+
+def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
+    values: dict[str, Any] = asdict(config.bottleneck)
+    preset = values.pop("preset")
+    for name in ("statistics", "enabled"):
+        values.pop(name)
+    base = model.preset if preset == "recommended" else BottleneckSettings()
+    return base.override(values)
+
+
+def _urls(data: DataConfig) -> UrlSettings:
+    return UrlSettings(
+        allow=data.allow_urls,
+        allow_private=data.allow_private_urls,
+        timeout=data.url_timeout,
+        max_bytes=data.url_max_bytes,
+        retries=data.url_retries,
+        connections=data.url_connections,
+        cache=None if data.url_cache is None else Path(data.url_cache).expanduser(),
+    )
