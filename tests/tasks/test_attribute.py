@@ -329,14 +329,18 @@ def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -
         torch.testing.assert_close(found.priors[name_of].std, together.std(0, correction=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_half_precision_on_the_command_line(folder: Path, table: Path, tmp_path: Path, precision: str) -> None:
-    runs = [tmp_path / "exact", tmp_path / "half"]
-    assert run_captions(folder, table, runs[0]) == 0
-    assert run_captions(folder, table, runs[1], f"trainer.precision={precision}") == 0
-    assert f"precision: {precision}" in (runs[1] / "config.yaml").read_text()
-    tolerance = {"bf16-mixed": 2e-2, "16-mixed": 2e-3}[precision]
-    for exact, half in zip(*map(read_rows, runs), strict=True):
+def test_half_precision_on_the_command_line(folder: Path, table: Path, tmp_path: Path) -> None:
+    precisions = ("32-true", "bf16-mixed", "16-mixed")
+    for precision in precisions:
+        assert run_captions(folder, table, tmp_path / precision, f"trainer.precision={precision}") == 0
+        assert f"precision: {precision}" in (tmp_path / precision / "config.yaml").read_text()
+    exact_rows, *half_rows = (read_rows(tmp_path / precision) for precision in precisions)
+    for rows, tolerance in zip(half_rows, (2e-2, 2e-3), strict=True):
+        assert_near(exact_rows, rows, tolerance)
+
+
+def assert_near(exact_rows: list[dict[str, Any]], half_rows: list[dict[str, Any]], tolerance: float) -> None:
+    for exact, half in zip(exact_rows, half_rows, strict=True):
         a, b = np.array(exact["image_saliency"]), np.array(half["image_saliency"])
         assert 0 < np.abs(a - b).max() / np.abs(a).max() < tolerance
 
@@ -363,6 +367,7 @@ def test_runs_without_a_directory_are_dated_and_latest_points_at_them(
     assert (tmp_path / "runs" / "latest").resolve() == runs[-1]
 
 
+@pytest.mark.slow
 def test_photographs_with_a_vit_b_32(tmp_path: Path) -> None:
     folder = save_clip_folder(
         tmp_path / "vit-b-32", image=224, patch=32, width=768, text_width=512, blocks=12, heads=8, projection=512

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -114,7 +115,6 @@ CELLS = [
     Bad("long-name", "could not be read", image="x" * 300 + ".png"),
     Bad("nul-in-name", "could not be read", image="a\0b.png"),
     Bad("half-character-in-name", "could not be read", image="\udcff\ud800.png"),
-    Bad("no-permission", "may not be read: permission denied", write=locked),
     Bad("zero-bytes", "could not be read as an image of a known format", write=content(b"")),
     Bad("text", "could not be read as an image of a known format", write=content(b"hello")),
     Bad("html", "could not be read as an image of a known format", write=content(b"<html>404 not found</html>")),
@@ -200,40 +200,75 @@ def clean(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str
     return run(home, folder / "pairs.jsonl", folder / "run")
 
 
-def assert_only_one_failed(rows: list[dict[str, Any]], clean: list[dict[str, Any]], error: str) -> dict[str, Any]:
-    """The second row has the error and no result; the others are the clean run's."""
-    assert len(rows) == len({row["key"] for row in rows}) == len(GOOD) + 1
-    bad = rows.pop(1)
+def assert_failed_alone(bad: dict[str, Any], error: str) -> None:
+    """The row has the error and no result."""
     assert bad["error"] is not None
     assert error in bad["error"]
     assert [name for name in SCHEMA.names[4:] if bad[name] is not None] == ["error"]
+
+
+def assert_clean(rows: list[dict[str, Any]], clean: list[dict[str, Any]]) -> None:
+    """The good pairs' rows are those of the clean run."""
     for row, expected in zip(rows, clean, strict=True):
         for name in set(SCHEMA.names) - {"key", "id", "heatmap"}:
             if name.endswith(("saliency", "loss", "similarity", "information")):
                 assert relative_difference(row[name], expected[name]) < 1e-6, name  # rows are float32
             else:
                 assert row[name] == expected[name], name
+
+
+def assert_only_one_failed(rows: list[dict[str, Any]], clean: list[dict[str, Any]], error: str) -> dict[str, Any]:
+    """The second row has the error and no result; the others are the clean run's."""
+    assert len(rows) == len({row["key"] for row in rows}) == len(GOOD) + 1
+    bad = rows.pop(1)
+    assert_failed_alone(bad, error)
+    assert_clean(rows, clean)
     return bad
 
 
-@pytest.mark.parametrize("bad", CELLS, ids=[bad.name for bad in CELLS])
-def test_a_bad_cell_costs_its_own_row(
-    bad: Bad, home: Path, clean: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest
+def run_with(cells: list[Bad], home: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows of the good pairs with bad ones behind the first."""
+    pairs = [GOOD[0]]
+    for bad in cells:
+        image = bad.image
+        if bad.write is not None:
+            path = folder / bad.name / bad.image
+            path.parent.mkdir()
+            bad.write(path)
+            image = str(path)
+        pairs.append((image, bad.caption))
+    (folder / "pairs.jsonl").write_bytes(b"".join(written([*pairs, *GOOD[1:]], ".jsonl")))
+    return run(home, folder / "pairs.jsonl", folder / "run")
+
+
+@pytest.fixture(scope="module")
+def mixed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of one run over the good pairs and every bad cell."""
+    return run_with(CELLS, home, tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.mark.parametrize("place", range(len(CELLS)), ids=[bad.name for bad in CELLS])
+def test_a_bad_cell_costs_its_own_row(place: int, mixed: list[dict[str, Any]]) -> None:
+    row = mixed[place + 1]
+    assert_failed_alone(row, CELLS[place].error)
+    assert re.fullmatch(rf"pairs\.jsonl:{place + 1}(\.0)?", row["key"])
+
+
+def test_bad_cells_leave_the_other_rows_as_they_are(mixed: list[dict[str, Any]], clean: list[dict[str, Any]]) -> None:
+    assert len(mixed) == len({row["key"] for row in mixed}) == len(GOOD) + len(CELLS)
+    assert_clean([mixed[0], *mixed[len(CELLS) + 1 :]], clean)
+
+
+def test_a_file_that_may_not_be_read_costs_its_own_row(
+    home: Path, clean: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    image = bad.image
-    if bad.write is not None:
-        path = tmp_path / bad.image
-        bad.write(path)
-        image = str(path)
-    if bad.name == "no-permission" and os.geteuid() == 0:  # nothing is closed to root
+    if os.geteuid() == 0:  # root may read every file
         for folder in (home, *home.rglob("*"), tmp_path, *list(tmp_path.parents)[:3]):
             folder.chmod(0o777) if folder.is_dir() else folder.chmod(0o666)
         os.seteuid(65534)
         request.addfinalizer(lambda: os.seteuid(0))
-    rows = [GOOD[0], (image, bad.caption), *GOOD[1:]]
-    (tmp_path / "pairs.jsonl").write_bytes(b"".join(written(rows, ".jsonl")))
-    failed = assert_only_one_failed(run(home, tmp_path / "pairs.jsonl", tmp_path / "run"), clean, bad.error)
-    assert failed["key"].startswith("pairs.jsonl:1")
+    bad = Bad("no-permission", "may not be read: permission denied", write=locked)
+    assert_only_one_failed(run_with([bad], home, tmp_path), clean, bad.error)
 
 
 LINE_CASES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ from transformers import CLIPModel
 from m2ib_lightning import explain, load_model
 from m2ib_lightning.cli import main
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
+from m2ib_lightning.m2ib.statistics import Statistics
 from tests.conftest import ROOT, relative_difference
+from tests.folders import save_clip_folder
 from tests.run.test_sharding import free_port
 
 QUIET = ["task=finetune", "trainer.enable_progress_bar=false", "data.batch_size=4", "finetune.warmup=2"]
@@ -194,3 +198,40 @@ def test_a_model_without_a_readout_says_what_makes_one() -> None:
 def test_the_readout_needs_a_caption(done: Path) -> None:
     with pytest.raises(M2IBError, match="not against an embedding"):
         explain(np.zeros((64, 64, 3), np.uint8), target=np.ones(96), model=str(done / "model"), method="readout")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_says_by_which_signal(
+    number: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(module: IBClipModule, *_: object) -> None:
+        if module.global_step == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(IBClipModule, "on_train_batch_start", stop)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert run(tmp_path / "run", "trainer.max_epochs=1", "finetune.maps=0") == status
+    finally:
+        for each, handler in handlers.items():  # Lightning leaves Ctrl-C ignored
+            signal.signal(each, handler)
+    assert "resume=true with this output_dir resumes" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_training_measures_the_priors_as_attribution_does(tmp_path: Path) -> None:
+    """In float32 at least, though the folder's weights are bfloat16."""
+    folder = save_clip_folder(tmp_path / "model")
+    CLIPModel.from_pretrained(folder).to(torch.bfloat16).save_pretrained(folder)
+    words = [f"model.name={folder}", "bottleneck.image.prior=data", "bottleneck.text.prior=data", "data.limit=6"]
+    words += ["trainer.enable_progress_bar=false", "data.batch_size=3", "bottleneck.steps=1"]
+    training = ["task=finetune", "finetune.validation=0", "trainer.max_steps=1"]
+    assert main([*words, f"output_dir={tmp_path / 'attribution'}", "output.heatmaps=0"]) == 0
+    assert main([*words, *training, f"output_dir={tmp_path / 'training'}"]) == 0
+    measured, expected = (
+        Statistics.load(tmp_path / name / "statistics.safetensors").priors for name in ("training", "attribution")
+    )
+    assert set(measured) == set(expected) != set()
+    for name, prior in expected.items():
+        assert torch.equal(measured[name].mean, prior.mean)
+        assert torch.equal(measured[name].std, prior.std)
