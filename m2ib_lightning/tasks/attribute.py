@@ -18,7 +18,7 @@ from m2ib_lightning.tasks.work import Work
 
 
 class Attribute(PairTask):
-    """Each pair's maps, by one method."""
+    """Explain each pair by one method."""
 
     @override
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
@@ -44,12 +44,12 @@ class Attribute(PairTask):
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
         output = work.config.output
         return [
-            HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the others read the file's name
+            HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the other writers read the file's name
             TableWriter(start.run.table, start.launch.number),
             CurveLogger(output.tensorboard_images, start.done),
         ]
 
 
 def attribute(config: Config) -> int:
-    """Explain every pair of the data source, or this rank's share of them; returns the exit status."""
+    """Explain every pair of the data source, or this rank's share of them; return the exit status."""
     return run_over_pairs(config, Attribute())

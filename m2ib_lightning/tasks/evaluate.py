@@ -30,7 +30,7 @@ from m2ib_lightning.tasks.work import Work
 
 
 class Evaluate(PairTask):
-    """Each pair's scores, by every method."""
+    """Score the maps of every method on each pair."""
 
     rows = "scores"
     activity = "Evaluating"
@@ -48,8 +48,7 @@ class Evaluate(PairTask):
                 raise M2IBError(f"evaluate.{name} must be at least {least}, got {value}")
         check_groups(options.metrics)
         methods = methods_of(work.config)
-        twice = {name for name in methods if methods.count(name) > 1}
-        if twice or not methods:
+        if not methods or len(set(methods)) < len(methods):
             raise M2IBError(f"evaluate.methods must name methods, each once, got {methods}")
         if options.baseline not in methods and options.baseline != EvaluateConfig.baseline:
             raise M2IBError(f"evaluate.baseline={options.baseline!r} is none of the methods: {', '.join(methods)}")
@@ -85,21 +84,21 @@ class Evaluate(PairTask):
 
 
 def evaluate(config: Config) -> int:
-    """Score every pair of the data source, or this rank's share of them; returns the exit status."""
+    """Score every pair of the data source, or this rank's share of them; return the exit status."""
     return run_over_pairs(config, Evaluate())
 
 
 def methods_of(config: Config) -> list[str]:
-    """Those asked for, or all that there are, the baseline first."""
+    """Return the methods of the configuration; by default all that need no training, the baseline first."""
     options = config.evaluate
     if options.methods is not None:
         return list(options.methods)
-    ready = [name for name in METHODS if not METHODS.get(name).trained]
-    return sorted(ready, key=lambda name: (name != options.baseline, name))
+    untrained = [name for name in METHODS if not METHODS.get(name).trained]
+    return sorted(untrained, key=lambda name: (name != options.baseline, name))
 
 
 def comparison_of(config: Config, run: RunDirectory) -> Comparison:
-    """Of the rows that are there."""
+    """Compare the methods on the rows of a run."""
     options = config.evaluate
     return compare(
         load_scores(run.path),
@@ -111,27 +110,27 @@ def comparison_of(config: Config, run: RunDirectory) -> Comparison:
 
 
 def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterator[str]:
-    """What a reader must know."""
+    """Sentences that a reader of the comparison must know."""
     groups = check_groups(config.evaluate.metrics)
     if "localisation" in groups and "image_pointing" not in comparison.estimates:
         yield (
-            "The source has no masks: how maps lie on what captions name was left out (data.mask_column or "
-            "data.box_column names them)."
+            "The source has no masks, so the localisation of image maps was left out. data.mask_column or "
+            "data.box_column names them."
         )
     if "localisation" in groups and "text_auroc" not in comparison.estimates:
-        yield "The source does not say which words are content: the words' AUROC was left out."
+        yield "The source does not mark content words, so their AUROC was left out."
     if "probes" in groups and config.evaluate.probed and "prompt_present" not in comparison.estimates:
-        tried = "on gibberish and on other pairs' captions only"
-        which = tried if "prompt_gibberish" in comparison.estimates else "on no other caption (a stream has none)"
-        yield f"The source names no other objects: maps were tried {which}."
+        fallback = "gibberish and other pairs' captions alone"
+        captions = fallback if "prompt_gibberish" in comparison.estimates else "no other caption (a stream has none)"
+        yield f"The source names no other objects: prompt sensitivity was tried on {captions}."
     resized, failures = 0, list[str]()
     for part in parts(run.table):
         table = pq.read_table(part, columns=["mask_resized", "failures"])
         resized += sum(map(bool, table["mask_resized"].to_pylist()))
         failures += [line for lines in table["failures"].to_pylist() for line in lines or ()]
     if resized:
-        yield f"{resized} masks had another size than their pictures and were resized."
+        yield f"{resized} masks differed in size from their pictures and were resized."
     for line in failures[:5]:
-        yield f"failed on a pair: {line}"
+        yield f"A method failed on a pair: {line}"
     if len(failures) > 5:
         yield f"... and {len(failures) - 5} more failures, in the table."

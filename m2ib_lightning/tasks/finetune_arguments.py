@@ -15,14 +15,14 @@ _REFUSED = {
     "logger": "the run directory's TensorBoard is the logger",
     "callbacks": "callbacks are objects; give them to a Trainer of your own with IBClipModule",
     "enable_checkpointing": "resume=true needs the checkpoints",
-    "use_distributed_sampler": "batches are dealt out so that ranks do not change them",
+    "use_distributed_sampler": "the batches do not depend on the number of ranks",
     "num_sanity_val_steps": "recall needs all validation pairs",
 }
 CHANGES_TRAINING = (
     *("max_epochs", "max_steps", "limit_train_batches", "overfit_batches"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
 )
-"""The arguments that a resumed run must not change, beside the size of the global batch."""
+"""Arguments that a resumed run must not change; the size of the global batch is another."""
 _EPOCHS = 10
 
 
@@ -53,7 +53,7 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
     if sharded and precision in ("16", "16-mixed"):
         raise M2IBError(f"trainer.precision={precision} is not Lightning's with trainer.strategy=fsdp: use bf16-mixed")
     if requested.get("max_epochs") == -1 and requested.get("max_steps", -1) == -1:
-        raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate falls over a known number of steps")
+        raise M2IBError("trainer.max_epochs=-1 never ends: the learning rate needs a known number of steps")
     sizes, environments = launched()
     arguments: dict[str, Any] = {
         "max_epochs": _EPOCHS,
@@ -67,13 +67,13 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
     if environments:
         arguments["plugins"] = [*arguments.get("plugins", []), *environments]
     if sharded:
-        arguments["strategy"] = "ddp"  # till the number of ranks is known
+        arguments["strategy"] = "ddp"  # until the number of ranks is known
     probe = probe_trainer({**arguments, "enable_checkpointing": False}, requested, environments)
     world = World.of(probe)
     if sharded:
         arguments["strategy"] = sharded_strategy(world.size)
-        arguments["inference_mode"] = False  # FSDP2 can't begin in it: a run that is over is validated first
-        if precision in ("64", "64-true"):  # which Lightning takes there only as a plugin
+        arguments["inference_mode"] = False  # FSDP2 cannot start in it, and a finished run is validated first
+        if precision in ("64", "64-true"):  # Lightning takes it there only as a plugin
             arguments["plugins"] = [*arguments.get("plugins", []), DoublePrecision()]
             del arguments["precision"]
     return arguments, world

@@ -1,4 +1,4 @@
-"""Less noise on the terminal."""
+"""Less noise on the terminal from Lightning, Pillow and writer threads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from PIL import Image
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on training loops, which this is not, nor Pillow's on large images.
+    """Silence, inside, Lightning's advice on training loops and Pillow's warning about large images.
 
-    A thread that can't write (TensorBoard's, when the disk is full) says so in a line, not in a traceback.
+    A writer thread that fails, such as TensorBoard's on a full disk, prints a line in place of a traceback.
     """
     hook = threading.excepthook
 
-    def in_a_line(failure: threading.ExceptHookArgs) -> None:
+    def print_a_line(failure: threading.ExceptHookArgs) -> None:
         if isinstance(failure.exc_value, OSError):
             print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
         else:
             hook(failure)
 
-    threading.excepthook = in_a_line
+    threading.excepthook = print_a_line
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # what is too large is an error row
+        warnings.filterwarnings(
+            "ignore", category=Image.DecompressionBombWarning
+        )  # an image that is too large is an error row
         try:
             yield
         finally:

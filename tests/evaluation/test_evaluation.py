@@ -236,7 +236,7 @@ def test_a_source_without_masks_skips_what_needs_them_and_says_so(
     assert run(*words) == 0
     printed = capsys.readouterr().out
     assert "The source has no masks" in printed
-    assert "does not say which words are content" in printed
+    assert "does not mark content words" in printed
     assert "names no other objects" in printed
     methods = json.loads((folder / "summary.json").read_text())["methods"]
     assert "image_pointing" not in methods["saliency"]
@@ -257,7 +257,7 @@ def test_masks_of_another_size_empty_ones_and_broken_ones(tmp_path: Path, capsys
     words = ["data.name=captions", f"data.path={table}", "data.num_workers=0", "evaluate.probed=0"]
     assert run(*words, "data.mask_column=mask", "evaluate.metrics=[localisation]", f"output_dir={folder}") == 0
     captured = capsys.readouterr()
-    assert "1 masks had another size than their pictures and were resized." in captured.out
+    assert "1 masks differed in size from their pictures and were resized." in captured.out
     assert re.search(r"pairs.jsonl:3: the mask: .*nowhere.png", captured.err)
     estimate = json.loads((folder / "summary.json").read_text())["methods"]["saliency"]["image_mass"]
     assert (estimate["pairs"], estimate["left_out"]) == (2, 1)  # without the empty one, and the one that has none
