@@ -25,7 +25,7 @@ from m2ib_lightning.m2ib.statistics import Statistics, calibrate, needed
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs.pair import PairStream
-from m2ib_lightning.pairs.urls import UrlSettings
+from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
 from m2ib_lightning.run.resume import check_same_run, put_in_order
