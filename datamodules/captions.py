@@ -37,7 +37,7 @@ class CaptionSource:
         columns.check(table.name, table.columns)
         self.table = table
         self.reader = CellReader(columns, image_root if image_root is not None else table.folder)
-        lengths = table.lengths(columns.text)
+        lengths = table.list_lengths(columns.text)
         self._lengths = None if lengths is None else np.array(lengths, np.int64)
         self._ends = None if self._lengths is None else np.cumsum(np.maximum(self._lengths, 1))
 

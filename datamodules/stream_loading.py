@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.pairs.loading import loading, quiet_iterator, worker_died
+from m2ib_lightning.pairs.loading import is_worker_death, loader_options, stoppable_iterator
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.run.done_rows import DoneRows, code_of
@@ -39,13 +39,13 @@ class StreamLoader:
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_size=self.batch_size,
-            **loading(self.num_workers),
+            **loader_options(self.num_workers),
             collate_fn=self.dataset.preparer.collate,
         )
         try:
-            yield from quiet_iterator(loader.__iter__)
+            yield from stoppable_iterator(loader.__iter__)
         except RuntimeError as error:
-            if not worker_died(error):
+            if not is_worker_death(error):
                 raise
             raise M2IBError(
                 f"a process that reads the stream died ({error}). What is done is kept; with resume=true the same "

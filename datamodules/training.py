@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.pairs.loading import loading, quiet_iterator
+from m2ib_lightning.pairs.loading import loader_options, stoppable_iterator
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 
@@ -146,7 +146,7 @@ class QuietLoader(DataLoader[Any]):
 
     @override
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader says which class of iterator
-        return quiet_iterator(super().__iter__)
+        return stoppable_iterator(super().__iter__)
 
 
 class EpochLoader(QuietLoader):
@@ -288,5 +288,5 @@ class FinetuneDataModule(LightningDataModule):
             GoodPairs(PairDataset(source, self.pairs.preparer, pictures), split, hard_negatives),
             batch_sampler=batches,
             collate_fn=partial(_collate, self.pairs.preparer),
-            **loading(self.pairs.num_workers),
+            **loader_options(self.pairs.num_workers),
         )

@@ -1,1 +1,1 @@
-"""Pairs on their way to the model: read, checked, and made tensors."""
+"""Pairs of image and caption: reading, checking and preparing them as tensors for the model."""

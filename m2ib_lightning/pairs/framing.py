@@ -1,4 +1,4 @@
-"""From a picture of any shape to the model's input, and which part of the picture that input shows."""
+"""Fit a picture of any shape to the model's input, and report the part of the picture that the input shows."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch import Tensor
 from m2ib_lightning.errors import M2IBError, nearest
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of a picture; it may reach beyond the picture, where the model saw a margin."""
+"""Left, top, right, bottom in pixels of a picture; a box reaches beyond the picture where the model saw a margin."""
 
 Fit = Literal["crop", "pad", "stretch"]
 
-_LONGEST = 16
-"""Pictures longer than so many times their width are cut to this before they are resized: one of 1 x 30,000 pixels
-would become 224 x 6,720,000, only for its centre to be cut out."""
+_MAX_ASPECT_RATIO = 16
+"""Largest ratio of the long to the short side; the ends of longer pictures are cut off before resizing. Otherwise a
+picture of 1 x 30,000 pixels would be resized to 224 x 6,720,000, although only its centre is used."""
 
 
 class Framing:
-    """How a picture is fitted into the model's input.
+    """The way a picture is fitted to the model's input.
 
-    ``crop`` resizes the shorter side and cuts out the centre, as CLIP does; ``pad`` resizes the longer side and fills
-    the rest with the mean colour; ``stretch`` resizes both, as SigLIP does.
+    ``crop`` resizes the shorter side and crops the centre, as CLIP does. ``pad`` resizes the longer side and fills the
+    rest with the mean colour. ``stretch`` resizes both sides, as SigLIP does.
 
     Args:
-        image_processor: the model's Hugging Face image processor.
-        fit: None for the processor's own way.
+        image_processor: Hugging Face image processor of the model.
+        fit: ``crop``, ``pad`` or ``stretch``; None for the processor's default.
 
     Raises:
-        M2IBError: if there is no such way, or the processor resizes in one that is not known here.
+        M2IBError: if ``fit`` is unknown, or the processor's way of resizing is not supported.
     """
 
     def __init__(self, image_processor: Any, fit: str | None = None) -> None:
@@ -40,33 +40,33 @@ class Framing:
             raise M2IBError(f"fit must be one of {ways}, or null, got {fit!r}.{nearest(fit, get_args(Fit))}")
         self.processor = image_processor
         self.size: Mapping[str, int] = {k: v for k, v in dict(image_processor.size).items() if v is not None}
-        self.cuts = bool(getattr(image_processor, "do_center_crop", False))
+        self.crops = bool(getattr(image_processor, "do_center_crop", False))
         if set(self.size) not in ({"shortest_edge"}, {"height", "width"}) or not image_processor.do_resize:
             raise M2IBError(
                 f"{type(image_processor).__name__} has do_resize={image_processor.do_resize} and size={self.size}: "
                 "pictures must be resized by 'shortest_edge', or to 'height' and 'width'"
             )
         short = "shortest_edge" in self.size
-        own = "crop" if short and self.cuts else "stretch" if not short and not self.cuts else None
-        self.fit = None if fit == own else fit
-        if self.fit is None and short and not self.cuts:
-            self.fit = "crop"  # its own way leaves the long side as it comes, and no model reads that
+        default = "crop" if short and self.crops else "stretch" if not short and not self.crops else None
+        self.fit = None if fit == default else fit
+        if self.fit is None and short and not self.crops:
+            self.fit = "crop"  # the processor alone leaves a long side of any length, which no model reads
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the model's input, in pixels."""
-        final: Mapping[str, int] = self.processor.crop_size if self.cuts else self.size
+        """Width and height of the model's input, in pixels."""
+        final: Mapping[str, int] = self.processor.crop_size if self.crops else self.size
         if "shortest_edge" in final:
             return final["shortest_edge"], final["shortest_edge"]
         return final["width"], final["height"]
 
     def __call__(self, picture: Image.Image) -> tuple[Tensor, Box]:
-        """The model's input (3, H, W), and the part of the picture (RGB) that it shows."""
+        """Return the model's input (3, H, W) for an RGB picture, and the box of the picture that it shows."""
         if self.fit is None:
             strip = self._strip(*picture.size)
             left, top, right, bottom = strip
-            shown, seen = picture.crop(strip), self._own_box(right - left, bottom - top)
-            return self._process(shown), (seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)
+            box = self._default_box(right - left, bottom - top)
+            return self._process(picture.crop(strip)), (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
         shown, box = picture, (0, 0, *picture.size)
         if self.fit == "crop":
             box = _largest_centre(picture.size, self.input_size)
@@ -81,17 +81,17 @@ class Framing:
         return pixels
 
     def _strip(self, width: int, height: int) -> Box:
-        """The middle of a picture that is far longer than wide; else all of it."""
+        """The middle part of a picture that is far longer than wide; the whole box of any other."""
         short, long = sorted((width, height))
-        if not self.cuts or "shortest_edge" not in self.size or long <= _LONGEST * short:
+        if not self.crops or "shortest_edge" not in self.size or long <= _MAX_ASPECT_RATIO * short:
             return (0, 0, width, height)
-        start = (long - _LONGEST * short) // 2
-        end = start + _LONGEST * short
+        start = (long - _MAX_ASPECT_RATIO * short) // 2
+        end = start + _MAX_ASPECT_RATIO * short
         return (0, start, width, end) if height > width else (start, 0, end, height)
 
-    def _own_box(self, width: int, height: int) -> Box:
-        """What the processor's own way shows of a picture of that size."""
-        if not self.cuts:
+    def _default_box(self, width: int, height: int) -> Box:
+        """The box of a picture of this size that the processor's default shows."""
+        if not self.crops:
             return (0, 0, width, height)
         if "shortest_edge" in self.size:
             edge, short = self.size["shortest_edge"], min(width, height)
@@ -105,7 +105,7 @@ class Framing:
         return (left, top, right, bottom)
 
     def _padded(self, picture: Image.Image) -> tuple[Image.Image, Box]:
-        """The whole picture on a canvas of the mean colour, which the model sees as zero."""
+        """The picture on a canvas of the mean colour, which normalises to zero."""
         width, height = self.input_size
         scale = min(width / picture.width, height / picture.height)
         inner = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
@@ -119,14 +119,14 @@ class Framing:
 
 
 def _centre(scaled: int, crop: int, original: int) -> tuple[int, int]:
-    """The centre crop along one axis, from scaled to original pixels; at least one pixel."""
+    """The centre crop along one axis, converted from scaled to original pixels; at least one pixel."""
     start = (scaled - crop) // 2
     low = round(start * original / scaled)
     return low, max(round((start + crop) * original / scaled), low + 1)
 
 
 def _largest_centre(size: tuple[int, int], shape: tuple[int, int]) -> Box:
-    """The largest box of that shape in the middle of a picture."""
+    """The largest centred box with the proportions of ``shape`` in a picture of ``size``."""
     scale = min(size[0] / shape[0], size[1] / shape[1])
     width, height = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2

@@ -1,4 +1,4 @@
-"""Opening images as people have them."""
+"""Read images of any kind: files, bytes, PIL images and arrays."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.time_limit import within
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any]
-"""A file, the bytes of one, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of floats in [0, 1]."""
+"""A path, bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of floats in [0, 1]."""
 
 TIMEOUT = 60.0
-"""Seconds after which an image that is still being read counts as broken, where nothing else is said."""
+"""Default time limit in seconds for reading one image."""
 
 _NOT_PICTURES = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".emf", ".wmf", ".grib", ".bufr"}
 _IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NOT_PICTURES
 
 
 def looks_like_an_image(name: str) -> bool:
-    """Whether a file name ends as an image's does."""
+    """Whether a file name has the suffix of an image."""
     return Path(name).suffix.lower() in _IMAGE_SUFFIXES
 
 
 class Reading(NamedTuple):
-    """An image that could be read.
+    """The result of reading an image.
 
     Attributes:
-        picture: in RGB, upright (EXIF rotation applied), transparency laid on white; of several frames the first.
-        animated: whether there are more frames, or pages.
+        picture: first frame in RGB, with EXIF rotation applied and transparency on white.
+        animated: whether the image has more frames or pages.
     """
 
     picture: Image.Image
@@ -43,15 +43,15 @@ class Reading(NamedTuple):
 def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
     """Read an image, in any mode that Pillow knows.
 
-    Grey of more than 8 bits (16-bit PNG or TIFF, float TIFF) is scaled linearly from its own darkest and brightest
-    pixel to 0 and 255; for another window, make the 8-bit picture yourself.
+    Grey images of more than 8 bits (16-bit PNG or TIFF, float TIFF) are scaled linearly, so that their darkest and
+    brightest pixels become 0 and 255. For another window, convert the image to 8 bits first.
 
     Args:
-        image: a file, bytes, a picture or an array.
-        timeout: seconds after which it counts as broken.
+        image: path, bytes, PIL image or array.
+        timeout: time limit in seconds.
 
     Raises:
-        PairError: if it can't be read; says what came and what to do.
+        PairError: if the image can't be read; says what came and what to do.
     """
     name = f"the image {str(image)!r}" if isinstance(image, str | Path) else "the image"
     try:
@@ -82,13 +82,13 @@ def _read(image: ImageLike, name: str) -> Reading:
     if 0 in opened.size:
         raise PairError(f"{name} has no pixels: its size is {opened.size}")
     picture = _to_rgb(ImageOps.exif_transpose(opened))
-    return Reading(picture, opened.format != "MPO" and _is_animated(opened))  # MPO: a photograph and its preview
+    return Reading(picture, opened.format != "MPO" and _is_animated(opened))  # an MPO is a photo and its preview
 
 
 def _is_animated(opened: Image.Image) -> bool:
     try:
         return bool(getattr(opened, "is_animated", False))
-    except Exception:  # it reads on in the file, which may be broken there; the first frame is not
+    except Exception:  # this reads further in the file, which may be broken after the first frame
         return False
 
 
@@ -108,7 +108,7 @@ def _open(image: ImageLike) -> Image.Image:
 
 
 def _regular(path: Path) -> Path:
-    """Only files: opening a pipe would wait for ever."""
+    """Refuse anything but a regular file: opening a pipe would wait for ever."""
     if path.is_dir():
         raise PairError(f"the image {str(path)!r} is a directory; give the file")
     if path.exists() and not path.is_file():

@@ -1,4 +1,4 @@
-"""Batches of pairs, in order, from processes that decode; one that dies costs at most the pair it died of."""
+"""Load batches of pairs in order; a worker process that dies costs at most one pair."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch.utils.data import DataLoader, Subset
 
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset
-from m2ib_lightning.pairs.waiting import WAITING, ignore_in_workers
+from m2ib_lightning.pairs.waiting import WAITING, ignore_stop_signals
 
 
 class PairLoader:
-    """The pairs at some positions, as batches.
+    """Batches of the pairs at given positions.
 
-    When a worker process dies (a decoder that crashes, the system out of memory), the batch that was to come is read
-    pair by pair, each in a process of its own: a pair whose process dies again becomes a row with ``error``.
+    A worker process can die: a decoder crashes, or the system is out of memory. The batch that is due is then read pair
+    by pair, each pair in a process of its own. A pair whose process dies again becomes a row with ``error``.
 
     Args:
-        dataset: the pairs.
-        positions: which of them, in which order.
-        batch_size: pairs at a time.
-        num_workers: processes that decode; 0 for none.
+        dataset: prepared pairs by position.
+        positions: positions to load, in order.
+        batch_size: pairs in a batch.
+        num_workers: worker processes; 0 loads in the main process.
     """
 
     def __init__(self, dataset: PairDataset, positions: NDArray[np.int64], batch_size: int, num_workers: int) -> None:
@@ -41,69 +41,76 @@ class PairLoader:
         return -(-len(self.positions) // self.batch_size)
 
     def __iter__(self) -> Iterator[PairBatch]:
-        following = 0
-        while following < len(self):
+        next_batch = 0
+        while next_batch < len(self):
             try:
-                for batch in self._batches(following):
-                    following += 1
+                for batch in self._batches(next_batch):
+                    next_batch += 1
                     yield batch
             except RuntimeError as error:
-                if not worker_died(error):
+                if not is_worker_death(error):
                     raise
-                yield self._one_by_one(following)
-                following += 1
+                yield self._one_by_one(next_batch)
+                next_batch += 1
 
     def _batches(self, first: int) -> Iterator[PairBatch]:
         loader: DataLoader[Any] = DataLoader(
-            Subset(self.dataset, self.positions[first * self.batch_size :]),  # type: ignore[arg-type] # an array will do
+            Subset(self.dataset, self.positions[first * self.batch_size :]),  # type: ignore[arg-type]  # an array will do
             batch_size=self.batch_size,
-            **loading(self.num_workers),
+            **loader_options(self.num_workers),
             collate_fn=self.dataset.preparer.collate,
         )
-        yield from quiet_iterator(loader.__iter__)
+        yield from stoppable_iterator(loader.__iter__)
 
     def _one_by_one(self, batch: int) -> PairBatch:
         chosen = self.positions[batch * self.batch_size : (batch + 1) * self.batch_size]
-        collated = self.dataset.preparer.collate([self._alone(int(position)) for position in chosen])
+        collated = self.dataset.preparer.collate([self._load_isolated(int(position)) for position in chosen])
         return collated.pin_memory() if torch.cuda.is_available() else collated
 
-    def _alone(self, position: int) -> PreparedPair | Pair:
+    def _load_isolated(self, position: int) -> PreparedPair | Pair:
+        """One pair, loaded in a process of its own; a failed pair if that process dies."""
         loader: DataLoader[Any] = DataLoader(
-            Subset(self.dataset, [position]), batch_size=None, num_workers=1, worker_init_fn=ignore_in_workers
+            Subset(self.dataset, [position]), batch_size=None, num_workers=1, worker_init_fn=ignore_stop_signals
         )
         try:
-            (item,) = quiet_iterator(loader.__iter__)
+            (item,) = stoppable_iterator(loader.__iter__)
         except RuntimeError as error:
-            if not worker_died(error):
+            if not is_worker_death(error):
                 raise
-            key = self.dataset.source.key(position)  # and no more: this process would die of it, too
+            key = self.dataset.source.key(position)  # only the key: reading the pair could kill this process too
             why = f"the process that read it died ({error})"
             item = Pair(key=key, id=key, image=key, caption=None, position=position, error=why)
         return item
 
 
-def loading(num_workers: int) -> dict[str, Any]:
-    """What all data loaders here have in common."""
+def loader_options(num_workers: int) -> dict[str, Any]:
+    """Return the ``DataLoader`` arguments that all loaders of pairs share."""
     return {
         "num_workers": num_workers,
         "pin_memory": torch.cuda.is_available(),
         "persistent_workers": False,
-        "worker_init_fn": ignore_in_workers,
+        "worker_init_fn": ignore_stop_signals,
     }
 
 
-def quiet_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    """What a data loader yields, without PyTorch's SIGCHLD handler, and without waiting once the process is to stop.
+def stoppable_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Iterate over a data loader; a stop signal ends the wait for the next batch.
 
-    That handler raises when a worker dies, wherever the main thread may be just then: in the middle of a batch, or of a
-    file. Without it the loader notices within seconds, when it is asked for the next batch. ``begin`` makes the
-    iterator of the loader.
+    PyTorch's SIGCHLD handler is removed again. It raises when a worker dies, wherever the main thread is then: inside a
+    batch, or while a file is written. Without it, the loader notices the death within seconds when the next batch is
+    requested.
+
+    Args:
+        begin: makes the iterator of the loader.
+
+    Raises:
+        RuntimeError: if a worker died (``is_worker_death``).
     """
-    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    before = signal.getsignal(signal.SIGCHLD) if handled else None
+    in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    handler = signal.getsignal(signal.SIGCHLD) if in_main else None
     iterator = begin()
-    if handled:
-        signal.signal(signal.SIGCHLD, before)
+    if in_main:
+        signal.signal(signal.SIGCHLD, handler)
     process, end = os.getpid(), object()
     try:
         while True:
@@ -119,11 +126,11 @@ def quiet_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
 
 
 def _kill_workers(iterator: Any) -> None:
-    """Nobody wants what they read any more: one may be at it for long, or wait for ever for what a dead one held."""
+    """Kill the workers of a loader: one may still read for long, or wait for ever for a lock of a dead one."""
     for worker in getattr(iterator, "_workers", ()):
         worker.kill()
 
 
-def worker_died(error: RuntimeError) -> bool:
-    """Whether PyTorch's data loader says so."""
+def is_worker_death(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch's data loader means that a worker process died."""
     return "DataLoader worker" in str(error)

@@ -1,4 +1,4 @@
-"""A pair on its way: from a source, through preparation in a worker, to a batch."""
+"""A pair at each stage: raw from its source, prepared by a worker, and in a batch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, Truth
 
 @dataclass(frozen=True)
 class RawPair:
-    """A pair as its source has it.
+    """A pair as its source provides it.
 
     Attributes:
         key: ``<file or shard>:<row>``, unique in the run.
-        image: anything ``open_image`` takes; None for a null cell.
-        uri: how rows name the image.
-        caption: None for a null cell.
-        id: the user's; None to use the key.
-        error: why the source could not read it, or None.
-        truth: what its maps can be judged by, where the source knows.
+        image: image that ``read_image`` accepts; None for a null cell.
+        uri: path or URI of the image, as written to the results.
+        caption: text of the caption; None for a null cell.
+        id: identifier from the user; None to use the key.
+        error: reason why the source could not read the pair, or None.
+        truth: ground truth of the pair, or None if the source has none.
     """
 
     key: str
@@ -40,54 +40,54 @@ class RawPair:
 
 
 class PairSource(Protocol):
-    """Pairs by position, in a fixed order. An item that can't be read is a ``RawPair`` with ``error``."""
+    """Pairs by position, in a fixed order. A pair that can't be read is a ``RawPair`` with ``error``."""
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Number of pairs."""
 
     def __getitem__(self, index: int, /) -> RawPair:
-        """The pair at that position."""
+        """The pair at a position."""
 
     def key(self, index: int, /) -> str:
-        """Its key, without reading the pair: a run that is resumed asks for all of them."""
+        """The key of the pair at a position, without reading the pair: a resumed run needs all keys."""
 
 
 @runtime_checkable
 class PairStream(Protocol):
-    """Pairs that can only be read forwards, shard by shard, each in a fixed order.
+    """Shards of pairs that can only be read forwards, each in a fixed order.
 
     Attributes:
-        names: of the shards, unique, the same in every run. A key is ``<name>:<row>``, or ``<name>:<row>.<item>``.
+        names: names of the shards, unique and the same in every run. A pair's key is ``<name>:<row>``, or
+            ``<name>:<row>.<item>``.
     """
 
     names: Sequence[str]
 
     def rows(self, shard: int, /) -> Iterator[list[RawPair]]:
-        """The pairs of each row of a shard; what can't be read is a ``RawPair`` with ``error``."""
+        """Yield the pairs of each row of a shard; a pair that can't be read is a ``RawPair`` with ``error``."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is known of a pair beside its tensors.
+    """A pair without its tensors.
 
     Attributes:
-        key: unique in the run.
-        id: the user's, else the key.
-        image: path or URI.
-        caption: as given, or None.
-        tokens: the caption's tokens, decoded, specials excluded.
+        key: ``<file or shard>:<row>``, unique in the run.
+        id: identifier from the user, else the key.
+        image: path or URI of the image.
+        caption: text of the caption, or None.
+        tokens: decoded tokens of the caption, without special tokens.
         token_offsets: (start, end) of each token, in characters of the caption.
-        token_positions: where each token stands in the sequence that the tower reads.
+        token_positions: index of each token in the sequence that the tower reads.
         image_size: (width, height) after EXIF rotation, in pixels.
-        crop: what the model saw of it: the patches lie over this box, which with ``fit="pad"`` is larger than the
-            picture.
-        position: its place in the source; the first so many are drawn, on whatever rank they are.
+        crop: box of the picture that the patches cover; with ``fit="pad"`` it is larger than the picture.
+        position: index in the source; it decides which pairs are drawn, on any rank.
         truncated: whether the caption was longer than the model reads.
-        unknown: how many tokens the model's vocabulary does not know.
-        animated: whether the image has more frames than the first, which was read.
-        picture: a copy to draw on, at most 512 px wide and high; None when it is not going to be drawn.
-        error: why it can't be explained, or None.
-        truth: what its maps can be judged by, where the source knows.
+        unknown: number of tokens outside the model's vocabulary.
+        animated: whether the image has more frames than the first, the one that was read.
+        picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
+        error: reason why the pair can't be explained, or None.
+        truth: ground truth of the pair, or None if the source has none.
     """
 
     key: str
@@ -108,22 +108,22 @@ class Pair:
     truth: Truth | None = None
 
     def other_captions(self, count: int) -> list[OtherCaption]:
-        """The first ``count`` other captions that its source gives for the picture."""
+        """Return the first ``count`` other captions that the source provides for the picture."""
         return [] if self.truth is None else self.truth.others[:count]
 
 
 class PairBatch:
-    """B pairs that can be explained, and those that can't.
+    """A batch of B prepared pairs, and the pairs that failed.
 
-    Not a dataclass on purpose: Lightning would look into one and copy every picture.
+    It is no dataclass: Lightning traverses dataclasses, and would copy every picture.
 
     Args:
-        pairs: B of them, in the order of the tensors (by the length of the caption, if ``Preparer`` made it).
+        pairs: B prepared pairs, in the order of the tensors (``Preparer`` sorts them by the length of the caption).
         failed: pairs with an error, not in the tensors.
         image_inputs: ``pixel_values`` (B, 3, H, W).
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
-        order: the keys of all of them in source order; None for ``pairs``, then ``failed``.
-        targets: (B, E), what the images are explained against, in place of their captions; None for the captions.
+        order: keys of all pairs, failed ones included, in source order; None for ``pairs``, then ``failed``.
+        targets: embeddings (B, E) that replace those of the captions as targets of the images; None for the captions.
     """
 
     def __init__(
@@ -145,19 +145,19 @@ class PairBatch:
         return len(self.pairs)
 
     def first(self, count: int) -> list[int]:
-        """Where the first ``count`` pairs, in source order, stand in the tensors."""
+        """Return the batch indices of the first ``count`` pairs in source order."""
         places = {pair.key: place for place, pair in enumerate(self.pairs)}
         return [places[key] for key in self.order if key in places][:count]
 
     def alone(self, place: int) -> PairBatch:
-        """A batch of the one pair that stands there in the tensors, which are views of these."""
+        """Return a batch of one pair, by its index in this batch; its tensors are views of this batch's."""
         one = slice(place, place + 1)
         image, text = ({name: tensor[one] for name, tensor in self.inputs[m].items()} for m in MODALITIES)
         targets = None if self.targets is None else self.targets[one]
         return PairBatch(self.pairs[one], [], image, text, targets=targets)
 
     def some(self, places: Sequence[int]) -> PairBatch:
-        """A batch of the pairs that stand there in the tensors, as they are padded."""
+        """Return a batch of some pairs, by their indices in this batch; the padding stays as it is."""
         chosen = torch.tensor(places, dtype=torch.long)
         image, text = (
             {name: tensor[chosen.to(tensor.device)] for name, tensor in self.inputs[m].items()} for m in MODALITIES
@@ -166,11 +166,11 @@ class PairBatch:
         return PairBatch([self.pairs[place] for place in places], [], image, text, targets=targets)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
-        """The batch with its tensors on a device (Lightning calls this)."""
+        """Return the batch with its tensors on a device (Lightning calls this)."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
-        """The batch with its tensors in pinned memory (the data loader calls this)."""
+        """Return the batch with its tensors in pinned memory (the data loader calls this)."""
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:

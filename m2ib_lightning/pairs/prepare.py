@@ -1,4 +1,4 @@
-"""From a source's pair to tensors: decoding, resizing, tokenising. Runs in the data loader's workers."""
+"""Prepare pairs as tensors in the data loader's workers: decode, resize, tokenise, pad."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from m2ib_lightning.pairs.images import TIMEOUT, read_image
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairSource, PreparedPair, RawPair
 from m2ib_lightning.pairs.tokens import CaptionTokenizer
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, gibberish, read_truth
-from m2ib_lightning.pairs.urls import UrlSettings, fetch_all, is_url
+from m2ib_lightning.pairs.urls.addresses import is_url
+from m2ib_lightning.pairs.urls.fetch import fetch_all
+from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
-_PICTURE_SIZE = 512  # pixels, of the copy that is drawn on
+_PICTURE_SIZE = 512  # largest side in pixels of the copy for display
 
 
 class Preparer:
-    """Turns pairs into what one model reads.
+    """Prepares pairs as inputs of one model.
 
     Args:
-        processor: the model's Hugging Face processor.
-        max_tokens: the text tower's limit.
-        padding: the tokenizer's ``padding`` argument, from the family.
-        fit: how pictures are fitted into the model's input (``Framing``); None for the processor's own way.
-        image_timeout: seconds after which an image that is still being read counts as broken.
-        urls: whether and how images at URLs are downloaded.
+        processor: Hugging Face processor of the model.
+        max_tokens: longest sequence that the text tower reads.
+        padding: ``padding`` argument of the tokenizer, from the model family.
+        fit: how a picture is fitted to the model's input (``Framing``); None for the processor's default.
+        image_timeout: time limit in seconds for reading one image.
+        urls: settings for images at URLs; None downloads nothing.
 
     Raises:
-        M2IBError: if the processor has no tokenizer, or fits pictures in a way that is not known.
+        M2IBError: if the time limit is not positive, or the processor has no tokenizer or an unsupported resizing.
     """
 
     def __init__(
@@ -59,26 +61,36 @@ class Preparer:
     def with_options(
         self, *, fit: str | None, image_timeout: float = TIMEOUT, urls: UrlSettings | None = None
     ) -> Preparer:
-        """The same with another ``fit``, another time limit, other settings for URLs."""
+        """Return a preparer for the same model with other options."""
         limit = self.tokenizer.max_tokens
         return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout, urls=urls)
 
     def download(self, raws: Sequence[RawPair]) -> list[RawPair]:
-        """The pairs with their images at URLs downloaded, several at a time, where that is allowed."""
-        places = [place for place, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
-        found = list(raws)
-        if self.urls.allow and places:
-            fetched = fetch_all([str(raws[place].image) for place in places], self.urls)
-            for place, image in zip(places, fetched, strict=True):
+        """Return the pairs with their images at URLs downloaded together, if downloads are allowed."""
+        indices = [index for index, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
+        pairs = list(raws)
+        if self.urls.allow and indices:
+            images = fetch_all([str(raws[index].image) for index in indices], self.urls)
+            for index, image in zip(indices, images, strict=True):
                 failed = isinstance(image, PairError)
-                found[place] = replace(raws[place], **{"error": str(image)} if failed else {"image": image})
-        return found
+                pairs[index] = replace(raws[index], **{"error": str(image)} if failed else {"image": image})
+        return pairs
 
     def prepare(
         self, raw: RawPair, *, keep_picture: bool, image_only: bool = False, position: int = 0
     ) -> PreparedPair | Pair:
-        """The pair and its tensors, or a ``Pair`` with ``error``. ``image_only`` leaves the caption as it is."""
-        values: dict[str, Any] = {
+        """Prepare one pair.
+
+        Args:
+            raw: pair from the source.
+            keep_picture: whether to keep a copy for display.
+            image_only: whether to skip the caption.
+            position: index of the pair in the source.
+
+        Returns:
+            The pair and its tensors, or a ``Pair`` with ``error``.
+        """
+        fields: dict[str, Any] = {
             "key": raw.key,
             "id": raw.id if raw.id is not None else raw.key,
             "image": raw.uri,
@@ -88,32 +100,35 @@ class Preparer:
         try:
             if raw.error is not None:
                 raise PairError(raw.error)
-            pixels, seen = self._picture(raw.image, keep_picture)
-            ids, read = ([], {}) if image_only else self.read_caption(raw.caption)
+            pixels, image_fields = self._read_picture(raw.image, keep_picture)
+            ids, text_fields = ([], {}) if image_only else self.read_caption(raw.caption)
             if raw.truth is not None:
-                seen["truth"] = read_truth(raw.truth, seen["image_size"], self.image_timeout)
-        except Exception as error:  # whatever a processor or a tokenizer makes of it, the other pairs go on
+                image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.image_timeout)
+        except Exception as error:  # a processor or tokenizer may raise anything; the other pairs continue
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
-            return Pair(**values, error=why)
-        return PreparedPair(Pair(**values, **seen, **read), pixels, ids)
+            return Pair(**fields, error=why)
+        return PreparedPair(Pair(**fields, **image_fields, **text_fields), pixels, ids)
 
-    def _picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
-        """The image tower's input, and what a ``Pair`` says of the image."""
+    def _read_picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
+        """The image tower's input, and the fields of a ``Pair`` about the image."""
         if image is None:
             raise PairError("the image is missing (a null cell)")
         picture, animated = read_image(image, self.image_timeout)
         pixels, crop = self.framing(picture)
-        seen: dict[str, Any] = {"image_size": picture.size, "crop": crop, "animated": animated}
+        fields: dict[str, Any] = {"image_size": picture.size, "crop": crop, "animated": animated}
         if keep:
             picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
-            seen["picture"] = picture
-        return pixels, seen
+            fields["picture"] = picture
+        return pixels, fields
 
     def read_caption(self, caption: Any) -> tuple[list[int], dict[str, Any]]:
-        """The text tower's input, and what a ``Pair`` says of the caption.
+        """Tokenise a caption.
+
+        Returns:
+            The token ids, the text tower's input, and the fields of a ``Pair`` about the caption.
 
         Raises:
-            PairError: if it holds no word.
+            PairError: if the caption contains no word or no valid text.
         """
         if caption is None:
             raise PairError("the caption is missing (a null cell)")
@@ -125,19 +140,19 @@ class Preparer:
             raise PairError("the caption is empty: there is no word to explain")
         if not any(character.isprintable() and not character.isspace() for character in caption):
             raise PairError("the caption holds only control characters: there is no word to explain")
-        found = self.tokenizer(caption)
-        return found.ids, {
-            "tokens": found.tokens,
-            "token_offsets": found.offsets,
-            "token_positions": found.positions,
-            "truncated": found.truncated,
-            "unknown": found.unknown,
+        encoded = self.tokenizer(caption)
+        return encoded.ids, {
+            "tokens": encoded.tokens,
+            "token_offsets": encoded.offsets,
+            "token_positions": encoded.positions,
+            "truncated": encoded.truncated,
+            "unknown": encoded.unknown,
         }
 
     def collate(self, items: Sequence[PreparedPair | Pair]) -> PairBatch:
-        """One batch, captions padded on the right; without captions, images only.
+        """Collate pairs as one batch, with captions padded on the right; pairs without captions give images only.
 
-        Pairs stand by the length of their captions, so that neighbours, which share a chunk, need little padding.
+        The batch is sorted by the length of the captions, so that neighbours, which share a chunk, need little padding.
         """
         good = [item for item in items if isinstance(item, PreparedPair)]
         good.sort(key=lambda item: len(item.input_ids))
@@ -151,7 +166,7 @@ class Preparer:
         return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, text, order)
 
     def pad(self, captions: list[list[int]]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (B, T) of tokenised captions."""
+        """Pad tokenised captions: ``input_ids`` and ``attention_mask`` (B, T)."""
         padded = self.tokenizer.tokenizer.pad(
             {"input_ids": captions},
             padding=self.padding,
@@ -163,13 +178,13 @@ class Preparer:
 
 
 class PairDataset(Dataset[PreparedPair | Pair]):
-    """A source seen through a preparer.
+    """The prepared pairs of a source.
 
     Args:
-        source: the pairs.
-        preparer: makes them tensors.
-        pictures: the first so many keep a copy to draw on; -1 for all.
-        probed: the first so many get other captions: gibberish, and that of another pair of the source.
+        source: raw pairs by position.
+        preparer: preparer of the model.
+        pictures: number of first pairs that keep a copy for display; -1 for all.
+        probed: number of first pairs that get other captions: gibberish, and the caption of another pair.
     """
 
     def __init__(self, source: PairSource, preparer: Preparer, pictures: int = 0, probed: int = 0) -> None:
@@ -185,21 +200,22 @@ class PairDataset(Dataset[PreparedPair | Pair]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[PreparedPair | Pair]:
-        """A batch, as the data loader asks for it: downloads go side by side."""
-        places = [int(index) for index in indices]  # also of an array
-        raws = self.preparer.download([self._raw(place) for place in places])
+        """Prepare a batch; the data loader calls this, so that downloads run in parallel."""
+        positions = [int(index) for index in indices]  # NumPy integers too
+        raws = self.preparer.download([self._raw_pair(position) for position in positions])
         return [
-            self.preparer.prepare(raw, keep_picture=self.pictures < 0 or place < self.pictures, position=place)
-            for raw, place in zip(raws, places, strict=True)
+            self.preparer.prepare(raw, keep_picture=self.pictures < 0 or position < self.pictures, position=position)
+            for raw, position in zip(raws, positions, strict=True)
         ]
 
-    def _raw(self, place: int) -> RawPair:
-        raw = self.source[place]
-        if place >= self.probed or not isinstance(raw.caption, str):
+    def _raw_pair(self, position: int) -> RawPair:
+        """A pair from the source, with other captions if it is probed."""
+        raw = self.source[position]
+        if position >= self.probed or not isinstance(raw.caption, str):
             return raw
         truth = raw.truth or RawTruth()
         truth = truth.with_other(OtherCaption("gibberish", gibberish(raw.key, len(raw.caption.split()))))
-        neighbour = place ^ 1 if place ^ 1 < len(self.source) else max(0, place - 1)  # whatever data.limit is
+        neighbour = position ^ 1 if position ^ 1 < len(self.source) else max(0, position - 1)  # whatever data.limit is
         other = self.source[neighbour].caption
         if isinstance(other, str) and other.strip() and other != raw.caption:
             truth = truth.with_other(OtherCaption("shuffled", other))

@@ -1,4 +1,4 @@
-"""Giving up on a call that does not come back."""
+"""A time limit for a call that may never return."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ T = TypeVar("T")
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """What ``function`` returns or raises, unless it takes longer than ``seconds``.
+    """Call ``function`` with a time limit, and return or raise what it returns or raises.
 
-    It runs in a thread of its own, not under an alarm: that works in every thread, and against C code that does not
-    return. A thread can't be stopped, so one that hangs is left behind; it does not keep the process from ending.
+    The call runs in a thread of its own. An alarm signal would only work in the main thread, and not against C code
+    that does not return. A thread can't be stopped: one that hangs is left behind as a daemon, which does not keep the
+    process from ending.
+
+    Args:
+        seconds: time limit.
+        function: call without arguments.
 
     Raises:
-        TimeoutError: when the time is over.
+        TimeoutError: if the call takes longer than ``seconds``.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -24,7 +29,7 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     def work() -> None:
         try:
             outcome.append(function())
-        except BaseException as error:  # raised again below, in the caller's thread
+        except BaseException as error:  # raised again in the caller's thread
             failure.append(error)
 
     thread = threading.Thread(target=work, daemon=True)

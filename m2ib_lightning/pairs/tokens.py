@@ -1,4 +1,4 @@
-"""A caption as the text tower's tokens, and where each of them stands in the caption as it was written."""
+"""Tokenise captions, and locate each token in the characters of its caption."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from m2ib_lightning.errors import M2IBError, PairError
 
 Offset = tuple[int, int]
-"""Start and end of a token, in characters of the caption; equal where a token has no letter of its own."""
+"""Start and end of a token in characters of the caption; both are equal for a token without a letter."""
 
 _WORD_START = "▁"  # SentencePiece's mark
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """One caption.
+    """A tokenised caption.
 
     Attributes:
-        ids: what the tower reads, special tokens included, without padding.
-        positions: where among them the caption's tokens stand.
-        tokens: those tokens, decoded.
-        offsets: of those tokens.
+        ids: token ids that the tower reads, with special tokens, without padding.
+        positions: indices in ``ids`` of the caption's own tokens.
+        tokens: decoded tokens at these positions.
+        offsets: character offsets of these tokens.
         truncated: whether the caption was longer than the tower reads.
-        unknown: how many of the tokens the vocabulary does not know.
+        unknown: number of these tokens outside the vocabulary.
     """
 
     ids: list[int]
@@ -39,15 +39,15 @@ class Tokenised:
 class CaptionTokenizer:
     """Tokenises captions one by one.
 
-    Fast tokenizers say themselves where their tokens stand. Others, such as SigLIP's SentencePiece, lower-case and drop
-    punctuation on the way; their pieces are found again in the caption, letter by letter.
+    Fast tokenizers return the offsets of their tokens. Slow ones do not, and some, such as SigLIP's SentencePiece,
+    lower-case the text and drop punctuation; their pieces are aligned with the caption letter by letter.
 
     Args:
-        tokenizer: a Hugging Face tokenizer.
-        max_tokens: the text tower's limit.
+        tokenizer: Hugging Face tokenizer.
+        max_tokens: longest sequence that the text tower reads.
 
     Raises:
-        M2IBError: if it is no Hugging Face tokenizer.
+        M2IBError: if ``tokenizer`` is not a Hugging Face tokenizer.
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
@@ -57,36 +57,38 @@ class CaptionTokenizer:
         self.max_tokens = max_tokens
 
     def __call__(self, caption: str) -> Tokenised:
-        """The caption's tokens.
+        """Tokenise a caption.
 
         Raises:
-            PairError: if there are none.
+            PairError: if the caption has no tokens.
         """
         ids, positions, offsets, truncated = (self._fast if self.tokenizer.is_fast else self._slow)(caption)
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
         offsets = [full_characters(caption, start, end) for start, end in offsets]
-        kept = [ids[index] for index in positions]
+        words = [ids[index] for index in positions]
         return Tokenised(
             ids=ids,
             positions=positions,
-            tokens=[self._decode(token, caption[start:end]) for token, (start, end) in zip(kept, offsets, strict=True)],
+            tokens=[
+                self._decode(token, caption[start:end]) for token, (start, end) in zip(words, offsets, strict=True)
+            ],
             offsets=offsets,
             truncated=truncated,
-            unknown=sum(token == self._unknown for token in kept),
+            unknown=sum(token == self._unknown for token in words),
         )
 
     def _fast(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
-        """Ids, positions, offsets and whether the caption was cut, from a tokenizer that knows."""
+        """Ids, positions, offsets and whether the caption was cut, from a fast tokenizer."""
         encoding = self._encoded(caption, return_offsets_mapping=True, return_overflowing_tokens=True).encodings[0]
-        positions = _words(encoding.special_tokens_mask)
+        positions = _ordinary(encoding.special_tokens_mask)
         offsets = [encoding.offsets[index] for index in positions]
         return list(encoding.ids), positions, offsets, bool(encoding.overflowing)
 
     def _slow(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
-        """The same from one that does not."""
+        """Ids, positions, offsets and whether the caption was cut, from a slow tokenizer."""
         encoded = self._encoded(caption)
-        positions = _words(encoded["special_tokens_mask"])
+        positions = _ordinary(encoded["special_tokens_mask"])
         pieces = self.tokenizer.tokenize(caption, split_special_tokens=True)
         offsets = align(pieces, caption)[: len(positions)]
         return list(encoded["input_ids"]), positions, offsets, len(pieces) > len(positions)
@@ -103,23 +105,24 @@ class CaptionTokenizer:
 
     @property
     def _unknown(self) -> int | None:
-        """The id of unknown tokens; None where it is also the end of text (CLIP's byte pairs know everything)."""
+        """The id of unknown tokens; None if it is also the end of text (CLIP's byte pairs cover any text)."""
         tokenizer = self.tokenizer
         unknown: int | None = tokenizer.unk_token_id
         return None if tokenizer.unk_token == tokenizer.eos_token else unknown
 
     def _decode(self, token: int, written: str) -> str:
-        """The token as text; what the caption says where the token alone is no text (unknown, or part of a letter)."""
+        """The token as text; the caption's own characters where the token is unknown or part of a letter."""
         text: str = self.tokenizer.decode([token]).strip()
         return written if "\N{REPLACEMENT CHARACTER}" in text or token == self.tokenizer.unk_token_id else text
 
 
-def _words(special: Sequence[int]) -> list[int]:
+def _ordinary(special: Sequence[int]) -> list[int]:
+    """Positions that a mask of special tokens leaves out."""
     return [index for index, flag in enumerate(special) if not flag]
 
 
 def full_characters(caption: str, start: int, end: int) -> Offset:
-    r"""Without the spaces that some tokenizers count to a word, with the accents that stand behind its last letter.
+    r"""Strip spaces from the span of a token, and extend it by the accents that follow its last letter.
 
     >>> full_characters("a  red star", 1, 6)
     (3, 6)
@@ -136,7 +139,7 @@ def full_characters(caption: str, start: int, end: int) -> Offset:
 
 
 def align(pieces: Sequence[str], caption: str) -> list[Offset]:
-    """Where the pieces of a caption stand in it, though case, punctuation, spaces and letter forms may have changed.
+    """Locate the pieces of a caption in it, although case, punctuation, spaces and letter forms may have changed.
 
     >>> align(["▁don", "t", "▁", "stop"], "Don't  STOP!")
     [(0, 3), (4, 5), (5, 5), (7, 11)]
@@ -150,8 +153,8 @@ def align(pieces: Sequence[str], caption: str) -> list[Offset]:
             skipped = cursor
             while skipped < len(letters) and letters[skipped][0] != letter and not letters[skipped][0].isalnum():
                 skipped += 1
-            found = skipped < len(letters) and (letters[skipped][0] == letter or letter.isalnum())
-            if not found:  # a sign that the caption does not have: the piece gets its other letters
+            matches = skipped < len(letters) and (letters[skipped][0] == letter or letter.isalnum())
+            if not matches:  # the caption does not have this sign: the span comes from the piece's other letters
                 continue
             start = letters[skipped][1] if start is None else start
             cursor, last = skipped + 1, letters[skipped][1] + 1
@@ -160,5 +163,5 @@ def align(pieces: Sequence[str], caption: str) -> list[Offset]:
 
 
 def _plain(text: str) -> Iterator[str]:
-    """Letters without case, compatibility forms and composition: ``É`` is ``e`` and an accent."""
+    """Letters without case, compatibility forms and composition: ``É`` becomes ``e`` and an accent."""
     yield from unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())

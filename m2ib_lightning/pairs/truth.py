@@ -1,4 +1,4 @@
-"""What is known of a pair beside the pair, for judging its maps: where the caption's object is, which words matter.
+"""Ground truth of a pair, for scoring its maps: where the caption's object is, and which words matter.
 
 Legend: H x W pixels.
 """
@@ -18,8 +18,8 @@ from m2ib_lightning.pairs.images import ImageLike, read_image
 
 Mask = NDArray[np.bool_]
 
-_HALF = 128
-"""Grey values from here on are inside."""
+_MASK_THRESHOLD = 128
+"""Lowest grey value that counts as inside a mask."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class OtherCaption:
     """Another caption for the same picture.
 
     Attributes:
-        kind: ``present`` (names another object that is there), ``absent`` (one that is not), ``gibberish``,
-            ``shuffled`` (another pair's caption), or ``given`` (by the table or the course, for training).
-        text: the caption.
-        mask: (H, W) bool, what it names; None if that is not known.
-        named: names of what it says, as ``RawTruth.named``; none: it is true of no picture that is known.
+        kind: ``present`` (names another object of the picture), ``absent`` (names an object that is not in it),
+            ``gibberish``, ``shuffled`` (caption of another pair), or ``given`` (hard negative of a table or course).
+        text: text of the caption.
+        mask: (H, W) bool, mask of what the caption names; None if unknown.
+        named: names of what the caption says, as in ``RawTruth.named``; empty if no known picture matches it.
     """
 
     kind: str
@@ -42,16 +42,16 @@ class OtherCaption:
 
 @dataclass(frozen=True)
 class RawTruth:
-    """The truth of a pair as its source has it.
+    """Ground truth of a pair as its source provides it.
 
     Attributes:
-        mask: of what the caption names: an array (H, W) bool, or an image whose light half is inside.
-        boxes: (left, top, width, height) each, in pixels of the picture; in place of a mask.
+        mask: mask of what the caption names: an array (H, W) bool, or an image whose light half is inside.
+        boxes: boxes (left, top, width, height) in pixels of the picture; they replace the mask.
         content: character spans of the caption's content words.
-        others: other captions.
-        contains: names of what is in the picture, where all of it is known (at most 32).
-        named: names of what the caption says (at most 4): it is true of any picture that contains all of them.
-        label: the class of the picture.
+        others: other captions for the picture.
+        contains: names of everything in the picture, if all of it is known (at most 32).
+        named: names of what the caption says (at most 4); the caption is true of any picture that contains them all.
+        label: class of the picture.
     """
 
     mask: ImageLike | Mask | None = None
@@ -63,22 +63,22 @@ class RawTruth:
     label: str | None = None
 
     def with_other(self, other: OtherCaption) -> RawTruth:
-        """The same with one more caption."""
+        """Return the same truth with one more caption."""
         return replace(self, others=[*self.others, other])
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The same, read.
+    """Ground truth of a pair after reading its mask.
 
     Attributes:
-        mask: (H, W) bool, at the picture's size; None where there is none.
-        content: character spans; None where that is not known.
-        others: other captions.
+        mask: (H, W) bool, at the picture's size; None without a mask.
+        content: character spans of the caption's content words; None if unknown.
+        others: other captions for the picture.
         resized: whether the mask had another size than the picture.
-        contains: names of what is in the picture.
+        contains: names of everything in the picture.
         named: names of what the caption says.
-        label: the class of the picture.
+        label: class of the picture.
     """
 
     mask: Mask | None
@@ -90,32 +90,37 @@ class Truth:
     label: str | None = None
 
     def content_tokens(self, offsets: Sequence[tuple[int, int]]) -> list[bool] | None:
-        """Which tokens, given their characters, are (part of) content words."""
+        """Return for each token whether it overlaps a content word; ``offsets`` are the tokens' character spans."""
         if self.content is None:
             return None
         return [any(start < stop and first < end for first, stop in self.content) for start, end in offsets]
 
 
 def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:
-    """Make the mask of a picture of ``size`` (width, height).
+    """Read the ground truth of a pair.
+
+    Args:
+        raw: truth from the source.
+        size: (width, height) of the picture, to which the mask is resized.
+        timeout: time limit in seconds for reading the mask.
 
     Raises:
         PairError: if the mask or a box can't be read.
     """
-    mask, resized = _mask(raw, size, timeout)
+    mask, resized = _read_mask(raw, size, timeout)
     return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label)
 
 
-def _mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | None, bool]:
+def _read_mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | None, bool]:
     if raw.boxes is not None:
-        return _boxed(raw.boxes, size), False
+        return _mask_of_boxes(raw.boxes, size), False
     if raw.mask is None:
         return None, False
     if isinstance(raw.mask, np.ndarray) and raw.mask.dtype == np.bool_:
         mask = raw.mask
     else:
         try:
-            mask = np.asarray(read_image(raw.mask, timeout)[0].convert("L")) >= _HALF
+            mask = np.asarray(read_image(raw.mask, timeout)[0].convert("L")) >= _MASK_THRESHOLD
         except PairError as error:
             raise PairError(f"the mask: {error}") from None
     resized = mask.shape != size[::-1]
@@ -124,7 +129,7 @@ def _mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | 
     return mask, resized
 
 
-def _boxed(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
+def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
     mask = np.zeros(size[::-1], np.bool_)
     for box in boxes:
         try:
@@ -137,7 +142,7 @@ def _boxed(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
 
 
 def gibberish(key: str, words: int) -> str:
-    """So many words of random consonants, keyed by the pair.
+    """Return ``words`` words of random consonants, seeded by the key of the pair.
 
     >>> gibberish("pairs.csv:7", 2)
     'chnbt bpvgl'

@@ -1,7 +1,8 @@
-"""Waiting for data, which a signal to stop ends at once: while a process waits, it has nothing in hand to finish.
+"""Interrupt the wait for data when a stop signal arrives.
 
-A source may be slow, and one that is read forwards passes over what is done for minutes: whoever waits for the next
-batch to come before it heeds the signal is killed meanwhile. The state is the process's, as its signal handlers are.
+A run normally finishes its current batch before it stops. While it waits for data it has no batch to finish, and the
+wait can take minutes: a resumed stream, for example, skips the rows that are done. A job that waited on would be killed
+first. The state is global to the process, like its signal handlers.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ import threading
 from types import TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
-"""What asks a process to stop."""
+"""Signals that ask a process to stop."""
 
 
 class Stopped(SystemExit):
-    """The signal came while the main thread waited for data; not an ``Exception``, which readers make a row of."""
+    """The exit after a stop signal during a wait; no ``Exception``, because readers turn those into failed rows."""
 
 
 class _Waiting:
-    """The context in which the main thread waits.
+    """The context in which the main thread waits for data.
 
     Attributes:
-        inside: whether it does.
-        status: what the process is to end with, once it was asked to.
+        inside: whether the main thread waits now.
+        status: exit status of the process after a stop signal; None before one.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class _Waiting:
 
     def __enter__(self) -> None:
         self.inside = threading.current_thread() is threading.main_thread()  # where signals are handled
-        self._end()  # it was asked before
+        self._end()  # the signal may have come before the wait
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -40,20 +41,24 @@ class _Waiting:
         self.inside = False
 
     def ask(self, status: int) -> None:
-        """From a signal handler: wait no longer, neither now nor later."""
+        """End the present wait and every later one; a signal handler calls this."""
         self.status = status
         self._end()
 
     def _end(self) -> None:
         if self.inside and self.status is not None:
-            self.inside = False  # once: what is cleared up on the way out is cleared up to the end
+            self.inside = False  # raise once: a second signal must not interrupt the clean-up
             raise Stopped(self.status)
 
 
 WAITING = _Waiting()
+"""The context of this process."""
 
 
-def ignore_in_workers(worker: int) -> None:
-    """For processes that decode: the signals are sent to all processes of a job, and these are needed to the end."""
+def ignore_stop_signals(worker: int) -> None:
+    """Ignore stop signals in a data loader worker (``worker_init_fn``).
+
+    A scheduler sends its signals to all processes of a job, but the main process needs its workers until it ends.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

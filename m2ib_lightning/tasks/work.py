@@ -13,7 +13,7 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
-from m2ib_lightning.pairs.urls import UrlSettings
+from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
 
 @dataclass(frozen=True)

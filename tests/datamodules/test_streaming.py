@@ -285,7 +285,7 @@ def test_images_at_urls(folder: Path, server: str, tmp_path: Path, capsys: pytes
 
 
 def test_a_batch_of_urls_is_downloaded_side_by_side(folder: Path) -> None:
-    from m2ib_lightning.pairs.urls import UrlSettings
+    from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
     together = threading.Barrier(4, timeout=20)
 

@@ -1,4 +1,4 @@
-"""Pictures of any shape become the model's input, and the box says which part of them that is."""
+"""Pictures of any shape fit the model's input, and the box is the part that the input shows."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_box_that_clip_sees(width: int, height: int, size: int, crop: int, b
         ("pad", 100, 50, (0, -25, 100, 75)),
         ("pad", 50, 100, (-25, 0, 75, 100)),
         ("pad", 64, 64, (0, 0, 64, 64)),
-        ("pad", 20000, 10, (0, -150, 20000, 170)),  # at least one pixel of the input is picture
+        ("pad", 20000, 10, (0, -150, 20000, 170)),  # the picture takes at least one pixel of the input
         ("stretch", 100, 50, (0, 0, 100, 50)),
         ("stretch", 1, 300, (0, 0, 1, 300)),
     ],
@@ -71,28 +71,28 @@ def test_the_box_of_each_fit(processor: Any, fit: str, width: int, height: int, 
 @pytest.mark.parametrize("processor", [clip(), clip(40, SIDE), siglip()], ids=["clip", "clip-margin", "siglip"])
 @pytest.mark.parametrize("fit", [None, "crop", "pad", "stretch"])
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (150, 41), (700, 30)])
-def test_a_spot_is_where_the_box_says(processor: Any, fit: str | None, width: int, height: int) -> None:
+def test_a_spot_appears_where_the_box_predicts(processor: Any, fit: str | None, width: int, height: int) -> None:
     rng = np.random.default_rng([width, height])
     framing = Framing(processor, fit)
     blank, (left, top, right, bottom) = framing(picture(width, height))
     spots = 0
     while spots < 5:
         x, y = rng.integers(0, width - 4), rng.integers(0, height - 4)
-        spotted = picture(width, height)
-        spotted.paste((255, 255, 255), (int(x), int(y), int(x) + 4, int(y) + 4))
-        change = (framing(spotted)[0] - blank).abs().sum(0).numpy()
         expected = ((y + 2 - top) / (bottom - top) * SIDE, (x + 2 - left) / (right - left) * SIDE)
         if min(expected) < 2 or max(expected) > SIDE - 2:
             continue
+        spotted = picture(width, height)
+        spotted.paste((255, 255, 255), (int(x), int(y), int(x) + 4, int(y) + 4))
+        change = (framing(spotted)[0] - blank).abs().sum(0).numpy()
         total = change.sum()
-        found = ((np.indices(change.shape) + 0.5) * change).sum((1, 2)) / total
-        assert np.abs(found - expected).max() < 1.1
+        centre = ((np.indices(change.shape) + 0.5) * change).sum((1, 2)) / total
+        assert np.abs(centre - expected).max() < 1.1
         spots += 1
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (131, 40)])
 @pytest.mark.parametrize("fit", [None, "crop"])
-def test_what_is_outside_the_box_does_not_reach_the_model(width: int, height: int, fit: str | None) -> None:
+def test_pixels_outside_the_box_do_not_reach_the_model(width: int, height: int, fit: str | None) -> None:
     framing = Framing(clip(), fit)
     original = np.zeros((height, width, 3), np.uint8)
     before, (left, top, right, bottom) = framing(Image.fromarray(original))
@@ -105,17 +105,17 @@ def test_what_is_outside_the_box_does_not_reach_the_model(width: int, height: in
 
 
 @pytest.mark.parametrize("processor", [clip(), siglip()], ids=["clip", "siglip"])
-def test_the_models_own_fit_is_the_processor_itself(processor: Any) -> None:
+def test_the_default_fit_is_the_processor_itself(processor: Any) -> None:
     rng = np.random.default_rng(0)
     for size in ((50, 97), (33, 32), (32, 500)):
         shown = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         expected = processor(images=[shown], return_tensors="np")["pixel_values"][0]
-        own = "crop" if processor.size.shortest_edge else "stretch"
-        for fit in (None, own):
+        default = "crop" if processor.size.shortest_edge else "stretch"
+        for fit in (None, default):
             np.testing.assert_array_equal(Framing(processor, fit)(shown)[0], expected)
 
 
-def test_a_very_long_picture_is_what_it_is_without_the_short_cut() -> None:
+def test_cutting_a_very_long_picture_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     long = Image.fromarray(rng.integers(0, 256, (10, 400, 3), dtype=np.uint8))
     expected = clip()(images=[long], return_tensors="np")["pixel_values"][0]
@@ -149,7 +149,7 @@ def heat(size: tuple[int, int], crop: Box, grid: np.ndarray) -> np.ndarray:
     return Attribution(Pair("k", "k", "", "", image_size=size, crop=crop), image=part, text=part).image_heatmap
 
 
-def test_the_heatmap_lies_where_the_model_saw_it() -> None:
+def test_the_heatmap_covers_the_box() -> None:
     grid = np.arange(16.0).reshape(4, 4)
     cropped = heat((100, 50), (25, 0, 75, 50), grid)
     assert cropped.shape == (50, 100)
@@ -159,7 +159,7 @@ def test_the_heatmap_lies_where_the_model_saw_it() -> None:
     assert padded.shape == (50, 100)
     assert (padded.min(), padded.max()) == (0, 1)
     assert np.all(np.diff(padded[:, 50]) >= 0)
-    np.testing.assert_allclose(padded[0, 0], 0)  # between the first and the second row of the grid
+    np.testing.assert_allclose(padded[0, 0], 0)  # between the first two rows of the grid
     stretched = heat((100, 50), (0, 0, 100, 50), grid)
     np.testing.assert_allclose(stretched[13:-13], np.flip(1 - stretched[13:-13]), atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Opening images, and the part of them that the model sees."""
+"""Images of every kind are read, and broken ones are errors with a reason."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert open_image(tmp_path / "turned.jpg").size == (20, 40)
 
 
-def test_paths_bytes_pictures_and_arrays_are_the_same(tmp_path: Path) -> None:
+def test_paths_bytes_pictures_and_arrays_give_the_same_pixels(tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "a.png", 20, 10)
     expected = np.asarray(Image.open(path))
-    for given in (path, str(path), path.read_bytes(), Image.open(path), expected, expected / 255.0):
-        np.testing.assert_array_equal(np.asarray(open_image(given)), expected)
+    for image in (path, str(path), path.read_bytes(), Image.open(path), expected, expected / 255.0):
+        np.testing.assert_array_equal(np.asarray(open_image(image)), expected)
 
 
 def test_grey_and_palette_become_rgb() -> None:
@@ -57,7 +57,7 @@ def test_a_malformed_exif_block_is_an_error_of_that_image(tmp_path: Path) -> Non
         open_image(tmp_path / "b.png")
 
 
-def test_a_url_is_not_fetched() -> None:
+def test_a_url_is_not_downloaded() -> None:
     with pytest.raises(PairError, match="images at URLs are only downloaded with"):
         open_image("https://example.com/x.jpg")
 
@@ -75,8 +75,8 @@ def test_a_url_is_not_fetched() -> None:
 def test_images_that_cannot_be_read(tmp_path: Path, content: bytes | str | None, message: str) -> None:
     path = tmp_path / "image.png"
     if content == "truncated":
-        whole = save_photograph(path, 64, 64).read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
+        content = save_photograph(path, 64, 64).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
     elif content == "directory":
         path.mkdir()
     elif isinstance(content, bytes):
@@ -96,6 +96,6 @@ def test_images_that_cannot_be_read(tmp_path: Path, content: bytes | str | None,
         (3, "must be a path, bytes, a PIL image or an array, got int"),
     ],
 )
-def test_things_that_are_no_image(image: object, message: str) -> None:
+def test_objects_that_are_no_images(image: object, message: str) -> None:
     with pytest.raises(PairError, match=message):
         open_image(image)  # type: ignore[arg-type]

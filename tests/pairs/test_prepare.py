@@ -1,4 +1,4 @@
-"""From pairs to tensors: tokens, offsets, padding, and the pairs that fail."""
+"""Prepared pairs: tokens, offsets, padding, and the pairs that fail."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_offsets_point_into_the_caption_as_given(model: LoadedModel, caption: st
     assert pair.unknown == 0
 
 
-def test_what_the_vocabulary_does_not_know_is_counted_and_shown_as_written(model: LoadedModel) -> None:
+def test_unknown_tokens_are_counted_and_shown_as_written(model: LoadedModel) -> None:
     pair = good(model, "a red é").pair
     assert pair.unknown > 0
     assert pair.tokens[2] == "é"
 
 
-def test_long_captions_are_cut_and_marked(model: LoadedModel) -> None:
+def test_long_captions_are_truncated_and_marked(model: LoadedModel) -> None:
     prepared = good(model, "a red circle and a blue star and a ring")
     assert prepared.pair.truncated
     assert len(prepared.input_ids) == 10
@@ -100,7 +100,7 @@ def test_a_processor_without_a_tokenizer_is_refused() -> None:
         Preparer(object(), 10)
 
 
-def test_whatever_a_decoder_raises_becomes_an_error_of_that_pair(model: LoadedModel) -> None:
+def test_any_exception_of_a_decoder_is_an_error_of_its_pair(model: LoadedModel) -> None:
     class Odd(Image.Image):
         def load(self) -> None:  # type: ignore[override]
             raise ZeroDivisionError("odd")
@@ -110,13 +110,13 @@ def test_whatever_a_decoder_raises_becomes_an_error_of_that_pair(model: LoadedMo
     assert "ZeroDivisionError: odd" in str(failed.error)
 
 
-def test_a_picture_is_kept_small_only_when_asked(model: LoadedModel, tmp_path: Path) -> None:
+def test_a_copy_for_display_is_kept_only_on_request(model: LoadedModel, tmp_path: Path) -> None:
     raw = RawPair("t:0", Image.new("RGB", (2000, 1000)), "u", "a ring")
-    kept = model.preparer.prepare(raw, keep_picture=True)
-    left = model.preparer.prepare(raw, keep_picture=False)
-    assert isinstance(kept, PreparedPair)
-    assert isinstance(left, PreparedPair)
-    assert kept.pair.picture is not None
-    assert kept.pair.picture.size == (512, 256)
-    assert left.pair.picture is None
-    assert kept.pair.image_size == left.pair.image_size == (2000, 1000)
+    drawn = model.preparer.prepare(raw, keep_picture=True)
+    plain = model.preparer.prepare(raw, keep_picture=False)
+    assert isinstance(drawn, PreparedPair)
+    assert isinstance(plain, PreparedPair)
+    assert drawn.pair.picture is not None
+    assert drawn.pair.picture.size == (512, 256)
+    assert plain.pair.picture is None
+    assert drawn.pair.image_size == plain.pair.image_size == (2000, 1000)

@@ -1,9 +1,10 @@
-"""Every kind of image-text table opens, and gives the same pairs."""
+"""Tables of every format give the same pairs, and a broken row costs itself only."""
 
 from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from m2ib_lightning.datamodules.captions import CaptionSource, Columns
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs.tables import delimited
 from m2ib_lightning.pairs.tables.open_table import open_table
 from tests.folders import open_image, save_photograph
 
@@ -22,12 +24,19 @@ SIZES = [(40, 30), (30, 40), (64, 64), (100, 20)]
 NAMES = ["a.png", "b.jpg", "deep/c.png", "d.png"]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "deep").mkdir()
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "deep").mkdir()
     for name, size in zip(NAMES, SIZES, strict=True):
-        save_photograph(tmp_path / name, *size)
-    return tmp_path
+        save_photograph(folder / name, *size)
+    return folder
+
+
+@pytest.fixture
+def folder(photographs: Path, tmp_path: Path) -> Path:
+    """A folder with the photographs, to which a test adds its table."""
+    return Path(shutil.copytree(photographs, tmp_path, dirs_exist_ok=True))
 
 
 def open_source(path: Path, columns: Columns | None = None) -> CaptionSource:
@@ -47,7 +56,7 @@ def write_tsv(folder: Path) -> Path:
     return folder / "pairs.tsv"
 
 
-def write_headerless(folder: Path) -> Path:
+def write_tsv_without_header(folder: Path) -> Path:
     rows = "".join(f"{caption}\t{name}\n" for name, caption in zip(NAMES, CAPTIONS, strict=True))
     (folder / "pairs.tsv").write_text(rows)
     return folder / "pairs.tsv"
@@ -73,7 +82,7 @@ def write_parquet_of_pictures(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "write", [write_csv, write_tsv, write_headerless, write_jsonl, write_parquet, write_parquet_of_pictures]
+    "write", [write_csv, write_tsv, write_tsv_without_header, write_jsonl, write_parquet, write_parquet_of_pictures]
 )
 def test_table_formats(folder: Path, write: Callable[[Path], Path]) -> None:
     path = write(folder)
@@ -91,13 +100,13 @@ def test_image_folder_with_text_files(folder: Path) -> None:
     for name, caption in zip(NAMES, CAPTIONS, strict=True):
         (folder / name).with_suffix(".txt").write_text(caption + "\n")
     source = open_source(folder)
-    order = [0, 1, 3, 2]  # by name: deep/c.png comes last
+    order = [0, 1, 3, 2]  # sorted by name: deep/c.png is last
     assert [source[k].caption for k in range(4)] == [CAPTIONS[k] for k in order]
     assert [source[k].uri for k in range(4)] == [NAMES[k] for k in order]
     assert source[2].key == f"{folder.name}:2"
 
 
-def test_a_text_file_that_is_missing_or_no_text_costs_its_own_pair(folder: Path) -> None:
+def test_a_missing_or_broken_text_file_costs_its_own_pair(folder: Path) -> None:
     (folder / "a.txt").write_bytes("Größe".encode("latin-1"))
     (folder / "b.txt").write_text("a star")
     source = open_source(folder)
@@ -115,7 +124,7 @@ def test_image_folder_with_metadata(folder: Path) -> None:
     assert open_image(source[3].image).size == SIZES[3]  # type: ignore[arg-type]
 
 
-def test_columns_by_name_and_ids_keep_their_zeros(folder: Path) -> None:
+def test_columns_are_named_and_ids_keep_their_zeros(folder: Path) -> None:
     (folder / "pairs.csv").write_text("study,view,finding\n007,a.png,a red circle\n")
     source = open_source(folder / "pairs.csv", Columns(image="view", text="finding", id="study"))
     assert (source[0].id, source[0].caption) == ("007", "a red circle")
@@ -139,7 +148,7 @@ def test_null_cells(folder: Path) -> None:
         ),
         (write_csv, Columns(image="picture"), r"data.image_column"),
         (write_csv, Columns(id="uid"), r"no column 'uid' \(data.id_column\): it has image, caption"),
-        (write_headerless, Columns(text="finding", id="n"), r"data.id_column"),
+        (write_tsv_without_header, Columns(text="finding", id="n"), r"data.id_column"),
     ],
 )
 def test_missing_columns(folder: Path, write: Callable[[Path], Path], columns: Columns, message: str) -> None:
@@ -221,7 +230,7 @@ def test_a_line_that_cannot_be_read_costs_its_own_row(
             assert error in raw.error
 
 
-def test_a_quoted_caption_may_have_lines_quotes_and_commas(folder: Path) -> None:
+def test_a_quoted_caption_may_contain_line_ends_quotes_and_commas(folder: Path) -> None:
     caption = 'first "line",\r\nsecond\n\nfourth'
     (folder / "pairs.csv").write_bytes(b"\xef\xbb\xbf" + b'"image","caption"\r\n\r\n')
     with (folder / "pairs.csv").open("a", newline="") as file:
@@ -234,7 +243,7 @@ LISTS = [["a red circle", "a star"], [], None, ["a ring"]]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_list_of_captions_is_a_pair_each(folder: Path, suffix: str) -> None:
+def test_each_caption_of_a_list_is_a_pair(folder: Path, suffix: str) -> None:
     rows = [{"image": "a.png", "caption": captions, "uid": f"id{k}"} for k, captions in enumerate(LISTS)]
     path = folder / f"pairs.{suffix}"
     if suffix == "jsonl":
@@ -249,7 +258,7 @@ def test_a_list_of_captions_is_a_pair_each(folder: Path, suffix: str) -> None:
     assert [pair.id for pair in pairs] == ["id0", "id0", "id1", "id2", "id3"]
 
 
-def test_captions_and_lists_of_them_in_one_file(folder: Path) -> None:
+def test_single_captions_and_lists_in_one_file(folder: Path) -> None:
     lines = [
         {"image": "a.png", "caption": "[a star]"},
         {"image": "a.png", "caption": ["a ring", 3]},
@@ -260,7 +269,7 @@ def test_captions_and_lists_of_them_in_one_file(folder: Path) -> None:
     assert [source[k].caption for k in range(len(source))] == ["[a star]", "a ring", "3", None]
 
 
-def test_a_json_array_of_captions_and_lists_loses_none(folder: Path) -> None:
+def test_single_captions_and_lists_in_a_json_array(folder: Path) -> None:
     rows = [{"image": "a.png", "caption": ["one", "two"]}, {"image": "a.png", "caption": "x"}] * 2
     (folder / "pairs.json").write_text(json.dumps(rows))
     source = open_source(folder / "pairs.json")
@@ -273,15 +282,28 @@ def test_a_table_may_begin_with_empty_lines(folder: Path, start: bytes) -> None:
     assert open_source(folder / "pairs.csv")[0].caption == "a star"
 
 
-def test_lines_that_end_in_a_carriage_return_alone(folder: Path) -> None:
+def test_carriage_returns_as_line_ends_are_refused(folder: Path) -> None:
     (folder / "pairs.csv").write_bytes(b"image,caption\ra.png,a star\r")
     with pytest.raises(M2IBError, match=r"do its lines end in .r alone"):
         open_source(folder / "pairs.csv")
 
 
-def test_many_open_quotes_do_not_take_for_ever(folder: Path) -> None:
-    (folder / "pairs.csv").write_text("image,caption\n" + 'a.png,5 x 7","b\n' * 20_000)
+def test_many_open_quotes_read_each_line_a_bounded_number_of_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines_read = 0
+    next_line = delimited._LineReader.__next__
+
+    def count(reader: delimited._LineReader) -> str:
+        nonlocal lines_read
+        lines_read += 1
+        return next_line(reader)
+
+    monkeypatch.setattr(delimited._LineReader, "__next__", count)
+    monkeypatch.setattr(delimited, "_MAX_RECORD_LINES", 50)
+    (folder / "pairs.csv").write_text("image,caption\n" + 'a.png,5 x 7","b\n' * 2000)
     assert "is a quote not closed" in str(open_source(folder / "pairs.csv")[3].error)
+    assert lines_read < 2001 * 55  # without a limit it would be 2,000,000
 
 
 def test_hidden_folders_and_byte_order_marks(folder: Path) -> None:
@@ -307,13 +329,13 @@ def test_a_parquet_file_without_rows(folder: Path) -> None:
         open_source(folder / "x.parquet")
 
 
-def test_two_columns_of_one_name(folder: Path) -> None:
+def test_a_repeated_column_name_is_refused(folder: Path) -> None:
     (folder / "pairs.csv").write_text("image,caption,caption\na.png,x,y\n")
     with pytest.raises(M2IBError, match="more than one column named caption"):
         open_source(folder / "pairs.csv")
 
 
-def test_a_row_that_parquet_cannot_give_is_its_own_error(folder: Path) -> None:
+def test_an_invalid_parquet_row_costs_itself_only(folder: Path) -> None:
     captions = pa.array([b"a star", b"\xff\xfe", b"a ring"], pa.binary()).view(pa.string())  # no valid UTF-8
     pq.write_table(pa.table({"image": ["a.png"] * 3, "caption": captions}), folder / "pairs.parquet")
     source = open_source(folder / "pairs.parquet")
@@ -321,13 +343,13 @@ def test_a_row_that_parquet_cannot_give_is_its_own_error(folder: Path) -> None:
     assert "pairs.parquet:1: UnicodeDecodeError" in str(source[1].error)
 
 
-def test_urls_are_kept_as_they_are(folder: Path) -> None:
+def test_urls_are_kept_unchanged(folder: Path) -> None:
     (folder / "cc.tsv").write_text("a red circle\thttps://example.com/x.jpg\n")
     assert open_source(folder / "cc.tsv")[0].image == "https://example.com/x.jpg"
 
 
 @pytest.mark.parametrize("path", ["no/such/file.csv", "/no/such/folder", "pairs.parquet", "./here/there"])
-def test_a_path_that_is_not_there(path: str) -> None:
+def test_a_path_that_does_not_exist(path: str) -> None:
     with pytest.raises(M2IBError, match="does not exist"):
         open_table(path, "train", ("caption", "image"))
 

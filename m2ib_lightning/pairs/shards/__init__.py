@@ -1,1 +1,1 @@
-"""Shards of pairs, read forwards: tar and Parquet files."""
+"""Streams of pairs, read forwards: tar shards, Parquet shards, and data sets that ``datasets`` streams."""

@@ -1,4 +1,4 @@
-"""Opens sources larger than memory and disk: tar or Parquet shards and hub data sets, read forwards shard by shard."""
+"""Open sources larger than memory and disk: tar or Parquet shards and hub data sets, read shard by shard."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from m2ib_lightning.pairs.shards.shard_files import (
     basename,
     ending_of,
     find_files,
-    is_a_pattern,
+    is_pattern,
     name_files,
-    opened,
+    open_file,
     reason_of,
 )
 from m2ib_lightning.pairs.shards.tar import Aliases, read_tar
@@ -26,25 +26,25 @@ from m2ib_lightning.pairs.tables.open_table import load_quietly
 
 Row = dict[str, Any] | PairError
 Shard = TypeVar("Shard", str, int)
-Seen = TypeVar("Seen")
+Found = TypeVar("Found")
 
-_LOOKED_AT = 32
-"""How many samples say which columns a tar has."""
+_SAMPLED_ROWS = 32
+"""Number of samples whose names become the columns of a tar."""
 
-_TRIED = 10
-"""How many shards may be unreadable, from the first on, before opening gives up."""
+_MAX_UNREADABLE = 10
+"""Number of unreadable shards after which opening fails."""
 
 _BATCH_ROWS, _BATCH_BYTES = 64, 8 * 2**20
-"""How much of a Parquet file is decoded at once, at most."""
+"""Upper limits for the part of a Parquet file that is decoded at once."""
 
 
 class Shards(Protocol):
-    """Rows in a fixed order, in pieces that can be read apart from each other.
+    """Rows in a fixed order, in shards that can be read independently.
 
     Attributes:
-        names: one per shard, unique, the same in every run: they make keys ``<shard>:<row>``.
-        columns: their names.
-        folder: where relative image paths start.
+        names: names of the shards, unique and the same in every run; keys are ``<shard>:<row>``.
+        columns: names of the columns.
+        folder: folder of relative image paths.
     """
 
     names: list[str]
@@ -52,9 +52,9 @@ class Shards(Protocol):
     folder: Path
 
     def rows(self, shard: int, /) -> Iterator[Row]:
-        """The cells of each row, a ``PairError`` for one that can't be read; a row's number is its position.
+        """Yield the cells of each row, or a ``PairError`` for a broken row.
 
-        It never raises: where the rest of a shard can't be read, one ``PairError`` stands for it, the last row.
+        The iterator never raises. If the rest of a shard can't be read, the last row is a ``PairError`` that says so.
         """
 
 
@@ -64,12 +64,12 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
     Args:
         path: a file, a glob (``shards/*.tar``), a brace range (``shards/{00000..00099}.tar``), a folder of ``.tar`` or
             of ``.parquet`` files, a URL of one of these, another folder that ``datasets`` reads, or a hub data set.
-        split: of a data set that ``datasets`` reads.
-        names: the text and the image column: other names, in a tar, for its ``.txt`` (``.text``, ``.caption``) and for
-            its first image, unless it has these names itself.
+        split: split of a data set that ``datasets`` reads.
+        names: names of the text and the image column. In a tar without these names, they are aliases of its ``.txt``
+            (``.text``, ``.caption``) and of its first image.
 
     Raises:
-        M2IBError: if it isn't there or can't be read; says what would be right.
+        M2IBError: if the source does not exist or can't be read; says what is expected.
     """
     files = find_files(path)
     if not files:
@@ -80,20 +80,20 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
     if not endings.isdisjoint(PARQUET) and not endings.issubset(PARQUET):
         raise M2IBError(f"data.path={path!r} has .tar and .parquet files: give those of one kind, like 'folder/*.tar'")
     if endings.issubset(PARQUET):
-        return FileShards(files, _first(path, files, _parquet_columns), _parquet_rows)
-    seen = _first(path, files, _tar_samples)
-    aliases = Aliases.of(seen, names)
-    columns = dict.fromkeys(name for cells in (*seen, aliases.columns) for name in cells)
+        return FileShards(files, _first_readable(path, files, _parquet_columns), _parquet_rows)
+    samples = _first_readable(path, files, _tar_samples)
+    aliases = Aliases.of(samples, names)
+    columns = dict.fromkeys(name for cells in (*samples, aliases.columns) for name in cells)
     return FileShards(files, list(columns), partial(_tar_rows, aliases=aliases))
 
 
 class FileShards:
-    """A file each.
+    """Shards of one file each.
 
     Args:
         files: paths or URLs.
-        columns: their names.
-        read: the rows of a file; raises where they can't be read on.
+        columns: names of the columns.
+        read: function that yields the rows of a file, and raises if the rest can't be read.
     """
 
     def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]]) -> None:
@@ -103,17 +103,17 @@ class FileShards:
         self._read = read
 
     def rows(self, shard: int) -> Iterator[Row]:
-        """The rows of a file."""
-        return _to_the_end(self._read(self._files[shard]), self.names[shard])
+        """Yield the rows of a file."""
+        return _end_with_error(self._read(self._files[shard]), self.names[shard])
 
 
 class DatasetShards:
     """The shards of a ``datasets.IterableDataset``.
 
     Args:
-        name: of the data set.
-        data: the data set, its pictures undecoded.
-        folder: where relative image paths start.
+        name: name of the data set.
+        data: ``datasets.IterableDataset`` with undecoded pictures.
+        folder: folder of relative image paths.
     """
 
     def __init__(self, name: str, data: Any, folder: Path) -> None:
@@ -124,8 +124,8 @@ class DatasetShards:
         self._data = data
 
     def rows(self, shard: int) -> Iterator[Row]:
-        """The rows of a shard."""
-        return _to_the_end(self._read(shard), self.names[shard])
+        """Yield the rows of a shard."""
+        return _end_with_error(self._read(shard), self.names[shard])
 
     def _read(self, shard: int) -> Iterator[Row]:
         import datasets
@@ -134,96 +134,96 @@ class DatasetShards:
         pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
         classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
         part = self._data.shard(num_shards=len(self.names), index=shard)
-        # not iter(part): in the workers of a data loader it would give the rows to the first and none to the others
+        # not iter(part): in a data loader it gives all rows to the first worker and none to the others
         for batch in part.iter(batch_size=1):
             row = {name: cells[0] for name, cells in batch.items()}
             row |= {name: None if row[name] is None else names[row[name]] for name, names in classes.items()}
-            yield _with_pictures(row, pictures)
+            yield _with_image_bytes(row, pictures)
 
 
-def _to_the_end(rows: Iterator[Row], shard: str) -> Iterator[Row]:
-    """Rows without an exception: it becomes the last of them."""
+def _end_with_error(rows: Iterator[Row], shard: str) -> Iterator[Row]:
+    """Yield the rows; an exception becomes the last row, a ``PairError``."""
     count = 0
     try:
         for row in rows:
             yield row
             count += 1
-    except Exception as error:  # decoders, file systems and `datasets` raise anything
+    except Exception as error:  # decoders, file systems and `datasets` may raise anything
         what = f"the rest of shard {shard}, from row {count} on," if count else f"shard {shard}"
         yield PairError(f"{what} could not be read: {reason_of(error)}")
 
 
-def _first(path: str, shards: list[Shard], look: Callable[[Shard], Seen | None]) -> Seen:
-    """What is seen in the first shard that can be read and isn't empty.
+def _first_readable(path: str, shards: list[Shard], look: Callable[[Shard], Found | None]) -> Found:
+    """Return what ``look`` finds in the first shard that can be read and is not empty.
 
     Raises:
-        M2IBError: if there is none.
+        M2IBError: if there is no such shard.
     """
     errors: list[str] = []
     for shard in shards:
         try:
-            if (seen := look(shard)) is not None:
-                return seen
+            if (found := look(shard)) is not None:
+                return found
         except Exception as error:
             errors.append(reason_of(error))
-        if len(errors) == _TRIED:
+        if len(errors) == _MAX_UNREADABLE:
             break
     if not errors:
         raise M2IBError(f"data.path={path!r} could not be read: it has no rows")
-    some = f"{len(errors)} of {len(shards)} shards were tried and none could be read, the first: "
-    raise M2IBError(f"data.path={path!r} could not be read: {some if len(shards) > 1 else ''}{errors[0]}")
+    tried = f"{len(errors)} of {len(shards)} shards were tried and none could be read, the first: "
+    raise M2IBError(f"data.path={path!r} could not be read: {tried if len(shards) > 1 else ''}{errors[0]}")
 
 
 def _tar_rows(file: str, aliases: Aliases | None = None) -> Iterator[Row]:
-    with opened(file) as shard:
+    with open_file(file) as shard:
         for row in read_tar(shard):
             yield row if aliases is None or isinstance(row, PairError) else aliases.add(row)
 
 
 def _tar_samples(file: str) -> list[dict[str, Any]] | None:
-    """The first samples, without what they hold; None if there is none.
+    """The names in the first samples, with their contents left out; None for an empty tar.
 
     Raises:
-        Exception: if none of them can be read.
+        Exception: if no sample can be read.
     """
-    seen: list[dict[str, Any]] = []
-    wrong: Exception | None = None
-    rows = islice(_tar_rows(file), _LOOKED_AT)
+    samples: list[dict[str, Any]] = []
+    first_error: Exception | None = None
+    rows = islice(_tar_rows(file), _SAMPLED_ROWS)
     try:
         for row in rows:
             if isinstance(row, PairError):
-                wrong = wrong or row
+                first_error = first_error or row
             else:
-                seen.append({name: b"" if isinstance(cell, bytes) else None for name, cell in row.items()})
+                samples.append({name: b"" if isinstance(cell, bytes) else None for name, cell in row.items()})
     except Exception as error:
-        wrong = wrong or error
-    if wrong is not None and not seen:
-        raise wrong
-    return seen or None
+        first_error = first_error or error
+    if first_error is not None and not samples:
+        raise first_error
+    return samples or None
 
 
 @contextmanager
-def _parquet(file: str) -> Iterator[Any]:
+def _open_parquet(file: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    remote = "://" in file  # a few large requests for each row group
+    remote = "://" in file  # then a few large requests for each row group
     options = {"pre_buffer": remote, "buffer_size": 0 if remote else 2**20, "page_checksum_verification": True}
-    with opened(file) as shard, pq.ParquetFile(shard, **options) as table:
+    with open_file(file) as shard, pq.ParquetFile(shard, **options) as table:
         yield table
 
 
 def _parquet_columns(file: str) -> list[str]:
-    with _parquet(file) as table:
+    with _open_parquet(file) as table:
         return list(dict.fromkeys(table.schema_arrow.names))
 
 
 def _parquet_rows(file: str) -> Iterator[Row]:
-    with _parquet(file) as table:
+    with _open_parquet(file) as table:
         names, count = table.schema_arrow.names, 0
         for group in range(table.num_row_groups):
-            written = table.metadata.row_group(group)
-            largest = _BATCH_BYTES * written.num_rows // max(1, written.total_byte_size)
-            size = max(1, min(_BATCH_ROWS, largest))
+            stored = table.metadata.row_group(group)
+            fitting = _BATCH_BYTES * stored.num_rows // max(1, stored.total_byte_size)
+            size = max(1, min(_BATCH_ROWS, fitting))
             for batch in table.iter_batches(size, row_groups=[group], use_threads=False):
                 for index in range(batch.num_rows):
                     yield _parquet_row(names, batch, index)
@@ -244,7 +244,7 @@ def _open_dataset(path: str, split: str) -> DatasetShards:
     if folder.is_dir():
         what = f"data.path={path!r} has no {KINDS} files, and as a data set it"
         data = load_quietly(what, str(folder), split=split, streaming=True)
-    elif path.count("/") != 1 or path.startswith((".", "/", "~")) or ending_of(path) or is_a_pattern(path):
+    elif path.count("/") != 1 or path.startswith((".", "/", "~")) or ending_of(path) or is_pattern(path):
         raise M2IBError(f"data.path={path!r} does not exist (no such file or folder, and not a hub data set's name)")
     else:
         what = f"data.path={path!r} is no file or folder here, and as a hub data set it"
@@ -252,11 +252,11 @@ def _open_dataset(path: str, split: str) -> DatasetShards:
         data = load_quietly(what, path, split=split, advice=advice, streaming=True)
         folder = Path()
     if data.features:
-        data = data.decode(False)  # not cast_column: over a network `datasets` would decode first and then encode again
+        data = data.decode(False)  # on a stream, cast_column would decode the pictures and encode them again
     shards = DatasetShards(f"{folder.name or path}/{split}", data, folder)
     if not shards.columns:
         indices = list(range(len(shards.names)))
-        shards.columns = _first(path, indices, lambda index: _dataset_columns(shards, index))
+        shards.columns = _first_readable(path, indices, lambda index: _dataset_columns(shards, index))
     return shards
 
 
@@ -267,14 +267,14 @@ def _dataset_columns(shards: DatasetShards, index: int) -> list[str] | None:
     return None if row is None else list(row)
 
 
-def _with_pictures(row: dict[str, Any], columns: list[str]) -> Row:
-    """A row with the bytes of images that are known by their URL: of a picture folder, or in a zip."""
+def _with_image_bytes(row: dict[str, Any], columns: list[str]) -> Row:
+    """Fetch the images of a row that are given by URL, as in an image folder on a hub or in a zip."""
     for column in columns:
         cell = row[column]
         if isinstance(cell, dict) and cell.get("bytes") is None and "://" in (cell.get("path") or ""):
             try:
-                with opened(cell["path"]) as image:
+                with open_file(cell["path"]) as image:
                     row[column] = cell | {"bytes": image.read()}
-            except Exception as error:  # of any file system
+            except Exception as error:  # each file system has its own errors
                 return PairError(f"{cell['path']} could not be fetched: {reason_of(error)}")
     return row

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the members of a sample follow one another, read forwards and in memory."""
+"""WebDataset shards: tar files in which the members of a sample follow each other, read forwards in memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from typing import IO, Any
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.images import looks_like_an_image
 
-LIMIT = 256 * 2**20
-"""Bytes of a sample: a larger one is not read, so that it can't fill the memory."""
+MAX_SAMPLE_BYTES = 256 * 2**20
+"""Size of the largest sample that is read; the limit bounds the memory."""
 
 TEXTS = ("txt", "text", "caption")
-"""Extensions of captions."""
+"""Extensions of caption members."""
 
 _MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
-"""A sample's key, up to the first dot of the file name, and the extension after it; hidden files have none."""
+"""Key of a sample, up to the first dot of the file name, and extension after it; hidden files don't match."""
 
 
 def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
-    """The samples of a shard, in order: a cell per extension, and ``__key__``; a ``PairError`` for one that is broken.
+    """Yield the samples of a shard in order, with a ``PairError`` for each broken sample.
 
-    Nothing is written to disk, whatever a member is called. Texts are decoded and stripped, JSON is parsed, and the
-    fields of ``.json`` are cells too, where no member has their name; everything else stays bytes.
+    A sample has a cell for each extension, and ``__key__``. Texts are decoded and stripped, and JSON is parsed. The
+    fields of ``.json`` become cells too, unless a member has their name. Everything else stays bytes. No member is
+    written to disk, whatever its name.
 
     Raises:
-        Exception: of many kinds, where the rest can't be read; the sample before may be incomplete and is left out.
+        Exception: of many kinds, if the rest can't be read; a sample that may be incomplete is not yielded.
     """
     unzipped: IO[bytes] = _Unzipped(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[assignment]
     with _Archive.open(
@@ -39,7 +40,7 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
     ) as archive:
         sample = None
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+            archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header
             named = _MEMBER.fullmatch(member.name)
             if named is None or not member.isreg():
                 continue
@@ -53,19 +54,19 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
 
 
 class _Unzipped(gzip.GzipFile):
-    """Unlike ``tarfile`` itself, this reads all parts of a gzip file and checks their sums."""
+    """A gzip file with all its parts and checksums, which ``tarfile`` itself does not check."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """What there is before anything broken, at first."""
+        """Read up to ``size`` bytes; data before a broken part is returned first."""
         return self.read1(-1 if size is None else size)
 
 
 class _Archive(tarfile.TarFile):
-    ended = False  # whether the last block was one of zeros, which end an archive
+    ended = False  # whether the last block was the zeros that end an archive
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. ``tarfile`` takes a broken or missing one for the end, and would leave the rest out unsaid."""
+    """A member's header that is checked: ``tarfile`` takes a broken or missing one for the end, and drops the rest."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
@@ -74,9 +75,9 @@ class _Header(tarfile.TarInfo):
             try:
                 header = super().fromtarfile(archive)
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-                archive.ended = True  # another archive may follow, as `cat a.tar b.tar` makes it
+                archive.ended = True  # another archive may follow, as after `cat a.tar b.tar`
             except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
-                if archive.ended:  # so far it was complete
+                if archive.ended:  # the archive is complete
                     raise tarfile.EOFHeaderError from None  # type: ignore[attr-defined]
                 empty = archive.fileobj is None or archive.fileobj.tell() == 0
                 raise tarfile.ReadError(
@@ -90,7 +91,7 @@ class _Header(tarfile.TarInfo):
 
 
 class _Sample:
-    """The members of one key."""
+    """The members of a sample, which share a key."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -99,24 +100,24 @@ class _Sample:
         self._error: str | None = None
 
     def add(self, extension: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        """Read one more."""
+        """Read a member of the sample."""
         self._size += member.size + tarfile.BLOCKSIZE
         if self._error is None and extension in self._parts:
             self._fail(f"two members of sample {self.key!r} end in .{extension}: give each sample a name of its own")
-        if self._error is None and self._size > LIMIT:
+        if self._error is None and self._size > MAX_SAMPLE_BYTES:
             self._fail(
-                f"sample {self.key!r} has more than {LIMIT // 2**20} MiB with {member.name!r}, and was not read; the "
-                "names of samples must differ before their first dot"
+                f"sample {self.key!r} has more than {MAX_SAMPLE_BYTES // 2**20} MiB with {member.name!r}, and was not "
+                "read; the names of samples must differ before their first dot"
             )
         if self._error is None:
             content = archive.extractfile(member)
-            assert content is not None  # it is a regular file
+            assert content is not None  # the member is a regular file
             self._parts[extension] = content.read()
             if len(self._parts[extension]) != member.size:
                 raise tarfile.ReadError("unexpected end of data")
 
     def cells(self) -> dict[str, Any] | PairError:
-        """What it holds."""
+        """Return the cells of the sample, or the error that makes it unreadable."""
         if self._error is not None:
             return PairError(self._error)
         try:
@@ -147,13 +148,13 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Aliases:
-    """The text and the image column as other names of a sample's text and image.
+    """Column names of the user as aliases of a sample's text and image.
 
     Args:
-        text: the text column.
-        image: the image column.
-        rename_text: whether it stands for the first of ``TEXTS`` that a sample has.
-        rename_image: whether it stands for a sample's first image.
+        text: name of the text column.
+        image: name of the image column.
+        rename_text: whether ``text`` is an alias of a sample's first member of ``TEXTS``.
+        rename_image: whether ``image`` is an alias of a sample's first image.
     """
 
     text: str
@@ -163,34 +164,39 @@ class Aliases:
 
     @classmethod
     def of(cls, samples: list[dict[str, Any]], names: tuple[str, str]) -> Aliases:
-        """Decided once for all samples, so that a column never means another thing in the next row.
+        """Decide from the first samples, once for all, so that a column means the same in every row.
 
-        A text column is no alias if any of these samples has a cell of that name, an image column if any has a member.
+        The text column is no alias if any sample has a cell of that name. The image column is no alias if any sample
+        has a member of that name.
+
+        Args:
+            samples: cells of the first samples.
+            names: names of the text and the image column.
         """
         text, image = names
         return cls(
             text,
             image,
             any(name in cells for cells in samples for name in TEXTS) and not any(text in cells for cells in samples),
-            any(map(_images, samples)) and not any(isinstance(cells.get(image), bytes) for cells in samples),
+            any(map(_image_members, samples)) and not any(isinstance(cells.get(image), bytes) for cells in samples),
         )
 
     @property
     def columns(self) -> list[str]:
-        """Those that it adds."""
+        """Names of the columns that the aliases add."""
         return [self.text] * self.rename_text + [self.image] * self.rename_image
 
     def add(self, cells: dict[str, Any]) -> dict[str, Any]:
-        """The cells of a sample, with None in either column where it has none."""
+        """Add the aliases to the cells of a sample; a missing text or image is None."""
         text = (
             next((cells[name] for name in TEXTS if name in cells), None) if self.rename_text else cells.get(self.text)
         )
-        image = next(iter(_images(cells)), None) if self.rename_image else cells.get(self.image)
+        image = next(iter(_image_members(cells)), None) if self.rename_image else cells.get(self.image)
         return cells | {self.text: text, self.image: image}
 
 
-def _images(cells: dict[str, Any]) -> list[bytes]:
-    """The images, without those like ``mask.png``: which of these is meant must be said."""
+def _image_members(cells: dict[str, Any]) -> list[bytes]:
+    """The images of a sample, without those like ``mask.png``, which the user must name."""
     return [
         cell
         for name, cell in cells.items()

@@ -1,1 +1,1 @@
-"""Tables of pairs: CSV, TSV, JSONL, Parquet, image folders."""
+"""Tables of pairs: CSV, TSV, JSONL, JSON, Parquet, image folders and hub data sets."""

@@ -1,4 +1,4 @@
-"""From the cells of a row to pairs: what tables and streams have in common."""
+"""Make pairs from the cells of a row, for tables and streams alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what."""
+    """Names of the columns that pairs are made of; None for a column that is not used.
+
+    Attributes:
+        image: image column.
+        text: caption column.
+        id: identifier column.
+        mask: mask column.
+        boxes: box column.
+        negatives: column of hard negatives.
+        label: class column.
+    """
 
     image: str = "image"
     text: str = "caption"
@@ -28,49 +38,53 @@ class Columns:
     negatives: str | None = None
     label: str | None = None
 
-    def check(self, name: str, found: Sequence[str]) -> None:
-        """Whether a table has them.
+    def check(self, name: str, available: Sequence[str]) -> None:
+        """Check that a table has these columns.
+
+        Args:
+            name: name of the table, for the message.
+            available: names of the table's columns.
 
         Raises:
-            M2IBError: if not; lists those that exist.
+            M2IBError: if a column is missing; lists the available ones.
         """
         columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
         columns |= {"negatives": self.negatives, "label": self.label}
         for key, column in columns.items():
-            if column is not None and column not in found:
+            if column is not None and column not in available:
                 raise M2IBError(
-                    f"{name} has no column {column!r} (data.{key}_column): it has {', '.join(found)}."
-                    f"{nearest(column, found)}"
+                    f"{name} has no column {column!r} (data.{key}_column): it has {', '.join(available)}."
+                    f"{nearest(column, available)}"
                 )
 
 
 @dataclass(frozen=True)
 class CellReader:
-    """Makes pairs of cells.
+    """Makes pairs from the cells of a row.
 
     Args:
-        columns: which hold what.
-        image_root: where relative image paths start.
+        columns: names of the columns.
+        image_root: folder of relative image paths.
     """
 
     columns: Columns
     image_root: Path
 
     def pair(self, key: str, cells: dict[str, Any] | PairError, item: int | None = None) -> RawPair:
-        """One pair; ``item`` is which caption of a list, None where the cell is to hold one."""
+        """Return one pair; ``item`` is the index in a list of captions, None for a cell with a single caption."""
         if isinstance(cells, PairError):
             return RawPair(key=key, image=None, uri=key, caption=None, error=str(cells))
         try:
             image, uri = self._image(cells.get(self.columns.image), key)
             truth = self._truth(cells, key)
-        except Exception as error:  # whatever is wrong with a cell, it costs its own row alone
+        except Exception as error:  # a broken cell costs its own row only
             return RawPair(key=key, image=None, uri=key, caption=None, error=f"{key}: {type(error).__name__}: {error}")
         caption = cells.get(self.columns.text)
         pair = RawPair(key=key, image=image, uri=uri, caption=None, truth=truth)
         if isinstance(caption, PairError):
             return replace(pair, error=str(caption))
         if isinstance(caption, list | np.ndarray):
-            if item is None and len(caption) > 1:  # never leave a caption out unsaid
+            if item is None and len(caption) > 1:  # never drop a caption silently
                 why = f"the caption is a list of {len(caption)} where the others are text: give a row each"
                 return replace(pair, error=why)
             caption = caption[item or 0] if len(caption) else None
@@ -82,7 +96,7 @@ class CellReader:
         )
 
     def pairs(self, key: str, cells: dict[str, Any] | PairError) -> list[RawPair]:
-        """All pairs of a row: one, or one for each caption of a list, with keys ``<key>.<item>``."""
+        """Return all pairs of a row: one, or one for each caption of a list with the key ``<key>.<item>``."""
         caption = None if isinstance(cells, PairError) else cells.get(self.columns.text)
         if not isinstance(caption, list | np.ndarray) or len(caption) == 0:
             return [self.pair(key, cells)]
@@ -97,7 +111,7 @@ class CellReader:
         if isinstance(boxes, str):
             boxes = json.loads(boxes)
         if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
-            boxes = [boxes]  # a single one
+            boxes = [boxes]  # a single box
         if label is not None and (label != label or not str(label).strip()):  # NaN, or blank
             label = None
         if mask is None and boxes is None and negatives is None and label is None:
@@ -105,13 +119,13 @@ class CellReader:
         return RawTruth(
             self._image(mask, key)[0],
             boxes,
-            others=[OtherCaption("given", text) for text in _texts(negatives)],
+            others=[OtherCaption("given", text) for text in _hard_negatives(negatives)],
             label=None if label is None else str(label).strip(),
         )
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
-        """What to open, and how the row names it: the table's own path, or the key for a picture inside the table."""
-        if isinstance(cell, dict):  # a `datasets` image that was not decoded
+        """The image to read, and its name in the results: the path in the table, or the key for an embedded image."""
+        if isinstance(cell, dict):  # an undecoded image of `datasets`
             path = cell.get("path")
             return (cell["bytes"], path or key) if cell.get("bytes") is not None else self._image(path, key)
         if cell is None or cell == "":
@@ -121,8 +135,8 @@ class CellReader:
         return cell, key
 
 
-def _texts(cell: Any) -> list[str]:
-    """Of a list, a list in JSON, or a single text."""
+def _hard_negatives(cell: Any) -> list[str]:
+    """The texts of a cell that holds a list, a list in JSON, or a single text."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return []
     if isinstance(cell, str):

@@ -1,4 +1,4 @@
-"""CSV and TSV, strictly read; without types, so that a caption "NA" is not null and an id "007" keeps its zeros."""
+"""CSV and TSV tables. Every cell is text: a caption "NA" is not null, and an id "007" keeps its zeros."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, BinaryIO, Literal
 
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.pairs.images import looks_like_an_image
-from m2ib_lightning.pairs.tables.lines import BOM, LineTable, Records, decoded
+from m2ib_lightning.pairs.tables.lines import BOM, LineTable, Records, decode_record
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How cells are told apart."""
+    """How a record is split into cells."""
 
     delimiter: str
     quoting: Literal[0, 3]
 
 
-_LONGEST = 500
-"""Lines of one record: an open quote would make each line read all that follow, and the table take for ever."""
+_MAX_RECORD_LINES = 500
+"""Most lines of one record. Without a limit, each open quote would read the rest of the file."""
 
 DIALECTS = {
     ".csv": Dialect(",", csv.QUOTE_MINIMAL),
@@ -36,11 +36,11 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
     """Open a CSV or TSV file.
 
     Args:
-        file: the file.
-        names: the text and the image column: what a TSV without a header gets.
+        file: path of the file.
+        names: names of the text and the image column, for a TSV without a header.
 
     Raises:
-        M2IBError: if there is no header, or no row.
+        M2IBError: if the header can't be read or repeats one of these names, or if there is no row.
     """
     dialect = DIALECTS[file.suffix.lower()]
     records = _scan(file, dialect)
@@ -48,31 +48,31 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
     if records.starts:
         with file.open("rb") as opened:
             try:
-                header = _cells(records.read(opened, 0), dialect)
+                header = _split_cells(records.read(opened, 0), dialect)
             except PairError as error:
                 raise M2IBError(f"data.path={str(file)!r} could not be read: its header {error}") from None
-    if file.suffix.lower() == ".tsv" and _is_a_row(header, names):
+    if file.suffix.lower() == ".tsv" and _is_data_row(header, names):
         header = list(names)
     else:
         for column in (records.lines, records.starts, records.ends):
             del column[:1]
     if not records.starts:
         raise M2IBError(f"data.path={str(file)!r} could not be read: it has no rows")
-    twice = {name for name in header if header.count(name) > 1}
-    if twice & set(names):
-        raise M2IBError(f"data.path={str(file)!r} has more than one column named {', '.join(sorted(twice))}")
-    return LineTable(file, records, list(dict.fromkeys(header)), partial(_record, header, dialect), lists=False)
+    duplicates = {name for name in header if header.count(name) > 1}
+    if duplicates & set(names):
+        raise M2IBError(f"data.path={str(file)!r} has more than one column named {', '.join(sorted(duplicates))}")
+    return LineTable(file, records, list(dict.fromkeys(header)), partial(_parse_record, header, dialect), lists=False)
 
 
-class _Lines:
-    """The lines of a file for ``csv.reader``, and how far it has read."""
+class _LineReader:
+    """The lines of a file for ``csv.reader``, with the position that it has reached."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.position, self.number = 0, 0
-        self.start = 0  # the line before the record in hand
+        self.start = 0  # number of lines before the current record
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _LineReader:
         return self
 
     def __next__(self) -> str:
@@ -82,25 +82,25 @@ class _Lines:
         text = line.removeprefix(BOM) if self.position == 0 else line
         self.position += len(line)
         self.number += 1
-        if self.number - self.start > _LONGEST:
-            raise csv.Error(f"more than {_LONGEST} lines in one record")
-        return text.decode("latin-1")  # any byte is a letter: here only quotes, commas and line ends matter
+        if self.number - self.start > _MAX_RECORD_LINES:
+            raise csv.Error(f"more than {_MAX_RECORD_LINES} lines in one record")
+        return text.decode("latin-1")  # decodes any byte; the scan needs only quotes, separators and line ends
 
-    def back_to(self, position: int, number: int) -> None:
-        """Read on from there."""
+    def seek(self, position: int, number: int) -> None:
+        """Return to a byte position and its line number."""
         self.file.seek(position)
         self.position, self.number = position, number
 
 
 def _scan(file: Path, dialect: Dialect) -> Records:
-    """Find the records; a quoted cell may hold line ends.
+    """Index the records of a file; a quoted cell may contain line ends.
 
-    A line that the parser stumbles over is a record of its own, and reading goes on after it: a quote that is never
-    closed does not swallow the rest of the table.
+    Where the parser fails, the first line becomes a record of its own and the scan continues after it. A quote that is
+    never closed therefore does not swallow the rest of the table.
     """
     records = Records()
     with file.open("rb") as opened:
-        lines = _Lines(opened)
+        lines = _LineReader(opened)
         reader = _reader(lines, dialect)
         while True:
             start, number = lines.position, lines.number
@@ -110,9 +110,9 @@ def _scan(file: Path, dialect: Dialect) -> Records:
             except StopIteration:
                 return records
             except csv.Error:
-                lines.back_to(start, number)
+                lines.seek(start, number)
                 cells = [next(lines)]
-            if cells:  # an empty line is none
+            if cells:  # an empty line is no record
                 records.add(number + 1, start, lines.position)
 
 
@@ -120,8 +120,8 @@ def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=dialect.delimiter, quoting=dialect.quoting, strict=True)
 
 
-def _record(header: list[str], dialect: Dialect, written: bytes) -> dict[str, Any]:
-    cells = _cells(written, dialect)
+def _parse_record(header: list[str], dialect: Dialect, content: bytes) -> dict[str, Any]:
+    cells = _split_cells(content, dialect)
     if len(cells) != len(header):
         hint = "a cell with a comma needs quotes around it" if dialect.delimiter == "," else "a cell can't hold a tab"
         if len(cells) < len(header):
@@ -130,8 +130,8 @@ def _record(header: list[str], dialect: Dialect, written: bytes) -> dict[str, An
     return dict(zip(header, cells, strict=True))
 
 
-def _cells(written: bytes, dialect: Dialect) -> list[str]:
-    text = decoded(written)
+def _split_cells(content: bytes, dialect: Dialect) -> list[str]:
+    text = decode_record(content)
     try:
         return next(_reader(io.StringIO(text, newline="\n"), dialect), [])
     except csv.Error as error:
@@ -141,8 +141,8 @@ def _cells(written: bytes, dialect: Dialect) -> list[str]:
         raise PairError(f"could not be read: {error} ({hint})") from None
 
 
-def _is_a_row(cells: list[str], names: tuple[str, str]) -> bool:
-    """Conceptual Captions ships ``caption<TAB>image`` without a header: its first line ends in an image already."""
+def _is_data_row(cells: list[str], names: tuple[str, str]) -> bool:
+    """Whether the first line holds data: Conceptual Captions ships ``caption<TAB>image`` without a header."""
     if len(cells) != 2 or any(name in cells for name in names):
         return False
     return "://" in cells[1] or looks_like_an_image(cells[1])

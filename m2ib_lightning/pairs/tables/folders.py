@@ -1,4 +1,4 @@
-"""A folder of images with a text file beside each: ``cat.txt`` beside ``cat.jpg``."""
+"""Image folders with a text file for each image: ``cat.txt`` next to ``cat.jpg``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from m2ib_lightning.pairs.images import looks_like_an_image
 
 
 class FolderTable:
-    """The images of a folder and of those below it, by name; their captions are read when they are asked for.
+    """The images of a folder and its subfolders, sorted by name; captions are read on access.
 
     Args:
-        folder: the folder.
-        names: what the text and the image column are called.
-        others: what else could hold the captions, for the message.
+        folder: path of the folder.
+        names: names of the text and the image column.
+        metadata: names of the metadata files that could hold the captions, for the error message.
 
     Raises:
         M2IBError: if no image has a text file.
     """
 
-    def __init__(self, folder: Path, names: tuple[str, str], others: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, names: tuple[str, str], metadata: tuple[str, ...]) -> None:
         self.name = folder.resolve().name
         self.folder = folder
         self.columns = list(names)
@@ -32,7 +32,7 @@ class FolderTable:
         )
         if not any(path.with_suffix(".txt").is_file() for path in self._images):
             raise M2IBError(
-                f"data.path={str(folder)!r} has {len(self._images)} images and no captions: put {', '.join(others)} "
+                f"data.path={str(folder)!r} has {len(self._images)} images and no captions: put {', '.join(metadata)} "
                 "with the columns file_name and caption in it, or a text file beside each image (cat.txt beside "
                 "cat.jpg)"
             )
@@ -43,17 +43,17 @@ class FolderTable:
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = self._images[index]
         text, picture = self.columns
-        return {picture: image.relative_to(self.folder).as_posix(), text: _caption(image.with_suffix(".txt"))}
+        return {picture: image.relative_to(self.folder).as_posix(), text: _read_caption(image.with_suffix(".txt"))}
 
-    def lengths(self, column: str) -> None:
-        """No file holds a list."""
+    def list_lengths(self, column: str) -> None:
+        """Return None: a text file holds one caption."""
 
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _caption(file: Path) -> str | PairError:
+def _read_caption(file: Path) -> str | PairError:
     try:
         return file.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:

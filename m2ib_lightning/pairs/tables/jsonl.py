@@ -1,4 +1,4 @@
-"""JSONL: an object a line."""
+"""JSONL tables: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.pairs.tables.lines import LineTable, Records, decoded
+from m2ib_lightning.pairs.tables.lines import LineTable, Records, decode_record
 
-_LOOKED_AT = 100
-"""How many records say which columns there are."""
+_SAMPLED_RECORDS = 100
+"""Number of records whose names become the columns."""
 
 
 def open_jsonl(file: Path) -> LineTable:
     """Open a JSONL file.
 
     Raises:
-        M2IBError: if no column can be told from it.
+        M2IBError: if none of the first records has a column.
     """
-    records, columns, wrong = Records(), dict[str, None](), None
+    records, columns, first_error = Records(), dict[str, None](), None
     position = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 records.add(number, position, position + len(line))
-                if len(records.lines) <= _LOOKED_AT:
+                if len(records.lines) <= _SAMPLED_RECORDS:
                     try:
-                        columns.update(dict.fromkeys(_json_record(line)))
+                        columns.update(dict.fromkeys(_parse_json(line)))
                     except PairError as error:
-                        wrong = wrong or f"line {number} {error}"
+                        first_error = first_error or f"line {number} {error}"
             position += len(line)
     if not columns:
-        raise M2IBError(f"data.path={str(file)!r} could not be read: {wrong or 'it has no rows'}")
-    return LineTable(file, records, list(columns), _json_record, lists=True)
+        raise M2IBError(f"data.path={str(file)!r} could not be read: {first_error or 'it has no rows'}")
+    return LineTable(file, records, list(columns), _parse_json, lists=True)
 
 
-def _json_record(written: bytes) -> dict[str, Any]:
+def _parse_json(content: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(decoded(written))
+        record = json.loads(decode_record(content))
     except json.JSONDecodeError as error:
         raise PairError(
-            f"is not JSON: {error.msg} (character {error.pos + 1}); give an object a line, or name the file .json"
+            f"is not JSON: {error.msg} (character {error.pos + 1}); give one object per line, or name the file .json"
         ) from None
     except (ValueError, RecursionError) as error:
         raise PairError(f"is not JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""Opens tables: text files line by line, all others through ``datasets``, with pictures left undecoded."""
+"""Open tables: text files line by line, all others through ``datasets`` with undecoded pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Table(Protocol):
     """Rows by position.
 
     Attributes:
-        name: the file's or data set's name, for keys and messages.
-        columns: their names.
-        folder: where relative image paths start.
+        name: name of the file or data set, for keys and messages.
+        columns: names of the columns.
+        folder: folder of relative image paths.
     """
 
     name: str
@@ -30,18 +30,26 @@ class Table(Protocol):
     folder: Path
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
-        """The cells of a row, a ``PairError`` for one that can't be read; raises if none of them can."""
+        """Return the cells of a row, with a ``PairError`` for a broken cell; raises if the whole row is broken."""
 
-    def lengths(self, column: str) -> list[int] | None:
-        """How many items each row has in a column that holds lists (0: the cell is none); None where none does."""
+    def list_lengths(self, column: str) -> list[int] | None:
+        """Return the length of each row's list in a column (0 for any other cell); None if no cell is a list."""
 
 
 @dataclass
 class DatasetTable:
-    """A ``datasets.Dataset`` as a table; ``classes`` are the names of the numbers in columns of classes."""
+    """A ``datasets.Dataset`` as a table.
+
+    Attributes:
+        name: name of the file or data set, for keys and messages.
+        columns: names of the columns.
+        rows: the ``datasets.Dataset``.
+        folder: folder of relative image paths.
+        classes: class names of each column of class numbers.
+    """
 
     name: str
     columns: list[str]
@@ -56,32 +64,32 @@ class DatasetTable:
         row: dict[str, Any] = self.rows[index]
         return row | {name: None if row[name] is None else names[row[name]] for name, names in self.classes.items()}
 
-    def lengths(self, column: str) -> list[int] | None:
-        """How many items each row has in a column that holds lists (0: the cell is none); None where none does."""
+    def list_lengths(self, column: str) -> list[int] | None:
+        """See ``Table.list_lengths``."""
         import pyarrow.compute as pc
         import pyarrow.types as types
 
         cells = self.rows.select_columns(column)
         if type(self.rows.features[column]).__name__ == "Json":  # cells of several types
-            found = [len(cell) if isinstance(cell, list) else None for cell in cells[column]]
+            lengths = [len(cell) if isinstance(cell, list) else None for cell in cells[column]]
         else:
             kind = self.rows.features.arrow_schema.field(column).type
             if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
                 return None
-            found = pc.list_value_length(cells.with_format("arrow")[:][column]).to_pylist()
-        return [length or 0 for length in found] if any(n is not None for n in found) else None
+            lengths = pc.list_value_length(cells.with_format("arrow")[:][column]).to_pylist()
+        return None if all(length is None for length in lengths) else [length or 0 for length in lengths]
 
 
 def open_table(path: str, split: str, names: tuple[str, str]) -> Table:
     """Open a file, an image folder or a hub data set.
 
     Args:
-        path: which.
-        split: of a hub data set.
-        names: the text and the image column: what a table without a header, or an image folder, gets.
+        path: path of a file or folder, or name of a hub data set.
+        split: split of a hub data set.
+        names: names of the text and the image column, for a table without a header or an image folder.
 
     Raises:
-        M2IBError: if it isn't there or can't be read; says what would be right.
+        M2IBError: if the table does not exist or can't be read; says what is expected.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -103,27 +111,26 @@ def _open_file(file: Path, names: tuple[str, str]) -> Table:
         return open_delimited(file, names)
     if suffix == ".jsonl":
         return open_jsonl(file)
-    return _table(
-        file.name, load_quietly(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file)), file.parent
-    )
+    rows = load_quietly(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file))
+    return _as_table(file.name, rows, file.parent)
 
 
 def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
-    """An image folder: a ``metadata`` table with ``file_name``, or ``cat.txt`` beside ``cat.jpg``."""
+    """Open an image folder: a ``metadata`` table with ``file_name``, or ``cat.txt`` next to ``cat.jpg``."""
     for name in _METADATA:
         if (folder / name).is_file():
             table = _open_file(folder / name, names)
             if "file_name" in table.columns and names[1] not in table.columns:
-                table = _Renamed(table, "file_name", names[1])
+                table = _WithAlias(table, "file_name", names[1])
             return table
     return FolderTable(folder, names, _METADATA)
 
 
-class _Renamed:
-    """A table one of whose columns goes by another name too."""
+class _WithAlias:
+    """A table with a second name for one of its columns."""
 
     def __init__(self, table: Table, column: str, name: str) -> None:
-        self.table, self.column, self.new = table, column, name
+        self.table, self.column, self.alias = table, column, name
         self.name, self.folder = table.name, table.folder
         self.columns = [*table.columns, name]
 
@@ -132,10 +139,10 @@ class _Renamed:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         cells = self.table[index]
-        return cells | {self.new: cells.get(self.column)}
+        return cells | {self.alias: cells.get(self.column)}
 
-    def lengths(self, column: str) -> list[int] | None:
-        return self.table.lengths(self.column if column == self.new else column)
+    def list_lengths(self, column: str) -> list[int] | None:
+        return self.table.list_lengths(self.column if column == self.alias else column)
 
 
 def _open_hub(name: str, split: str) -> Table:
@@ -145,22 +152,29 @@ def _open_hub(name: str, split: str) -> Table:
         split=split,
         advice="Without a network, download it elsewhere and give its Parquet file.",
     )
-    return _table(f"{name}/{split}", rows, Path())
+    return _as_table(f"{name}/{split}", rows, Path())
 
 
 def load_quietly(what: str, reader: str, *, split: str = "train", advice: str = "", **options: Any) -> Any:
-    """``datasets.load_dataset`` without its bars and log lines.
+    """Call ``datasets.load_dataset`` without its progress bars and log lines.
+
+    Args:
+        what: description of the source, for the message.
+        reader: first argument of ``load_dataset``.
+        split: split to load.
+        advice: sentence that the message ends with.
+        **options: further arguments of ``load_dataset``.
 
     Raises:
-        M2IBError: ``what`` could not be read, and why.
+        M2IBError: if ``load_dataset`` fails; says that ``what`` could not be read, and why.
     """
     import datasets
 
-    quiet = datasets.utils.logging
+    logging = datasets.utils.logging
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
-    verbosity = quiet.get_verbosity()
-    quiet.set_verbosity(quiet.CRITICAL)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
     try:
         return datasets.load_dataset(reader, split=split, **options)
     except Exception as error:
@@ -169,12 +183,12 @@ def load_quietly(what: str, reader: str, *, split: str = "train", advice: str = 
             reason = "it has no rows"
         raise M2IBError(f"{what} could not be read: {reason} {advice}".rstrip()) from error
     finally:
-        quiet.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
         if bars:
             datasets.enable_progress_bars()
 
 
-def _table(name: str, rows: Any, folder: Path) -> DatasetTable:
+def _as_table(name: str, rows: Any, folder: Path) -> DatasetTable:
     import datasets
 
     for column, feature in rows.features.items():

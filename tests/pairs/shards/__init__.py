@@ -1,0 +1,1 @@
+"""Tests of ``m2ib_lightning.pairs.shards``."""
