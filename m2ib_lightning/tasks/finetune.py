@@ -32,7 +32,7 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
 from m2ib_lightning.run.resume import check_same_run
 from m2ib_lightning.run.sharding import Rendezvous
-from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING, finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.start import Work, await_file, check_world, hash_of
@@ -58,8 +58,8 @@ def finetune(config: Config) -> int:
                 start = _begin(work, arguments, world)
                 rendezvous.send(start.message)
             else:
-                start = _join(work, rendezvous.listen())
-            rendezvous.part()
+                start = _join(work, rendezvous.receive())
+            rendezvous.leave()
         module, run = _module(work, start.statistics), start.run
         sharded = is_sharded(arguments)
         whole = deepcopy(module) if sharded and world.rank == 0 else module  # its weights are put in at the end
@@ -142,13 +142,13 @@ class TrainingStart:
     @contextmanager
     def handing(self) -> Iterator[None]:
         """Inside, processes that are started find the message."""
-        before = os.environ.get(HANDED)
-        os.environ[HANDED] = json.dumps(self.message)
+        before = os.environ.get(LAUNCH_VARIABLE)
+        os.environ[LAUNCH_VARIABLE] = json.dumps(self.message)
         try:
             yield
         finally:
             if before is None:
-                del os.environ[HANDED]
+                del os.environ[LAUNCH_VARIABLE]
 
 
 def _begin(work: Work, arguments: dict[str, Any], world: World) -> TrainingStart:

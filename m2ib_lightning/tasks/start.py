@@ -28,10 +28,10 @@ from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.pairs.urls import UrlSettings
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
-from m2ib_lightning.run.resume import check_same_run, put_in_order
+from m2ib_lightning.run.resume import check_same_run, recover_parts
 from m2ib_lightning.run.sharding import Launch, begin_launch, open_launch, ranks_at_work
-from m2ib_lightning.run.sharding.rendezvous import HANDED
-from m2ib_lightning.run.summary import last_writer, rows_of
+from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
+from m2ib_lightning.run.summary import count_rows, last_launch
 from m2ib_lightning.tasks.trainer_arguments import World
 
 _LAST_BREATH = 5.0
@@ -110,7 +110,7 @@ class Start:
     @property
     def environment(self) -> dict[str, str]:
         """The message, for the processes that this one starts."""
-        return {HANDED: json.dumps(self.message)}
+        return {LAUNCH_VARIABLE: json.dumps(self.message)}
 
 
 def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettings]) -> Start:
@@ -131,19 +131,19 @@ def begin(work: Work, world: World, rows: str, priors: Sequence[BottleneckSettin
     try:
         statistics = _statistics(work, run, world.device, priors)
     except BaseException:
-        run.discard()  # a run that did not begin burns no name
+        run.remove_if_empty()  # a run that did not begin burns no name
         raise
     resolved = resolved_yaml(config, work.settings.to_dict(), hash_of(statistics, priors))
     if resumed:
         check_same_run(run, resolved)
-    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
+    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_launch(run.table))
     held = ExitStack()
     held.enter_context(launch.lock(world.rank))
     _refuse_company(run, launch)  # again: of two that start at once, at least one sees the other's lock
     atomic_write_text(run.config, resolved)
     run.summary.unlink(missing_ok=True)  # of an earlier launch: it will be wrong, and right again at the end
-    put_in_order(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
-    done = rows_of(run)
+    recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
+    done = count_rows(run)
     source = work.datamodule.source
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))

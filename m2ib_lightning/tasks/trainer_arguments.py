@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.run.precision import half_precision
 from m2ib_lightning.run.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
-from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 
 _OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
 _HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}  # Lightning's own defaults
@@ -87,7 +87,7 @@ class World:
     @property
     def is_child(self) -> bool:
         """Whether another process of this run started it, and handed it what it must know."""
-        return HANDED in os.environ
+        return LAUNCH_VARIABLE in os.environ
 
     @property
     def started_by_others(self) -> bool:

@@ -106,11 +106,11 @@ def test_who_is_at_work_is_not_known_without_locks(tmp_path: Path, monkeypatch: 
     with launch.lock(1):
         monkeypatch.setattr(launch_module, "fcntl", None)
         assert launch.others(0) == {1: "unknown", 2: "lost"}
-        assert launch.at_work(0)
+        assert launch.others_at_work(0)
         assert ranks_at_work(tmp_path / "launches") == []
     launch.finish(1)
     assert launch.others(0) == {1: "finished", 2: "lost"}
-    assert not launch.at_work(0)
+    assert not launch.others_at_work(0)
     assert begin_launch(tmp_path / "launches", 1, 10).number == 2
 
 
