@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def keys(folder: Path) -> list[str]:
     """Keys of all runs here; in float64, because batches of another size round differently in float32."""
-    fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "output.heatmaps=5", "output.tensorboard_images=2"]
+    fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "output.heatmaps=3", "output.tensorboard_images=1"]
     quiet = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.precision=64-true"]
     return [f"model.name={folder}", *fast, *quiet]
 
@@ -104,8 +104,8 @@ def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single
     for name, value in expected.items():
         if name.startswith("mean_"):
             assert summary[name] == pytest.approx(value, abs=1e-6)
-    assert len(list((run / "heatmaps").iterdir())) == 5
-    assert (run / "report.html").read_text().count("<img") == 5
+    assert len(list((run / "heatmaps").iterdir())) == 3
+    assert (run / "report.html").read_text().count("<img") == 3
 
 
 @pytest.mark.slow
@@ -220,10 +220,10 @@ def test_slurm_s_signal_finishes_the_batch_and_requeues_the_job(
 
 def wait_for_rows(run: Path, rows: int) -> None:
     """Wait until the run has a number of rows."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (run / "attributions").is_dir() or len(load_attributions(run)) < rows:
-        assert time.monotonic() < end, "no rows came"
-        time.sleep(0.02)
+        assert time.monotonic() < end, f"no {rows} rows in {run}"
+        time.sleep(0.1)
 
 
 DYING_RANK = """
