@@ -1,1 +1,1 @@
-"""A run: its directory, its table, its ranks, and what Lightning does with pairs."""
+"""Runs: the run directory and its table, resume and merge, the ranks, and the Lightning modules and callbacks."""

@@ -1,4 +1,4 @@
-"""What is counted over pairs; each part of the table carries the counts of its rows, so that they add up."""
+"""Counts over the rows of a table; each part of the table carries its own, and they add up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from m2ib_lightning.results.attribution import Attribution
 
 MEANS = ("similarity", "image_similarity", "text_similarity", "image_information", "text_information")
-"""What ``summary.json`` gives the means of."""
+"""Columns whose means ``summary.json`` holds."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class Counts:
     """Counts over some rows.
 
     Attributes:
-        done: pairs explained.
-        failed: pairs that were not.
-        truncated: captions that were longer than the model reads.
-        unknown: captions with tokens that the model's vocabulary does not know.
-        wholly_unknown: those of them that have no other tokens.
-        animated: images with more frames than the first, which was read.
-        drawn: pairs with a heatmap.
-        seconds: that the rank spent on these rows.
-        sums: of ``MEANS``, over the pairs explained.
+        done: number of pairs that were explained.
+        failed: number of pairs that could not be explained.
+        truncated: number of captions that are longer than the model reads.
+        unknown: number of captions with a token that the model's vocabulary does not know.
+        wholly_unknown: number of captions without a known token.
+        animated: number of images with several frames, of which the first was read.
+        drawn: number of pairs with a heatmap.
+        seconds: time that the rank spent on these rows.
+        sums: sum of each column of ``MEANS`` over the explained pairs.
     """
 
     done: int = 0
@@ -41,7 +41,7 @@ class Counts:
 
     @property
     def rows(self) -> int:
-        """All pairs."""
+        """Number of rows, failed ones included."""
         return self.done + self.failed
 
     def __add__(self, other: Counts) -> Counts:
@@ -50,16 +50,16 @@ class Counts:
 
     @staticmethod
     def of(results: Iterable[Attribution], seconds: float = 0.0) -> Counts:
-        """The counts of some results."""
+        """Return the counts of some results, which took so many seconds."""
         return sum((_of_one(result) for result in results), Counts(seconds=seconds))
 
     def to_json(self) -> str:
-        """For a part's footer."""
+        """Return the counts as JSON for the footer of a part."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str | bytes) -> Counts:
-        """Back from ``to_json``."""
+        """Return the counts from the text of ``to_json``."""
         values = json.loads(text)
         return Counts(**{**values, "sums": tuple(values["sums"])})
 
@@ -68,7 +68,7 @@ def _of_one(result: Attribution) -> Counts:
     if result.image is None or result.text is None:
         return Counts(failed=1)
     pair, towers = result.pair, (result.image, result.text)
-    ends = [part.last_similarity for part in towers] + [part.last_information for part in towers]
+    last_values = [tower.last_similarity for tower in towers] + [tower.last_information for tower in towers]
     return Counts(
         done=1,
         truncated=int(pair.truncated),
@@ -76,5 +76,5 @@ def _of_one(result: Attribution) -> Counts:
         wholly_unknown=int(pair.unknown == len(pair.tokens)),
         animated=int(pair.animated),
         drawn=int(result.heatmap is not None),
-        sums=(result.similarity, *(math.nan if end is None else end for end in ends)),
+        sums=(result.similarity, *(math.nan if value is None else value for value in last_values)),
     )

@@ -1,4 +1,4 @@
-"""Whether two runs have the same table: the same pairs, each once, with the same numbers."""
+"""Comparison of the tables of two runs: the same pairs, each once, with the same numbers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from m2ib_lightning.run.table import load_attributions
 
 
 def differences(run: str | Path, other: str | Path, tolerance: float = 1e-5) -> list[str]:
-    """What differs between the tables of two runs; empty if nothing does.
+    """Return a line for each difference between the tables of two runs; an empty list if they agree.
 
     Args:
         run: a run directory.
-        other: the one to compare with.
-        tolerance: for numbers: of a list ``max|a - b| / max|b|``, of a cosine or an information ``|a - b|``.
+        other: the run directory to compare with.
+        tolerance: largest difference of numbers: ``max|a - b| / max|b|`` of a list, ``|a - b|`` of a cosine or an
+            information.
     """
     tables = [load_attributions(folder).to_list() for folder in (run, other)]
-    found = []
+    lines = []
     for folder, rows in zip((run, other), tables, strict=True):
-        twice = [key for key, count in Counter(row["key"] for row in rows).items() if count > 1]
-        found += [f"{folder}: {key} is there more than once" for key in twice]
+        repeated = [key for key, count in Counter(row["key"] for row in rows).items() if count > 1]
+        lines += [f"{folder}: {key} has more than one row" for key in repeated]
     first, second = ({row["key"]: row for row in rows} for rows in tables)
-    found += [f"{key} is only in {folder}" for key in first.keys() - second.keys() for folder in (run,)]
-    found += [f"{key} is only in {folder}" for key in second.keys() - first.keys() for folder in (other,)]
+    lines += [f"{key} is only in {run}" for key in first.keys() - second.keys()]
+    lines += [f"{key} is only in {other}" for key in second.keys() - first.keys()]
     for key in sorted(first.keys() & second.keys()):
         for column in first[key]:
             if not _same(first[key][column], second[key][column], tolerance):
-                found.append(f"{key}: {column} is {first[key][column]} and {second[key][column]}")
-    return found
+                lines.append(f"{key}: {column} is {first[key][column]} and {second[key][column]}")
+    return lines
 
 
 def _same(a: Any, b: Any, tolerance: float) -> bool:

@@ -1,4 +1,4 @@
-"""The run directory: where it is, what is in it, and that no run writes over another."""
+"""The run directory: its files, and its creation without overwriting another run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from m2ib_lightning.errors import M2IBError
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run, by name.
+    """Paths of the files of one run.
 
     Args:
-        path: of the directory.
-        rows: the name of the folder that its table is in.
+        path: path of the run directory.
+        table_name: name of the folder of its table.
     """
 
     path: Path
-    rows: str = "attributions"
+    table_name: str = "attributions"
 
     @property
     def config(self) -> Path:
@@ -32,85 +32,85 @@ class RunDirectory:
 
     @property
     def table(self) -> Path:
-        """The folder of Parquet parts."""
-        return self.path / self.rows
+        """The folder of the table's Parquet parts."""
+        return self.path / self.table_name
 
     @property
     def launches(self) -> Path:
-        """A folder for each start of the run."""
+        """The folder with one subfolder per launch."""
         return self.path / "launches"
 
     @property
     def heatmaps(self) -> Path:
-        """The folder of PNG files."""
+        """The folder of the PNG files."""
         return self.path / "heatmaps"
 
     @property
     def statistics(self) -> Path:
-        """The priors that the run measured, if it did."""
+        """The priors, if the run measured them."""
         return self.path / "statistics.safetensors"
 
     @property
     def summary(self) -> Path:
-        """Counts, time and means."""
+        """The counts, time and means of the run."""
         return self.path / "summary.json"
 
     @property
     def report(self) -> Path:
-        """A page to look at."""
+        """The HTML page with counts and pictures."""
         return self.path / "report.html"
 
-    def discard(self) -> None:
-        """Take the directory away again while there is nothing in it: a run that did not begin burns no name."""
+    def remove_if_empty(self) -> None:
+        """Remove the directory if nothing was written to it, so that a failed start does not block its name."""
         for folder in (self.table, self.heatmaps, self.launches, self.path):
             with suppress(OSError):
                 folder.rmdir()
 
 
 def open_run_directory(
-    output_dir: str | None, resume: bool = False, rows: str = "attributions"
+    output_dir: str | None, resume: bool = False, table_name: str = "attributions"
 ) -> tuple[RunDirectory, bool]:
-    """The directory to write to, and whether it holds a run that is to be continued.
+    """Return the run directory, and whether it holds a run that is resumed.
 
     Args:
-        output_dir: where; None for ``runs/<date>-<time>``, with ``runs/latest`` pointing at it.
-        resume: whether to continue the run that is there; where none is, one begins.
-        rows: the name of its table's folder.
+        output_dir: path of the directory; None for ``runs/<date>-<time>``, with ``runs/latest`` pointing at it.
+        resume: whether to resume the run in ``output_dir``; a new run starts if there is none.
+        table_name: name of the folder of the run's table.
 
     Raises:
-        M2IBError: if it holds a run and ``resume`` is false, or can't be made.
+        M2IBError: if the directory holds a run and ``resume`` is false, or if it can't be created.
     """
     if resume and output_dir is None:
-        raise M2IBError("resume=true needs output_dir: the run to continue (output_dir=runs/latest is the last one)")
+        raise M2IBError("resume=true needs output_dir: the run to resume (output_dir=runs/latest is the last one)")
     if resume and output_dir is not None and RunDirectory(Path(output_dir).expanduser()).config.exists():
-        return RunDirectory(Path(output_dir).expanduser().resolve(), rows), True
-    return _create(output_dir, resume, rows), False
+        return RunDirectory(Path(output_dir).expanduser().resolve(), table_name), True
+    return _create(output_dir, resume, table_name), False
 
 
-def _create(output_dir: str | None, resume: bool, rows: str) -> RunDirectory:
+def _create(output_dir: str | None, resume: bool, table_name: str) -> RunDirectory:
     try:
-        path = Path(output_dir).expanduser() if output_dir is not None else _fresh(Path("runs"))
+        path = Path(output_dir).expanduser() if output_dir is not None else _create_dated_folder(Path("runs"))
     except OSError as error:
-        raise M2IBError(f"could not make a run directory in 'runs': {error}") from None
-    run = RunDirectory(path, rows)
+        raise M2IBError(f"could not create a run directory in 'runs': {error}") from None
+    run = RunDirectory(path, table_name)
     if resume and run.table.exists() and any(run.table.iterdir()):
         raise M2IBError(f"output_dir={str(path)!r} holds a table without config.yaml: it can't be resumed")
     if run.config.exists() or (run.table.exists() and not resume):
         raise M2IBError(
-            f"output_dir={str(path)!r} holds a run already: continue it with resume=true, or choose another directory"
+            f"output_dir={str(path)!r} holds a run already: resume it with resume=true, or choose another directory"
         )
     try:
         for folder in (run.table, run.heatmaps):
-            folder.mkdir(parents=True, exist_ok=resume)  # a start that was killed early may have left them
+            folder.mkdir(parents=True, exist_ok=resume)  # a launch that was killed early may have left them
         if output_dir is None:
-            _point_at(path.parent / "latest", path.name)
+            _replace_link(path.parent / "latest", path.name)
     except OSError as error:
-        raise M2IBError(f"could not make the run directory {str(path)!r}: {error}") from None
-    return RunDirectory(path.resolve(), rows)
+        raise M2IBError(f"could not create the run directory {str(path)!r}: {error}") from None
+    return RunDirectory(path.resolve(), table_name)
 
 
-def _fresh(parent: Path) -> Path:
-    """Make ``<date>-<time>``, with a number where another run began in the same second."""
+def _create_dated_folder(parent: Path) -> Path:
+    """Create ``<date>-<time>``, with a number if another run started in the same second."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for count in itertools.count(1):
         path = parent / (stamp if count == 1 else f"{stamp}-{count}")
@@ -122,8 +122,8 @@ def _fresh(parent: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def _point_at(link: Path, target: str) -> None:
-    """Replace the link in one step; a real file or folder of that name is left alone."""
+def _replace_link(link: Path, target: str) -> None:
+    """Replace the link in one step; a real file or folder of that name stays."""
     if link.is_symlink() or not link.exists():
         temporary = link.with_name(f".{link.name}-{target}")
         temporary.symlink_to(target)
@@ -131,7 +131,7 @@ def _point_at(link: Path, target: str) -> None:
 
 
 def heatmap_name(identity: str, key: str) -> str:
-    """``<slug of id>-<8 hex of sha256(key)>.png``: no path in an id can leave the run directory.
+    """Return ``<slug of id>-<8 hex of sha256(key)>.png``; no path in an id can leave the run directory.
 
     >>> heatmap_name("../../etc/passwd", "pairs.csv:7")
     'etc-passwd-3ab8adb4.png'

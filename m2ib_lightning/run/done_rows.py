@@ -1,4 +1,4 @@
-"""Which pairs have a row already."""
+"""Pairs that already have a row in the table of a run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from m2ib_lightning.run.table import tables
 
 
 def done_keys(folder: Path) -> set[str]:
-    """The keys that have a row."""
+    """Return the keys of all rows in a table's folder."""
     return set(_keys(folder))
 
 
 def remaining_positions(source: PairSource, count: int, done: set[str]) -> Iterator[int]:
-    """Which of the first ``count`` pairs have no row yet."""
+    """Return the positions of those of the first ``count`` pairs whose key is not in ``done``."""
     return (index for index in range(count) if source.key(index) not in done)
 
 
 class DoneRows:
-    """Which pairs of some shards have a row already, in eight bytes each.
+    """Pairs of some shards that already have a row, in eight bytes each.
 
     Args:
-        folder: the run's ``attributions``; None for nothing.
-        names: of the shards; others are left out.
+        folder: the folder of the run's table; None for no rows.
+        names: names of the shards; rows of other shards are ignored.
     """
 
     def __init__(self, folder: Path | None = None, names: Collection[str] = ()) -> None:
@@ -36,12 +36,12 @@ class DoneRows:
                 codes.append(code_of(key))
 
     def of(self, name: str) -> Collection[int]:
-        """The codes of a shard's pairs."""
+        """Return the codes of a shard's pairs that have a row; see ``code_of``."""
         return frozenset(self._codes.get(name, ()))
 
 
 def code_of(key: str) -> int:
-    """Row and item of a key as one number.
+    """Return the row and the item of a key as one number.
 
     >>> code_of("a.tar:3") == 3 << 20, code_of("a.tar:3.0") == (3 << 20) + 1
     (True, True)

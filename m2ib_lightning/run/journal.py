@@ -1,4 +1,4 @@
-"""The rows of the part in hand, on disk batch by batch: a process that is killed loses none that it had finished."""
+"""Journal of the rows of an unfinished part, on disk batch by batch: a killed process loses no finished batch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from m2ib_lightning.run.counts import Counts
 from m2ib_lightning.run.parts import COUNTS, SCHEMA, to_record_batch, write_part
 
 _SYNC_SECONDS = 1.0
-"""A killed process loses nothing; a machine that loses power at most what came since."""
+"""Seconds between syncs: the most that a power cut loses. A killed process loses nothing."""
 
 
 class Journal:
-    """An Arrow stream beside the part that it will become; the part, once there, makes it void.
+    """Arrow stream of the rows of a part that is not complete; once the part exists, the journal is ignored.
 
     Args:
-        part: the Parquet file to be.
-        schema: of its rows.
+        part: path of the Parquet file that the journal becomes.
+        schema: schema of the rows.
     """
 
     def __init__(self, part: Path, schema: pa.Schema = SCHEMA) -> None:
         self.part = part
         self.path = journal_of(part)
         if part.exists():
-            raise FileExistsError(f"{part} is there already: give each run, and each start of it, names of its own")
+            raise FileExistsError(f"{part} exists already: each run, and each launch of it, needs names of its own")
         self._file = self.path.open("x+b")
         self.schema = schema
         self._writer = pa.ipc.new_stream(self._file, schema)
@@ -37,7 +37,7 @@ class Journal:
         self._rows = 0
 
     def append(self, rows: Sequence[dict[str, Any]], counts: Counts) -> None:
-        """Add the rows of a batch."""
+        """Append the rows of a batch and their counts."""
         self._writer.write_batch(to_record_batch(rows, self.schema), custom_metadata={COUNTS: counts.to_json()})
         self._file.flush()
         self._rows += len(rows)
@@ -46,7 +46,13 @@ class Journal:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Make the part of it; the writer knows best, also when someone took it for dead and made one."""
+        """Write the part and remove the journal.
+
+        A part that another process recovered from this journal in the meantime is replaced.
+
+        Raises:
+            OSError: if not all rows can be read back; the journal is kept.
+        """
         self._file.seek(0)
         table, counts = _read(self._file)
         if table.num_rows != self._rows:
@@ -58,17 +64,17 @@ class Journal:
 
 
 def journal_of(part: Path) -> Path:
-    """Hidden, so that whoever reads the folder of parts does not meet it."""
+    """Return the path of a part's journal: a hidden file, which readers of the folder skip."""
     return part.with_name(f".{part.stem}.arrows")
 
 
 def journals(folder: Path) -> list[Path]:
-    """The journals that count: those whose part is not there."""
+    """Return the journals in a folder whose part does not exist."""
     return sorted(path for path in folder.glob(".part-*.arrows") if not part_of(path).exists())
 
 
 def recover(journal: Path) -> None:
-    """Make the part of a journal, also of one whose writer was killed."""
+    """Write the part of a journal whose writer was killed, and remove the journal."""
     if not part_of(journal).exists():
         table, counts = read_journal(journal)
         if table.num_rows:
@@ -77,7 +83,7 @@ def recover(journal: Path) -> None:
 
 
 def read_journal(journal: Path) -> tuple[pa.Table, Counts]:
-    """Its rows, as far as they were written whole."""
+    """Return the rows of the complete batches of a journal, and their counts."""
     with journal.open("rb") as file:
         return _read(file)
 
@@ -91,11 +97,11 @@ def _read(file: BinaryIO) -> tuple[pa.Table, Counts]:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 counts += Counts.from_json(metadata[COUNTS])
-    except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end, or where the writer was killed
+    except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end, or a batch that is cut off
         pass
     return pa.Table.from_batches(batches, schema=schema), counts
 
 
 def part_of(journal: Path) -> Path:
-    """What a journal becomes."""
+    """Return the path of the part that a journal becomes."""
     return journal.with_name(f"{journal.stem.removeprefix('.')}.parquet")

@@ -1,4 +1,4 @@
-"""The end of a run: what is about all ranks, made from what each of them left."""
+"""Merge at the end of a run: one summary and one report of the rows of all ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import Summary, summarise
 
-_LISTED = 20
+_MAX_MISSING = 20
+"""Number of missing pairs that the summary lists."""
 
 
 def merge(
@@ -23,31 +24,32 @@ def merge(
     source: PairSource | PairStream,
     total: int | None,
     report: Callable[[RunDirectory, Summary], None] = write_report,
-    counted: Callable[[Summary], None] = lambda summary: None,
+    on_counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Write ``summary.json`` and the report, when no other rank is at work.
+    """Write ``summary.json`` and the report; called by the last rank, when no other is at work.
 
     Args:
-        run: where.
-        launch: the one that ends.
-        rank: of this process.
-        source: the pairs.
-        total: how many of them there were to explain; None for a stream.
-        report: writes it.
-        counted: called when it is known how many are done: what comes after takes longer, and time may be short.
+        run: the run directory.
+        launch: the launch that ends.
+        rank: rank of this process.
+        source: source of the pairs.
+        total: number of pairs to explain; None for a stream.
+        report: function that writes the report.
+        on_counted: called with the counts before the slower steps, because a job may have little time left.
     """
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
     summary = summarise(run, launch, lost=lost)
-    counted(summary)
+    on_counted(summary)
     if summary.skipped:
-        summary = replace(summary, missing=_missing(run, source, total))
+        summary = replace(summary, missing=_missing_keys(run, source, total))
     summary.save(run)
     report(run, summary)
     return summary
 
 
-def _missing(run: RunDirectory, source: PairSource | PairStream, total: int | None) -> list[str]:
-    """The keys of the first pairs that have no row."""
+def _missing_keys(run: RunDirectory, source: PairSource | PairStream, total: int | None) -> list[str]:
+    """Return the keys of the first pairs without a row; none for a stream, which can't be indexed."""
     if isinstance(source, PairStream) or total is None:
         return []
-    return [source.key(index) for index in islice(remaining_positions(source, total, done_keys(run.table)), _LISTED)]
+    positions = remaining_positions(source, total, done_keys(run.table))
+    return [source.key(index) for index in islice(positions, _MAX_MISSING)]

@@ -1,64 +1,52 @@
-"""Any attribution method as a LightningModule, so that it has the data, the ranks and the writers of M2IB."""
+"""Any attribution method as a LightningModule, with the data, ranks and writers of M2IB."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
-from lightning import Callback, LightningModule
 from torch import nn
 from typing_extensions import override
 
 from m2ib_lightning.pairs.pair import PairBatch
-from m2ib_lightning.run.m2ib_module import GiveModelBack
+from m2ib_lightning.run.borrowing_module import BorrowingModule
 
 
 class Worker(Protocol):
-    """What is done with a batch: a ``Method``, or the evaluation of several."""
+    """Callable that turns a batch into results: a ``Method``, or the evaluation of several methods."""
 
     def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-        """Inside, it may be called."""
+        """Return the context in which the worker can be called."""
 
     def __call__(self, batch: PairBatch, /) -> list[Any]:
-        """One result per pair, in source order."""
+        """Return one result per pair, in source order."""
 
 
-class MethodModule(LightningModule):
-    """One ``training_step`` is one batch; nothing is trained by Lightning's optimisers.
+class MethodModule(BorrowingModule):
+    """Runs a worker on one batch per ``training_step``; Lightning's optimisers train nothing.
 
-    As with ``M2IBModule``, a step returns ``{"results": [...]}``, the model is lent from the start of ``fit`` to its
-    end, and no checkpoint holds it.
+    A step returns ``{"results": [...]}``, as that of ``M2IBModule`` does.
 
     Args:
-        worker: what is done with a batch.
-        hyperparameters: plain types, for the logger.
+        worker: callable that turns a batch into results.
+        hyperparameters: plain values for the logger.
     """
 
     def __init__(self, worker: Worker, hyperparameters: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.worker = worker
-        self.where = nn.Parameter(torch.empty(0))  # Lightning moves and casts it: the device and the type to work in
+        self.placeholder = nn.Parameter(torch.empty(0))  # Lightning moves and casts it, which gives device and type
         self.save_hyperparameters(hyperparameters or {})
-        self._lent = ExitStack()
 
     @override
     def configure_optimizers(self) -> None:
         return None
 
     @override
-    def configure_callbacks(self) -> list[Callback]:
-        return [GiveModelBack()]
-
-    @override
-    def on_fit_start(self) -> None:
-        self._lent.enter_context(self.worker.at_work(self.where.device, self.where.dtype))
+    def borrow(self) -> AbstractContextManager[None]:
+        return self.worker.at_work(self.placeholder.device, self.placeholder.dtype)
 
     @override
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:
         return {"results": self.worker(batch)}
-
-    def give_model_back(self) -> None:
-        """End the loan that began with ``fit``."""
-        self._lent.close()

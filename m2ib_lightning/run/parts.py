@@ -1,4 +1,4 @@
-"""The table of a run: one row per pair, failed ones included; pandas, DuckDB and ``datasets`` read it."""
+"""Schema and Parquet parts of the table: one row per pair, failed ones included."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ SCHEMA = pa.schema(
         pa.field("image_loss", _FLOATS),  # per step
         pa.field("text_loss", _FLOATS),
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
-        pa.field("error", pa.string()),  # null when it worked
+        pa.field("error", pa.string()),  # null if the pair was explained
     ]
 )
 
 
 COUNTS = b"m2ib"
-"""Under this name a part's footer holds the counts of its rows."""
+"""Name under which the footer of a part holds the counts of its rows."""
 
 
 def to_record_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
-    """Rows as Arrow has them."""
+    """Return rows as an Arrow record batch."""
     columns = {name: [_storable(row.get(name)) for row in rows] for name in schema.names}
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
 def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
-    """Write rows to a Parquet file, whole or not at all."""
+    """Write rows to a Parquet file by an atomic write."""
     with atomic_write(path) as file:
         pq.write_table(table.replace_schema_metadata({COUNTS: counts.to_json()}), file)
 
 
 def read_counts(part: Path) -> Counts:
-    """The counts of a part's rows; only its footer is read."""
+    """Return the counts of a part's rows; reads only its footer."""
     return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
 
 
 def _storable(value: Any) -> Any:
-    """Text that UTF-8 has no bytes for (half characters, undecodable file names) with ``?`` in their place."""
+    """Replace characters that UTF-8 can't encode (lone surrogates, undecodable file names) by ``?``."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

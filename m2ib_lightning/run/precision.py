@@ -1,4 +1,4 @@
-"""Half precision without a gradient scaler that all pairs share."""
+"""Half precision without a gradient scaler that couples the pairs of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from m2ib_lightning.errors import M2IBError
 
 
 def half_precision(device: str) -> MixedPrecision:
-    """``16-mixed`` for a ``Trainer`` that fits ``M2IBModule``, on ``"cuda"`` or ``"cpu"``.
+    """Return the ``16-mixed`` plugin for a ``Trainer`` that fits ``M2IBModule``, on ``"cuda"`` or ``"cpu"``.
 
-    Lightning's own ``16-mixed`` has a scaler that skips the step of every pair when the gradient of one overflows, and
-    on a CPU it becomes bfloat16. This one leaves scaling to the loop, which multiplies each pair's loss by a constant
-    and divides its gradient by it, so that only the pair concerned fails.
+    Lightning's own ``16-mixed`` skips the step of every pair when the gradient of one overflows, and becomes bfloat16
+    on a CPU. This plugin has no scaler. The loop multiplies each pair's loss by a constant and divides its gradient by
+    it, so that an overflow fails its own pair only.
 
     >>> half_precision("cpu").scaler.is_enabled()
     False
@@ -24,9 +24,9 @@ def half_precision(device: str) -> MixedPrecision:
 
 
 def speed_on_cpu(dtype: torch.dtype) -> float:
-    """How much faster than float32 this processor multiplies matrices of that type.
+    """Return how many times faster than in float32 this processor multiplies matrices in a type.
 
-    Where there are no instructions for it, or slow ones, this is below 1.
+    The ratio is below 1 on a processor without fast instructions for the type.
     """
     a, b = torch.randn(512, 1024), torch.randn(1024, 1024)
     return _best_time(a, b) / _best_time(a.to(dtype), b.to(dtype))
@@ -45,7 +45,7 @@ def check_precision(plugin: Precision, alpha: torch.dtype) -> None:
     """Refuse alphas in half precision, and a scaler that would couple the pairs.
 
     Raises:
-        M2IBError: if the Trainer has made the alphas so, or has such a scaler.
+        M2IBError: if the alphas are in half precision, or the plugin has an enabled scaler.
     """
     if alpha not in (torch.float32, torch.float64):
         raise M2IBError(

@@ -1,4 +1,4 @@
-"""A plain page to look at: the counts, the drawn pairs, and the first failures."""
+"""The HTML report of a run: its counts, its first failures and its pictures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from m2ib_lightning.results.html import page
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary, first_rows
 
-_MOST = 200
+_MAX_PICTURES = 200
 
 
 def write_report(run: RunDirectory, summary: Summary) -> None:
-    """Write ``report.html`` from the table; the pictures are the PNG files beside it."""
+    """Write ``report.html`` from the table; it links to the PNG files of the run."""
     atomic_write_text(run.report, page("M2IB run", f"<h1>M2IB</h1>{body_of(run, summary)}"))
 
 
 def body_of(run: RunDirectory, summary: Summary) -> str:
-    """The counts, the failures and the pictures, as HTML."""
+    """Return the counts, the failures and the pictures as HTML."""
     facts = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
+        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_format(value)}</td></tr>"
         for name, value in summary.to_dict().items()
     )
     failures = "".join(
@@ -31,7 +31,7 @@ def body_of(run: RunDirectory, summary: Summary) -> str:
     unlisted = summary.counts.failed - len(summary.failures)
     if unlisted:
         failures += f"<li>... and {unlisted} more, in the table</li>"
-    drawn = first_rows(run, "heatmap", _MOST, ["id", "caption", "heatmap"])
+    drawn = first_rows(run, "heatmap", _MAX_PICTURES, ["id", "caption", "heatmap"])
     return f"<table>{facts}</table><ul>{failures}</ul>{''.join(map(_picture, drawn))}"
 
 
@@ -40,7 +40,7 @@ def _picture(row: dict[str, Any]) -> str:
     return f'<p>{escape(row["id"])}<br><img src="heatmaps/{name}" alt="{caption}"></p>'
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, list):
         return escape(", ".join(map(str, value))) or "none"
     return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Going on with a run: what is done already, and whether it is the same run."""
+"""Resuming a run: the check of its configuration, and the recovery of its table."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ _CHANGES_NO_RESULT = (
     *("data.allow_", "data.url_", "evaluate.pictures", "evaluate.resamples", "evaluate.baseline"),
     *("finetune.checkpoint_every", "finetune.maps", "finetune.prompt", "finetune.sampled"),
 )
-"""Keys, or beginnings of keys, that may differ from one launch of a run to the next."""
-
+"""Keys, or beginnings of keys, that may differ between the launches of a run."""
 
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
-"""What Lightning takes the short names for."""
+"""Full names of Lightning's short names for precisions."""
 
 
 def check_same_run(run: RunDirectory, resolved: str) -> None:
-    """Whether rows made under the configuration belong into that run's table.
+    """Check that a configuration gives the same rows as that of the run in a directory.
 
     Args:
-        run: the directory that holds a run.
-        resolved: the configuration as it would be saved there.
+        run: the directory of the run.
+        resolved: the resolved configuration, as YAML.
 
     Raises:
-        M2IBError: if a key that changes results differs; names each with both values.
+        M2IBError: if a key that changes results differs; the message names each key with both values.
     """
     old, new = _values(run.config.read_text(encoding="utf-8")), _values(resolved)
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
@@ -49,14 +48,14 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
         raise M2IBError(
             f"resume=true: {str(run.path)!r} holds a run of another configuration: "
             + "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in differing)
-            + ". Give what it was (--config RUN/config.yaml does), or another output_dir."
+            + ". Give the old values (--config RUN/config.yaml does), or another output_dir."
         )
 
 
 def _values(text: str) -> dict[str, Any]:
-    """The keys that change results, flat; the precision, and the statistics' hash, are among them."""
-    written = OmegaConf.merge(OmegaConf.create(asdict(Config())), OmegaConf.create(text))  # keys may be new since
-    config: Any = OmegaConf.to_container(written)
+    """Return the keys that change results as a flat dict, with the precision and the hash of the statistics."""
+    defaults = OmegaConf.create(asdict(Config()))  # for keys that are newer than the run
+    config: Any = OmegaConf.to_container(OmegaConf.merge(defaults, OmegaConf.create(text)))
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
     first = text.split("\n", 1)[0]
     statistics = first.rpartition(": ")[2] if first.startswith("#") else None
@@ -72,33 +71,35 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def put_in_order(run: RunDirectory, retry_failed: bool, within: Callable[[], Iterable[str]] | None = None) -> None:
-    """Before a launch: make parts of what killed processes left, and drop failed rows that are to be tried again.
+def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iterable[str]] | None = None) -> None:
+    """Write parts from the journals of killed processes, and remove temporary files and failed rows to retry.
 
     Args:
-        run: where.
-        retry_failed: whether any are.
-        within: the keys of the pairs that the launch is going to reach, if not all: other rows stay.
+        run: the run directory, in which no process is at work.
+        retry_failed: whether to remove failed rows, so that their pairs are done again.
+        keys: returns the keys of the pairs that the launch reaches; other failed rows stay. None for all pairs.
     """
     for journal in journals(run.table):
         recover(journal)
     for folder in (run.path, run.table, run.heatmaps):
-        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # half files, and journals whose part is there
-            stale.unlink(missing_ok=True)  # one may be in both lists
+        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # journals whose part exists, too
+            stale.unlink(missing_ok=True)  # a file may match both patterns
     failed = [part for part in parts(run.table) if retry_failed and read_counts(part).failed]
-    if failed and within is not None:
-        with WAITING:  # a stream is read for them
-            reached = pa.array(within(), pa.string())
+    reached = None
+    if failed and keys is not None:
+        with WAITING:  # for a stream, which is read for its keys
+            reached = pa.array(keys(), pa.string())
     for part in failed:
-        _drop_failed(part, None if within is None else reached)
+        _remove_failed(part, reached)
 
 
-def _drop_failed(part: Path, reached: pa.Array | None) -> None:
+def _remove_failed(part: Path, reached: pa.Array | None) -> None:
     table, counts = pq.read_table(part), read_counts(part)
-    failed = pc.is_valid(table["error"])
-    again = failed if reached is None else pc.and_(failed, pc.is_in(table["key"], value_set=reached))
-    dropped = pc.sum(again).as_py()
-    if dropped == table.num_rows:
+    retried = pc.is_valid(table["error"])
+    if reached is not None:
+        retried = pc.and_(retried, pc.is_in(table["key"], value_set=reached))
+    removed = pc.sum(retried).as_py()
+    if removed == table.num_rows:
         part.unlink()
-    elif dropped:
-        write_part(table.filter(pc.invert(again)), replace(counts, failed=counts.failed - dropped), part)
+    elif removed:
+        write_part(table.filter(pc.invert(retried)), replace(counts, failed=counts.failed - removed), part)

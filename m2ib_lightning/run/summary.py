@@ -1,4 +1,4 @@
-"""``summary.json`` and what it is made of: the table of all ranks and launches, not the memory of one process."""
+"""The summary of a run, computed from the table of all its ranks and launches."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from m2ib_lightning.run.table import parts, source_order
 
 @dataclass(frozen=True)
 class Summary:
-    """A run so far.
+    """Counts, times and failures of a run.
 
     Attributes:
-        counts: over all rows of the table.
-        seconds: of work, over all launches: of each launch its slowest rank's.
-        total: pairs that the run is to explain; None if that is not known.
-        skipped: those of them without a row.
+        counts: counts over all rows of the table.
+        seconds: time of work: the sum over launches of the slowest rank's time.
+        total: number of pairs to explain; None if unknown.
+        skipped: number of pairs to explain that have no row; None if unknown.
         missing: keys of the first pairs without a row.
         lost: ranks of the last launch that died.
         failures: the first failed rows (``key`` and ``error``).
@@ -45,7 +45,7 @@ class Summary:
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``summary.json`` holds; means are null where there is nothing to average."""
+        """Return the content of ``summary.json``; a mean over no values is None."""
         counts, seconds = self.counts, self.seconds
         means = [total / counts.done if counts.done else math.nan for total in counts.sums]
         return {
@@ -69,41 +69,48 @@ class Summary:
 
 
 def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
-    """Read the parts' footers, what ranks that died left in their journals, and a few rows that failed.
+    """Return the summary of a run from the footers of its parts and the journals of ranks that died.
 
-    What is skipped is what the launch had to do and did not: the table may have rows beyond its ``data.limit``, too.
+    The skipped pairs are those that the launch had to do and did not: the table may also have rows beyond the launch's
+    ``data.limit``.
+
+    Args:
+        run: the run directory.
+        launch: the last launch of the run.
+        lost: ranks of the launch that died.
+        failures: number of failed rows to keep.
     """
     counts, times, written = Counts(), dict[tuple[int, int], float](), 0
-    left = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.table)]
-    for part, found in [*((part, read_counts(part)) for part in parts(run.table)), *left]:
-        counts += found
-        written += found.rows if writer_of(part)[0] == launch.number else 0
-        times[writer_of(part)] = times.get(writer_of(part), 0.0) + found.seconds
-    launches = {launch for launch, _ in times}
-    seconds = sum(max(time for (number, _), time in times.items() if number == launch) for launch in launches)
+    recovered = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.table)]
+    for part, part_counts in [*((part, read_counts(part)) for part in parts(run.table)), *recovered]:
+        counts += part_counts
+        written += part_counts.rows if writer_of(part)[0] == launch.number else 0
+        times[writer_of(part)] = times.get(writer_of(part), 0.0) + part_counts.seconds
+    numbers = {number for number, _ in times}
+    seconds = sum(max(time for (number, _), time in times.items() if number == each) for each in numbers)
     failed = list(first_rows(run, "error", failures, ["error"])) if counts.failed else []
     skipped = None if launch.to_do is None else launch.to_do - written
     return Summary(counts, float(seconds), launch.total, skipped, lost=lost, failures=failed)
 
 
-def rows_of(run: RunDirectory) -> int:
-    """How many rows its parts have."""
+def count_rows(run: RunDirectory) -> int:
+    """Return the number of rows in the parts of a run."""
     return sum(read_counts(part).rows for part in parts(run.table))
 
 
-def last_writer(folder: Path) -> int:
-    """The last launch that wrote rows; 0 for none."""
+def last_launch(folder: Path) -> int:
+    """Return the number of the last launch that wrote rows to a table's folder; 0 if there are none."""
     written = [*parts(folder), *(part_of(journal) for journal in journals(folder))]
     return max((writer_of(part)[0] for part in written), default=0)
 
 
-def first_rows(run: RunDirectory, column: str, most: int, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Some of the rows that have a value in that column (``heatmap`` or ``error``), in source order."""
-    counted = {"heatmap": "drawn", "error": "failed"}[column]
+def first_rows(run: RunDirectory, column: str, limit: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Return up to ``limit`` rows with a value in a column (``heatmap`` or ``error``), in source order."""
+    count = {"heatmap": "drawn", "error": "failed"}[column]
     rows: list[dict[str, Any]] = []
     for part in parts(run.table):
-        if len(rows) < most and getattr(read_counts(part), counted):
+        if len(rows) < limit and getattr(read_counts(part), count):
             table = pq.read_table(part, columns=["key", *columns])
             rows += table.filter(pc.is_valid(table[column])).to_pylist()
     rows.sort(key=lambda row: source_order(row["key"]))
-    yield from rows[:most]
+    yield from rows[:limit]

@@ -1,4 +1,4 @@
-"""Reading the table of a run: parts, and the journals of processes that were killed."""
+"""Reading the table of a run: its parts, and the journals of killed processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from m2ib_lightning.run.journal import journals, part_of, read_journal
 from m2ib_lightning.run.parts import SCHEMA
 
 _KEY = r"(?s)^(?P<name>.*):(?P<row>\d+)(?:\.(?P<item>\d+))?$"
-"""What keys look like: ``<file or shard>:<row>``, and ``.<item>`` where a row has several pairs."""
+"""Pattern of keys: ``<file or shard>:<row>``, with ``.<item>`` if a row has several pairs."""
 
-_ROWS = 16_384
-"""How many rows are put in order at a time."""
+_CHUNK_ROWS = 16_384
+"""Number of rows that are reordered at a time."""
 
 
 def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> Any:
-    """The table of a run as a ``datasets.Dataset``, in source order; ``.to_pandas()`` makes it a data frame.
+    """Return the table of a run as a ``datasets.Dataset`` in source order; ``.to_pandas()`` makes it a data frame.
 
-    It also holds the rows of processes that were killed, which no Parquet part has yet.
+    The rows of killed processes are included, although no Parquet part holds them yet.
 
     Args:
         run: the run directory.
-        columns: which; None for all.
+        columns: names of the columns to read; None for all.
 
     Raises:
-        M2IBError: if that is no run directory, or has no such column.
+        M2IBError: if the folder is no run directory, or the table has no such column.
     """
     import datasets
 
@@ -45,25 +45,25 @@ def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> 
                 f"a run's table has no column {column!r}.{nearest(column, SCHEMA.names)} It has "
                 f"{', '.join(SCHEMA.names)}"
             )
-    wanted = list(columns) if columns is not None else SCHEMA.names
-    table = pa.concat_tables([*tables(folder, list({"key": None} | dict.fromkeys(wanted)))])
-    return datasets.Dataset(_taken(table.select(wanted), _order(table["key"])))
+    names = list(columns) if columns is not None else SCHEMA.names
+    table = pa.concat_tables([*tables(folder, list(dict.fromkeys(["key", *names])))])
+    return datasets.Dataset(_reordered(table.select(names), _order(table["key"])))
 
 
 def parts(folder: Path) -> list[Path]:
-    """The Parquet parts that are there."""
+    """Return the Parquet parts in a folder, sorted by name."""
     return sorted(folder.glob("part-*.parquet"))
 
 
 def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iterator[pa.Table]:
-    """The rows part by part, then those that only a journal has."""
+    """Yield the rows of each part, then those that only a journal holds; an empty table comes first."""
     yield schema.empty_table().select(columns)
-    waiting = journals(folder)  # first: one that becomes a part meanwhile is met as that
-    there = parts(folder)
-    for part in there:
+    unfinished = journals(folder)  # listed first: a journal that becomes a part now is in the list of parts
+    finished = parts(folder)
+    for part in finished:
         yield _read(part, columns)
-    for journal in waiting:
-        if part_of(journal) not in there:
+    for journal in unfinished:
+        if part_of(journal) not in finished:
             try:
                 yield read_journal(journal)[0].select(columns)
             except FileNotFoundError:
@@ -75,36 +75,36 @@ def _read(part: Path, columns: list[str]) -> pa.Table:
 
 
 def _order(keys: pa.ChunkedArray) -> pa.Array:
-    """The rows' numbers in the order of ``source_order``; by Arrow, unless a key is of another form."""
-    found = pc.extract_regex(keys, _KEY)
+    """Return the row numbers in ``source_order``; Arrow sorts them, unless a key does not fit the pattern."""
+    fields = pc.extract_regex(keys, _KEY)
     try:
-        if found.null_count:
+        if fields.null_count:
             raise pa.ArrowInvalid
-        name, row, item = (pc.struct_field(found, part) for part in ("name", "row", "item"))
-        item = pc.if_else(pc.equal(item, ""), "-1", item)  # before the first of a list
+        name, row, item = (pc.struct_field(fields, field) for field in ("name", "row", "item"))
+        item = pc.if_else(pc.equal(item, ""), "-1", item)  # a key without an item comes before item 0
         columns = {"name": name, "row": row.cast(pa.int64()), "item": item.cast(pa.int64())}
-    except pa.ArrowInvalid:  # or a number is too long
+    except pa.ArrowInvalid:  # a key of another form, or a number that is too long
         parsed = [source_order(key) for key in keys.to_pylist()]
         return pa.array(sorted(range(len(parsed)), key=parsed.__getitem__), pa.int64())
     return pc.sort_indices(pa.table(columns), sort_keys=[(column, "ascending") for column in columns])
 
 
-def _taken(table: pa.Table, order: pa.Array) -> pa.Table:
-    """Its rows in that order, in pieces: 32 bits are too few for where each text of a large table begins."""
+def _reordered(table: pa.Table, order: pa.Array) -> pa.Table:
+    """Return the rows in an order, in chunks: 32-bit offsets are too small for the texts of a large table."""
     wide = table.cast(pa.schema([field.with_type(_wide(field.type)) for field in table.schema])).combine_chunks()
-    pieces = (wide.take(order[first : first + _ROWS]) for first in range(0, len(order), _ROWS))
-    return pa.concat_tables([table.schema.empty_table(), *(piece.cast(table.schema) for piece in pieces)])
+    chunks = (wide.take(order[first : first + _CHUNK_ROWS]) for first in range(0, len(order), _CHUNK_ROWS))
+    return pa.concat_tables([table.schema.empty_table(), *(chunk.cast(table.schema) for chunk in chunks)])
 
 
 def _wide(kind: pa.DataType) -> pa.DataType:
-    """The type with 64 bits for where a value begins."""
+    """Return the type with 64-bit offsets."""
     if pa.types.is_list(kind):
         return pa.large_list(_wide(kind.value_type))
     return pa.large_string() if pa.types.is_string(kind) else kind
 
 
 def source_order(key: str) -> tuple[str, list[int]]:
-    """Sorts keys as their source has them: by file, then by row.
+    """Return the sort key of a row's key: by file, then by row and item, as in the source.
 
     >>> sorted(["b.csv:2", "b.csv:10", "a.csv:3.1", "a.csv:3.0"], key=source_order)
     ['a.csv:3.0', 'a.csv:3.1', 'b.csv:2', 'b.csv:10']

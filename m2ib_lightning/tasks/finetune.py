@@ -55,7 +55,7 @@ def finetune(config: Config) -> int:
                 lambda: begin_training(work, arguments, world),
                 lambda message: join_training(work, message),
             )
-            rendezvous.part()
+            rendezvous.leave()
         module = _module(work, start)
         sharded = is_sharded(arguments)
         unsharded = deepcopy(module) if sharded and world.rank == 0 else module  # receives all weights at the end

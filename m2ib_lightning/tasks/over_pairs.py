@@ -19,9 +19,9 @@ from m2ib_lightning.errors import INCOMPLETE, M2IBError
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.callbacks import PairProgressBar
-from m2ib_lightning.run.closing import count_of, print_outcome
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.merging import merge
+from m2ib_lightning.run.outcome import count_of, print_outcome
 from m2ib_lightning.run.precision import speed_on_cpu
 from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
@@ -91,10 +91,10 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
     with quiet_lightning(), stop.watching():
         arguments, world = trainer_arguments(config.trainer)
         check_world(config, world)
-        with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.leave) as rendezvous:
+        with Rendezvous(world.meeting_place, world.rank, world.listeners, stop.exit_if_received) as rendezvous:
             work = Work.prepare(config)
             bottlenecks = task.bottlenecks(work)
-            stop.leave()
+            stop.exit_if_received()
             start = start_together(
                 rendezvous,
                 world.rank,
@@ -125,7 +125,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
             if world.rank == 0 and not signum:
-                rendezvous.await_confirmations()
+                rendezvous.wait_for_confirmations()
             start.launch.finish(world.rank)
             summary = _merge(task, start, work, world, stop, stopped=bool(signum))
     if signum and (summary is None or summary.skipped != 0):
@@ -144,8 +144,8 @@ def _fit(
         return stop.received
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
-        launcher.handed = start.environment
-        launcher.started = stop.pass_on
+        launcher.child_environment = start.environment
+        launcher.on_started = stop.pass_on
     try:
         trainer.fit(module, datamodule=datamodule)
     except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
@@ -169,7 +169,7 @@ def _merge(
     task: PairTask, start: PairsStart, work: Work, world: World, stop: StopSignals, stopped: bool
 ) -> Summary | None:
     """Merge the ranks' parts on the last rank at work, and print the outcome."""
-    if start.launch.at_work(world.rank):
+    if start.launch.others_at_work(world.rank):
         if not world.is_child:
             print(f"rank {world.rank} has finished; the last rank to finish writes summary.json", flush=True)
         return None

@@ -17,9 +17,9 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
-from m2ib_lightning.run.resume import put_in_order
+from m2ib_lightning.run.resume import recover_parts
 from m2ib_lightning.run.sharding import Launch, begin_launch, open_launch
-from m2ib_lightning.run.summary import last_writer, rows_of
+from m2ib_lightning.run.summary import count_rows, last_launch
 from m2ib_lightning.tasks.priors import saved_priors
 from m2ib_lightning.tasks.run_start import RunStart, await_file, open_run, refuse_second_start
 from m2ib_lightning.tasks.work import Work
@@ -62,14 +62,14 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
     config, source = work.config, work.datamodule.source
     opened = open_run(work, world, folder, bottlenecks)
     run = opened.run
-    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_writer(run.table))
+    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_launch(run.table))
     lock = ExitStack()
     lock.enter_context(launch.lock(world.rank))
     refuse_second_start(run, launch)  # again: of two starts at once, at least one sees the other's lock
     atomic_write_text(run.config, opened.resolved)
     run.summary.unlink(missing_ok=True)  # of an earlier launch: it is wrong until this one ends
-    put_in_order(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
-    done = rows_of(run)
+    recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
+    done = count_rows(run)
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
         with atomic_write(launch.remaining) as file:

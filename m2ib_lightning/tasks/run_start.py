@@ -19,7 +19,7 @@ from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
 from m2ib_lightning.run.resume import check_same_run
 from m2ib_lightning.run.sharding import Launch, Rendezvous, ranks_at_work
-from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 from m2ib_lightning.tasks.priors import measured_priors, statistics_hash
 from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World
@@ -51,18 +51,18 @@ class RunStart(ABC):
     @property
     def environment(self) -> dict[str, str]:
         """The message, as child processes find it in their environment."""
-        return {HANDED: json.dumps(self.message)}
+        return {LAUNCH_VARIABLE: json.dumps(self.message)}
 
     @contextmanager
     def handed_to_children(self) -> Iterator[None]:
         """Processes that are started inside find the message in their environment."""
-        before = os.environ.get(HANDED)
+        before = os.environ.get(LAUNCH_VARIABLE)
         os.environ.update(self.environment)
         try:
             yield
         finally:
             if before is None:
-                del os.environ[HANDED]
+                del os.environ[LAUNCH_VARIABLE]
 
 
 Start = TypeVar("Start", bound=RunStart)
@@ -73,7 +73,7 @@ def start_together(
 ) -> Start:
     """Begin on rank 0, and join with its message on the other ranks."""
     if rank > 0:
-        return join(rendezvous.listen())
+        return join(rendezvous.receive())
     start = begin()
     rendezvous.send(start.message)
     return start
@@ -114,7 +114,7 @@ def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[Bottle
     try:
         statistics = measured_priors(work, run, world.device, bottlenecks)
     except BaseException:
-        run.discard()  # so that the corrected command can use the same name
+        run.remove_if_empty()  # so that the corrected command can use the same name
         raise
     resolved = resolved_yaml(config, work.settings.to_dict(), statistics_hash(statistics, bottlenecks))
     if resumed:

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.run.sharding.rendezvous import HANDED
+from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class World:
     @property
     def is_child(self) -> bool:
         """Whether another process of this run started this one, and handed it rank 0's message."""
-        return HANDED in os.environ
+        return LAUNCH_VARIABLE in os.environ
 
     @property
     def started_by_others(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from m2ib_lightning.run import table as table_module
 from m2ib_lightning.run.parts import SCHEMA
-from m2ib_lightning.run.table import _order, _taken, source_order
+from m2ib_lightning.run.table import _order, _reordered, source_order
 
 NAMES = ["a.csv", "b", "a:b.tar", "", "é.tar", "\U0001f600", "z\n", "ab", "A", "hf://x/y"]
 
@@ -36,7 +36,7 @@ def test_arrow_sorts_as_python_does(ending: str) -> None:
 
 def test_nothing_in_order() -> None:
     assert len(_order(SCHEMA.empty_table()["key"])) == 0
-    assert _taken(SCHEMA.empty_table(), pa.array([], pa.uint64())) == SCHEMA.empty_table()
+    assert _reordered(SCHEMA.empty_table(), pa.array([], pa.uint64())) == SCHEMA.empty_table()
 
 
 def test_rows_are_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +52,8 @@ def test_rows_are_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.concat_tables(pa.Table.from_pylist(rows[first : first + 7], SCHEMA) for first in range(0, 50, 7))
     order = list(range(50))
     random.Random(1).shuffle(order)
-    monkeypatch.setattr(table_module, "_ROWS", 8)
-    taken = _taken(table, pa.array(order, pa.uint64()))
+    monkeypatch.setattr(table_module, "_CHUNK_ROWS", 8)
+    taken = _reordered(table, pa.array(order, pa.uint64()))
     assert taken.schema == SCHEMA
     assert taken.to_pylist() == [table.slice(row, 1).to_pylist()[0] for row in order]
     assert max(len(chunk) for chunk in taken["key"].chunks) == 8

@@ -1,4 +1,4 @@
-"""What a run's summary counts."""
+"""Counts of a run's summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import Journal
 from m2ib_lightning.run.sharding import Launch, begin_launch
 from m2ib_lightning.run.summary import summarise
-from tests.run.test_resume import failed_rows, journal_with
+from tests.run.test_journal import failed_rows, journal_with
 
 
 def test_rows_beyond_the_limit_do_not_hide_what_is_skipped(tmp_path: Path) -> None:

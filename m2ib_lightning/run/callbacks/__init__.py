@@ -1,4 +1,4 @@
-"""All I/O of a run: the module returns results, and each callback writes one thing."""
+"""Callbacks that do all I/O of a run: the module returns results, and each callback writes one kind of output."""
 
 from m2ib_lightning.run.callbacks.curve_logger import CurveLogger
 from m2ib_lightning.run.callbacks.heatmap_writer import HeatmapWriter

@@ -1,6 +1,6 @@
-"""TensorBoard: final values over the run, the mean curve over inner steps, and curves and pictures of a few pairs.
+"""TensorBoard output: final values, the mean curve over inner steps, and curves and pictures of a few pairs.
 
-``self.log`` writes once a batch, so the curves over inner steps go through the logger.
+``self.log`` writes once per batch, so the curves over inner steps go through the logger.
 """
 
 from __future__ import annotations
@@ -26,58 +26,60 @@ class CurveLogger(ResultsCallback):
     """Writes ``final/*`` at step = pairs done, ``mean_curve/*`` over inner steps, ``pair/*`` and ``heatmap/*``.
 
     Args:
-        pictures: how many pairs get curves and a picture of their own.
-        done: pairs that earlier launches of the run did.
+        pictures: number of pairs that get curves and a picture of their own.
+        done: number of pairs that earlier launches of the run did.
 
-    Of several ranks, the first one's pairs are shown.
+    Only rank 0 writes, so its pairs are shown.
     """
 
     def __init__(self, pictures: int = 16, done: int = 0) -> None:
         self.pictures = pictures
-        self._before = done
+        self._done_before = done
         self._drawn = self._done = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
 
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
-        good = [result for result in results if result.error is None]
-        if not good or not trainer.is_global_zero:
+        explained = [result for result in results if result.error is None]
+        if not explained or not trainer.is_global_zero:
             return
-        curves = [_curves(result) for result in good]
+        curves = [_curves(result) for result in explained]
         totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
-        self._done += len(good)
+        self._done += len(explained)
         for name, total in totals.items():
             self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._scalar(trainer, f"final/{name}", total[-1] / len(good), self._before + self._done)
-        for result, curve in zip(good, curves, strict=True):
+            self._log_scalar(trainer, f"final/{name}", total[-1] / len(explained), self._done_before + self._done)
+        for result, curve in zip(explained, curves, strict=True):
             if self._drawn < self.pictures and result.pair.picture is not None:
                 self._drawn += 1
-                self._one_pair(trainer, result, curve)
+                self._log_pair(trainer, result, curve)
 
     @override
     def finish(self, trainer: Trainer) -> None:
         for name, total in self._sums.items():
-            self._curve(trainer, f"mean_curve/{name}", total / self._done)
+            self._log_curve(trainer, f"mean_curve/{name}", total / self._done)
 
-    def _one_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
+    def _log_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
         name = result.heatmap.removesuffix(".png") if result.heatmap else f"pair-{self._drawn}"
         for quantity, curve in curves.items():
-            self._curve(trainer, f"pair/{name}/{quantity}", curve)
+            self._log_curve(trainer, f"pair/{name}/{quantity}", curve)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 picture = np.asarray(draw_attribution(result))
-                logger.experiment.add_image(f"heatmap/{name}", picture, self._before + self._done, dataformats="HWC")
+                logger.experiment.add_image(
+                    f"heatmap/{name}", picture, self._done_before + self._done, dataformats="HWC"
+                )
 
-    def _curve(self, trainer: Trainer, name: str, values: NDArray[np.floating]) -> None:
+    def _log_curve(self, trainer: Trainer, name: str, values: NDArray[np.floating]) -> None:
         for step, value in enumerate(values):
-            self._scalar(trainer, name, value, step)
+            self._log_scalar(trainer, name, value, step)
 
-    def _scalar(self, trainer: Trainer, name: str, value: float, step: int) -> None:
+    def _log_scalar(self, trainer: Trainer, name: str, value: float, step: int) -> None:
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value)}, step=step)
 
 
 def _curves(result: Attribution) -> dict[str, NDArray[np.float32]]:
-    """Of both towers; none from a method that does not optimise."""
-    named = {f"{m}_{quantity}": getattr(getattr(result, m), quantity) for m in MODALITIES for quantity in _QUANTITIES}
-    return {name: curve for name, curve in named.items() if curve is not None}
+    """Return the curves of both towers by name; empty for a method that does not optimise."""
+    curves = {f"{m}_{quantity}": getattr(getattr(result, m), quantity) for m in MODALITIES for quantity in _QUANTITIES}
+    return {name: curve for name, curve in curves.items() if curve is not None}

@@ -1,4 +1,4 @@
-"""Draws the first pairs as PNG files; the row then names the file."""
+"""PNG files of the first pairs, whose rows name the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from m2ib_lightning.run.directory import heatmap_name
 
 
 class HeatmapWriter(ResultsCallback):
-    """Draws every result whose picture was kept. Put it before the callbacks that read ``heatmap``.
+    """Draws the results whose picture was kept. It must come before the callbacks that read ``heatmap``.
 
     Args:
-        folder: the run's ``heatmaps``.
-        count: how many of the source's first pairs to draw; -1 for all.
-        draw: makes the picture of a result.
+        folder: folder of the PNG files.
+        count: number of the source's first pairs to draw; -1 for all.
+        draw: function that returns the picture of a result.
     """
 
     def __init__(self, folder: Path, count: int = -1, draw: Callable[[Any], Image.Image] = draw_attribution) -> None:
@@ -33,8 +33,8 @@ class HeatmapWriter(ResultsCallback):
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         for index, result in enumerate(results):
-            wanted = self.count < 0 or result.pair.position < self.count
-            if wanted and result.error is None and result.pair.picture is not None:
+            selected = self.count < 0 or result.pair.position < self.count
+            if selected and result.error is None and result.pair.picture is not None:
                 name = heatmap_name(result.pair.id, result.pair.key)
                 with atomic_write(self.folder / name) as file:
                     self.draw(result).save(file, format="PNG")

@@ -1,4 +1,4 @@
-"""The progress bar, in pairs per second."""
+"""Progress bar with the rate in pairs per second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PairProgressBar(TQDMProgressBar):
     """Lightning's bar, with the rate in pairs instead of batches.
 
     Args:
-        doing: what it says.
+        doing: description in front of the bar.
     """
 
     def __init__(self, doing: str = "Explaining") -> None:
@@ -32,7 +32,7 @@ class PairProgressBar(TQDMProgressBar):
     @override
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(self.doing)  # not "Epoch 0": there is one
+        self.train_progress_bar.set_description(self.doing)  # instead of "Epoch 0": there is only one
 
     @override
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""What the writers have in common: they are handed the results of a batch, and told when the run is over."""
+"""Base class of the callbacks that write results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing_extensions import override
 
 
 class ResultsCallback(Callback):
-    """Calls ``on_results`` after each batch and ``finish`` at the end, also when the run was interrupted.
+    """Callback whose ``on_results`` is called after each batch, and ``finish`` at the end, also after an interruption.
 
-    The list of results is the one that ``training_step`` returned: a callback may replace items, and those after it
-    see the replacements.
+    The list of results is the one that ``training_step`` returned. A callback may replace items, and the callbacks
+    after it see the replacements.
     """
 
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
-        """Write what came of one batch."""
+        """Write the results of one batch."""
 
     def finish(self, trainer: Trainer) -> None:
-        """Write what is left; called once."""
+        """Write buffered results; called once, at the end of the run."""
 
     @override
     def on_train_batch_end(
@@ -36,5 +36,5 @@ class ResultsCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         try:
             self.finish(trainer)
-        except Exception as error:  # it must not hide the first one, nor stop the other callbacks
+        except Exception as error:  # must not hide the first error, nor stop the other callbacks
             print(f"{type(self).__name__} could not finish: {type(error).__name__}: {error}", file=sys.stderr)

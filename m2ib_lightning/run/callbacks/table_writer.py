@@ -1,4 +1,4 @@
-"""Writes the table: each batch to a journal as soon as it is done, a journal that is long to a Parquet part."""
+"""Writer of the table: each batch goes to a journal at once, and a full journal becomes a Parquet part."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from m2ib_lightning.run.parts import SCHEMA
 
 
 class TableWriter(ResultsCallback):
-    """Rows go to ``part-<launch>-<rank>-<number>.parquet`` when enough have come, or enough time has passed.
+    """Writes rows to ``part-<launch>-<rank>-<number>.parquet`` after a number of rows or of seconds.
 
     Args:
-        folder: the run's ``attributions``.
-        launch: which start of the run this is.
-        rows: how many rows make a part.
-        seconds: after how long a part is written whatever its size.
-        schema: of the rows.
-        count: what a part's footer says of its results, given the seconds they took.
+        folder: folder of the table.
+        launch: number of this launch of the run.
+        rows: number of rows after which a part is written.
+        seconds: time after which a part is written, however few rows it has.
+        schema: schema of the rows.
+        count: function that returns the counts of some results for the footer, from the results and their seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TableWriter(ResultsCallback):
 
 
 def part_name(launch: int, rank: int, number: int) -> str:
-    """The name of a part, and with it who wrote it.
+    """Return the name of a part, which tells the launch and the rank that wrote it.
 
     >>> part_name(1, 0, 12)
     'part-0001-00000-000012.parquet'
@@ -84,7 +84,7 @@ def part_name(launch: int, rank: int, number: int) -> str:
 
 
 def writer_of(part: Path) -> tuple[int, int]:
-    """The launch and the rank that wrote a part.
+    """Return the launch and the rank that wrote a part.
 
     >>> writer_of(Path("part-0001-00000-000012.parquet"))
     (1, 0)

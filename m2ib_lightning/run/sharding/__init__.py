@@ -1,4 +1,4 @@
-"""Samples over ranks that share nothing: the strategy, its launcher, how ranks meet, and who is at work."""
+"""Sharding of the samples over ranks that share nothing: strategy, launcher, rendezvous, locks and signals."""
 
 from m2ib_lightning.run.sharding.launch import Launch, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.run.sharding.rendezvous import Rendezvous

@@ -1,8 +1,8 @@
-"""A launch: one start of a run on some number of ranks, and which of them are at work, finished, or dead.
+"""A launch: one start of a run on a number of ranks, and the state of each rank.
 
-A run directory sees a launch after another (``resume``). A launch has a number, which is in the names of the parts it
-writes; each of its ranks holds a lock on a file while it lives, which the system lets go whatever ends the process, and
-leaves a file when it has finished.
+Each resume adds a launch to the run directory. The names of the parts that a launch writes contain its number. Each
+rank locks a file while it lives; the operating system releases the lock however the process ends. A rank that has
+finished writes a second file.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from m2ib_lightning.files import atomic_write_text
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there, nobody can tell who is at work
+except ImportError:  # Windows has none: the state of other ranks is unknown there
     fcntl = None  # type: ignore[assignment]
 
 State = Literal["finished", "at work", "lost", "unknown"]
-"""Unknown: the file system has no locks."""
+"""State of a rank; ``unknown`` on a file system without locks."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One start of a run.
+    """One start of a run on a number of ranks.
 
     Args:
         folder: ``launches/<number>`` in the run directory.
-        world_size: its number of ranks.
-        total: pairs of the whole run; None if that is not known before the end.
+        world_size: number of ranks.
+        total: number of pairs of the whole run; None if unknown before the end.
     """
 
     folder: Path
@@ -46,67 +46,67 @@ class Launch:
 
     @property
     def number(self) -> int:
-        """From 1."""
+        """Number of the launch, from 1."""
         return int(self.folder.name)
 
     @property
     def facts(self) -> Path:
-        """What is known of it."""
+        """The file with the number of ranks and of pairs."""
         return self.folder / "launch.json"
 
     @property
     def remaining(self) -> Path:
-        """The positions that this launch is to do, where they are not all."""
+        """The file with the positions of the pairs to do; it does not exist if they are all to do."""
         return self.folder / "remaining.npy"
 
     @property
     def to_do(self) -> int | None:
-        """How many pairs had no row when it began; None if that is not known."""
+        """Number of pairs without a row when the launch began; None if unknown."""
         return len(np.load(self.remaining, mmap_mode="r")) if self.remaining.exists() else self.total
 
     @contextmanager
     def lock(self, rank: int) -> Iterator[None]:
-        """Hold the rank's lock inside; the system lets go of it whatever ends the process.
+        """Context that holds the lock of a rank; the operating system releases it however the process ends.
 
         Raises:
-            M2IBError: if a process has been this rank of this launch before.
+            M2IBError: if another process has been this rank of this launch.
         """
         try:
             opened = self._lock(rank).open("x")
         except FileExistsError:
             raise M2IBError(
-                f"rank {rank} of start {self.number} of {str(self.folder.parent.parent)!r} is there already: two "
-                "processes have the same rank (is trainer.devices the same on every node?), or one was started again"
+                f"rank {rank} of launch {self.number} of {str(self.folder.parent.parent)!r} exists already: two "
+                "processes have the same rank (is trainer.devices the same on every node?), or one was restarted"
             ) from None
         with opened as lock:
             if fcntl is not None:
-                with suppress(OSError):  # a file system without locks; nobody else has this file to write
+                with suppress(OSError):  # a file system without locks; no other process writes this file
                     fcntl.lockf(lock, fcntl.LOCK_EX)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             yield
 
     def is_last(self) -> bool:
-        """Whether no start of the run came after it."""
+        """Whether no later launch of the run exists."""
         return _last_number(self.folder.parent) <= self.number
 
     def finish(self, rank: int) -> None:
-        """Say that the rank has written all it will."""
+        """Mark a rank as finished: it writes nothing more."""
         atomic_write_text(self._finished(rank), "")
 
     def state(self, rank: int) -> State:
-        """How another rank is."""
+        """Return the state of another rank; a process must not ask for its own, which would release its lock."""
         if self._finished(rank).exists():
             return "finished"
         locked = _is_locked(self._lock(rank))
         return "unknown" if locked is None else "at work" if locked else "lost"
 
     def others(self, rank: int) -> dict[int, State]:
-        """How all the others are."""
+        """Return the states of all ranks other than ``rank``."""
         return {other: self.state(other) for other in range(self.world_size) if other != rank}
 
-    def at_work(self, rank: int) -> bool:
-        """Whether any of the others has not finished yet, or may not have."""
+    def others_at_work(self, rank: int) -> bool:
+        """Whether a rank other than ``rank`` is still at work, or may be where its state is unknown."""
         return not {"at work", "unknown"}.isdisjoint(self.others(rank).values())
 
     def _lock(self, rank: int) -> Path:
@@ -117,16 +117,16 @@ class Launch:
 
 
 def begin_launch(launches: Path, world_size: int, total: int | None, written: int = 0) -> Launch:
-    """The next launch, made by rank 0.
+    """Create the next launch of a run; called by rank 0.
 
     Args:
-        launches: the run's folder of them.
-        world_size: its number of ranks.
-        total: pairs of the whole run; None if that is not known.
-        written: the last launch that wrote rows; its folder may have been removed.
+        launches: the run's folder of launches.
+        world_size: number of ranks.
+        total: number of pairs of the whole run; None if unknown.
+        written: number of the last launch that wrote rows, whose folder may have been removed.
 
     Raises:
-        M2IBError: if another process began one at the same time.
+        M2IBError: if another process creates a launch at the same time.
     """
     launches.mkdir(exist_ok=True)
     folder = launches / f"{max(_last_number(launches), written) + 1:04d}"
@@ -144,21 +144,26 @@ def _last_number(launches: Path) -> int:
 
 
 def open_launch(folder: Path) -> Launch:
-    """A launch that is there."""
+    """Return an existing launch; called by the ranks other than 0."""
     facts = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     return Launch(folder, facts["world_size"], facts["total"])
 
 
-def ranks_at_work(launches: Path, but: Launch | None = None) -> list[Path]:
-    """The locks of processes that live and work on a run, without those of one launch; each says who holds it."""
-    locks = [lock for lock in sorted(launches.glob("*/rank-*.lock")) if but is None or lock.parent != but.folder]
-    return [lock for lock in locks if _is_locked(lock)]
+def ranks_at_work(launches: Path, excluded: Launch | None = None) -> list[Path]:
+    """Return the lock files of the processes that work on a run; each file names its process.
+
+    Args:
+        launches: the run's folder of launches.
+        excluded: launch whose ranks are not asked for: the caller's own.
+    """
+    locks = sorted(launches.glob("*/rank-*.lock"))
+    return [lock for lock in locks if (excluded is None or lock.parent != excluded.folder) and _is_locked(lock)]
 
 
 def _is_locked(lock: Path) -> bool | None:
-    """Whether another process holds the lock; None if there are no locks here.
+    """Whether another process holds a lock; None if there are no locks here.
 
-    Never ask for one's own: closing the file would let go of it.
+    A process must not ask for its own lock: closing the file would release it.
     """
     if not lock.exists():
         return False
@@ -166,7 +171,7 @@ def _is_locked(lock: Path) -> bool | None:
         return None
     with lock.open() as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not meet each other
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two that ask do not block each other
         except (BlockingIOError, PermissionError):
             return True
         except OSError:

@@ -1,9 +1,9 @@
-"""How the other ranks learn from rank 0 which run this is: once, before the work.
+"""The message that rank 0 sends to the other ranks once, before the work: which run this is.
 
-The children of a process find it in their environment. Ranks that someone else started (torchrun, Slurm, the first
-process of another node) ask rank 0 through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``. Where ranks share nothing,
-nothing else goes over the network, and a rank that dies later is missed by nobody; where they share gradients, all
-leave the address (``part``) before their process group meets there.
+The children of a process find the message in their environment. Ranks of another launcher (torchrun, Slurm, or the
+first process of another node) ask rank 0 for it through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``. Ranks that share
+nothing use the network for nothing else, so a rank that dies later blocks no other. Ranks that share gradients call
+``leave`` before their process group uses the same address.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ from torch.distributed import DistError, TCPStore
 
 from m2ib_lightning.errors import M2IBError
 
-HANDED = "M2IB_LAUNCH"
-"""The environment variable in which children find the message."""
+LAUNCH_VARIABLE = "M2IB_LAUNCH"
+"""Environment variable that holds the message for child processes."""
 
-_PATIENCE = 1800.0  # seconds in which rank 0 must begin
-_TRY = timedelta(seconds=5)
-_LAST_WORDS = 20.0  # seconds in which the others may still hear why rank 0 stopped
+_START_SECONDS = 1800.0
+"""Time in which rank 0 must answer."""
+
+_CONNECT_TIMEOUT = timedelta(seconds=5)
+"""Time of one attempt to connect; signals are handled between attempts."""
+
+_CLOSE_SECONDS = 20.0
+"""Time in which the other ranks may still read from rank 0 when it stops."""
 
 
 class Rendezvous:
-    """Rank 0 tells, the others listen.
+    """Context in which rank 0 sends one message and the other ranks receive it.
+
+    Entering it connects the ranks. If rank 0 fails inside before it has sent a message, the others receive its error.
 
     Args:
-        environment: where address and port come from; None if nobody is to be told.
-        rank: of this process.
-        listeners: how many ranks ask there; the children of a process do not.
-        check: called while this rank waits; raises if it shall not wait any longer.
-
-    Used as a context, it connects, and tells the others when rank 0 fails inside before it has told them anything else.
+        environment: Lightning's environment, which has the address and the port; None if no rank uses the network.
+        rank: rank of this process.
+        listeners: number of ranks that receive the message over the network; children of a process do not.
+        check: function called while this rank waits; it raises to end the wait.
     """
 
     def __init__(
@@ -52,26 +57,25 @@ class Rendezvous:
         self.listeners = listeners
         self._environment = environment
         self._check = check
-        self._told = False
+        self._sent = False
         self._store: TCPStore | None = None
-        # torchrun's agent keeps a store of its own there, and starts the ranks again when one dies
-        self._agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        self._key = f"m2ib/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        self._heard, self._failed = f"{self._key}/heard", f"{self._key}/failed"
-        self._parted, self._left = f"{self._key}/parted", f"{self._key}/left"
+        # torchrun's agent hosts a store at the address, and restarts all ranks when one dies
+        self._agent_hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self._message = f"m2ib/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        self._confirmations, self._failure = f"{self._message}/confirmations", f"{self._message}/failure"
+        self._closing, self._departures = f"{self._message}/closing", f"{self._message}/departures"
 
     def __enter__(self) -> Rendezvous:
         if self.rank == 0 and self._environment is not None:
             try:
                 self._store = self._connect()
             except (DistError, RuntimeError) as failure:
-                where = ":".join(map(str, self._address()))
-                first = str(failure).splitlines()[0]
                 raise M2IBError(
-                    f"rank 0 can't be met at {where} ({first}): is another run there? Set MASTER_PORT to a free port"
+                    f"rank 0 can't be met at {self._address_text()} ({_first_line(failure)}): is another run there? "
+                    "Set MASTER_PORT to a free port"
                 ) from None
-        elif self._environment is not None and HANDED not in os.environ:
-            self._store = self._reach()
+        elif self._environment is not None and LAUNCH_VARIABLE not in os.environ:
+            self._store = self._connect_to_rank_0()
         return self
 
     def __exit__(
@@ -79,100 +83,94 @@ class Rendezvous:
     ) -> None:
         if self._store is None or error is None:
             return
-        with suppress(DistError, RuntimeError):  # whoever kept the store has gone
+        with suppress(DistError, RuntimeError):  # the host of the store has ended
             if self.rank > 0:
-                self._store.set(self._failed, f"rank {self.rank}: {error}")
-            elif not self._told:
-                self._store.set(self._key, json.dumps({"error": str(error)}))
-                self.await_confirmations(_LAST_WORDS)
+                self._store.set(self._failure, f"rank {self.rank}: {error}")
+            elif not self._sent:
+                self._store.set(self._message, json.dumps({"error": str(error)}))
+                self.wait_for_confirmations(_CLOSE_SECONDS)
 
     def send(self, message: dict[str, str]) -> None:
-        """Rank 0: what the others are to know."""
-        self._told = True
+        """Send the message to the other ranks; called by rank 0."""
+        self._sent = True
         if self._store is not None:
-            self._store.set(self._key, json.dumps(message))
+            self._store.set(self._message, json.dumps(message))
 
-    def await_confirmations(self, seconds: float = 60.0) -> None:
-        """Rank 0, before it ends and the store with it: give the others time to hear it."""
-        end = time.monotonic() + seconds
-        while self._store is not None and time.monotonic() < end and self._add(0) < self.listeners:
-            time.sleep(0.05)
-
-    def confirm(self) -> None:
-        """The other ranks: rank 0 need not wait for this one any longer."""
-        self._add(1)
-
-    def part(self) -> None:
-        """All ranks: leave, so that the address is free for others; rank 0 goes last.
-
-        Raises:
-            M2IBError: if another rank stopped before, or did not come.
-        """
-        store, end = self._store, time.monotonic() + _PATIENCE
-        if store is None:
-            return
-        try:
-            if self.rank == 0:
-                while self._add(0) < self.listeners:
-                    if store.check([self._failed]):
-                        raise M2IBError(f"another rank did not begin: {store.get(self._failed).decode()}")
-                    self._wait(end)
-                store.set(self._parted, "")
-                self._until(lambda: store.add(self._left, 0) >= self.listeners, _LAST_WORDS)
-            else:
-                self.confirm()
-                while not store.check([self._parted]):
-                    self._wait(end)
-                store.add(self._left, 1)
-        except (DistError, RuntimeError) as failure:
-            raise self._unheard(str(failure)) from None
-        if self.rank > 0 and not self._agent:
-            self._until(lambda: not self._is_there(store), _LAST_WORDS)
-        self._store = None
-
-    def _until(self, done: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not done() and time.monotonic() < end:
-            time.sleep(0.05)
-
-    def _is_there(self, store: TCPStore) -> bool:
-        try:
-            store.check([self._key])
-        except (DistError, RuntimeError):
-            return False
-        return True
-
-    def _add(self, number: int) -> int:
-        try:
-            return self.listeners if self._store is None else int(self._store.add(self._heard, number))
-        except (DistError, RuntimeError):  # whoever kept the store has gone
-            return self.listeners
-
-    def listen(self) -> dict[str, str]:
-        """The other ranks: what rank 0 told.
+    def receive(self) -> dict[str, str]:
+        """Return the message of rank 0; called by the other ranks.
 
         Raises:
             M2IBError: if rank 0 failed, or can't be reached.
         """
-        if HANDED in os.environ:
-            message: dict[str, str] = json.loads(os.environ[HANDED])
+        if LAUNCH_VARIABLE in os.environ:
+            message: dict[str, str] = json.loads(os.environ[LAUNCH_VARIABLE])
             return message
-        assert self._store is not None, "listen inside the context"
-        end = time.monotonic() + _PATIENCE
+        assert self._store is not None, "call receive() inside `with rendezvous:`"
+        end = time.monotonic() + _START_SECONDS
         try:
-            while not self._store.check([self._key]):
+            while not self._store.check([self._message]):
                 self._wait(end)
-            message = json.loads(self._store.get(self._key))
+            message = json.loads(self._store.get(self._message))
         except (DistError, RuntimeError) as failure:
-            raise self._unheard(str(failure)) from None
+            raise self._unreachable(_first_line(failure)) from None
         if "error" in message:
             self.confirm()
             raise M2IBError(f"rank 0 did not begin: {message['error']}")
         return message
 
-    def _reach(self) -> TCPStore:
-        """Where rank 0 keeps its store, as soon as it does; in short tries, between which signals are heeded."""
-        end = time.monotonic() + _PATIENCE
+    def confirm(self) -> None:
+        """Confirm the message, so that rank 0 may end; called by the other ranks."""
+        self._add_confirmations(1)
+
+    def wait_for_confirmations(self, seconds: float = 60.0) -> None:
+        """Wait until the other ranks have confirmed the message; called by rank 0 before it ends, and its store."""
+        _poll(lambda: self._add_confirmations(0) >= self.listeners, seconds)
+
+    def leave(self) -> None:
+        """Disconnect, which frees the address; called by all ranks, of which rank 0 leaves last.
+
+        Raises:
+            M2IBError: if another rank failed, or did not come.
+        """
+        store, end = self._store, time.monotonic() + _START_SECONDS
+        if store is None:
+            return
+        try:
+            if self.rank == 0:
+                while self._add_confirmations(0) < self.listeners:
+                    if store.check([self._failure]):
+                        raise M2IBError(f"another rank did not begin: {store.get(self._failure).decode()}")
+                    self._wait(end)
+                store.set(self._closing, "")
+                _poll(lambda: store.add(self._departures, 0) >= self.listeners, _CLOSE_SECONDS)
+            else:
+                self.confirm()
+                while not store.check([self._closing]):
+                    self._wait(end)
+                store.add(self._departures, 1)
+        except (DistError, RuntimeError) as failure:
+            raise self._unreachable(_first_line(failure)) from None
+        if self.rank > 0 and not self._agent_hosts:
+            _poll(lambda: not self._is_hosted(store), _CLOSE_SECONDS)
+        self._store = None
+
+    def _is_hosted(self, store: TCPStore) -> bool:
+        try:
+            store.check([self._message])
+        except (DistError, RuntimeError):
+            return False
+        return True
+
+    def _add_confirmations(self, number: int) -> int:
+        """Add to the number of confirmations and return it; all are counted once the host of the store has ended."""
+        try:
+            return self.listeners if self._store is None else int(self._store.add(self._confirmations, number))
+        except (DistError, RuntimeError):
+            return self.listeners
+
+    def _connect_to_rank_0(self) -> TCPStore:
+        """Connect as soon as rank 0 hosts its store."""
+        end = time.monotonic() + _START_SECONDS
         while True:
             try:
                 return self._connect()
@@ -182,21 +180,33 @@ class Rendezvous:
     def _wait(self, end: float) -> None:
         self._check()
         if time.monotonic() > end:
-            raise self._unheard(f"no answer in {_PATIENCE / 60:.0f} minutes")
+            raise self._unreachable(f"no answer in {_START_SECONDS / 60:.0f} minutes")
         time.sleep(0.1)
 
-    def _unheard(self, why: str) -> M2IBError:
-        where = ":".join(map(str, self._address()))
+    def _unreachable(self, reason: str) -> M2IBError:
         return M2IBError(
-            f"rank {self.rank} could not learn from rank 0 which run this is, at {where}: it has stopped, or is not "
-            f"reached there ({why.splitlines()[0]})"
+            f"rank {self.rank} could not learn from rank 0 which run this is: rank 0 has stopped, or can't be reached "
+            f"at {self._address_text()} ({reason})"
         )
 
     def _address(self) -> tuple[str, int]:
         assert self._environment is not None
         return self._environment.main_address, self._environment.main_port
 
+    def _address_text(self) -> str:
+        return ":".join(map(str, self._address()))
+
     def _connect(self) -> TCPStore:
-        hosts = self.rank == 0 and not self._agent
+        hosts = self.rank == 0 and not self._agent_hosts
         address, port = self._address()
-        return TCPStore(address, port, is_master=hosts, wait_for_workers=False, timeout=_TRY)
+        return TCPStore(address, port, is_master=hosts, wait_for_workers=False, timeout=_CONNECT_TIMEOUT)
+
+
+def _poll(done: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _first_line(failure: Exception) -> str:
+    return str(failure).splitlines()[0]

@@ -1,7 +1,7 @@
-"""What Slurm says of this process: whether it is one of several tasks that ``srun`` started, and how they are placed.
+"""The Slurm step of this process: the tasks that ``srun`` started together, and their layout on nodes.
 
-The variables of the job (``SLURM_NTASKS``, ``SLURM_NTASKS_PER_NODE``, ``SLURM_NNODES``) are also in the shells of
-``sbatch`` and ``salloc``, where there is one process only, and may be larger than a step: its own are counted.
+The shells of ``sbatch`` and ``salloc`` also have the variables of the job (``SLURM_NTASKS``, ``SLURM_NTASKS_PER_NODE``,
+``SLURM_NNODES``), but are one process only. A step may also be smaller than its job. Only the step's variables count.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from m2ib_lightning.errors import M2IBError
 
 @dataclass(frozen=True)
 class SlurmStep:
-    """Several tasks that ``srun`` started together, of which this process is one.
+    """Several tasks that ``srun`` started together, one of which is this process.
 
     Args:
-        tasks: how many there are.
-        nodes: on how many machines.
+        tasks: number of tasks.
+        nodes: number of nodes.
     """
 
     tasks: int
@@ -29,23 +29,23 @@ class SlurmStep:
 
     @property
     def tasks_per_node(self) -> int:
-        """The same on each.
+        """Number of tasks on each node.
 
         Raises:
-            M2IBError: if it isn't.
+            M2IBError: if the nodes have different numbers of tasks.
         """
         layout = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-        if self.tasks % self.nodes or "," in layout:  # 2(x3) is two on each of three, 2,1 two and one
-            shown = f" ({layout})" if layout else ""
+        if self.tasks % self.nodes or "," in layout:  # 2(x3) means two on each of three nodes, 2,1 means two and one
+            suffix = f" ({layout})" if layout else ""
             raise M2IBError(
-                f"srun started {self.tasks} tasks on {self.nodes} nodes, not the same number on each{shown}: give srun "
-                "(or sbatch) --nodes and --ntasks-per-node"
+                f"srun started {self.tasks} tasks on {self.nodes} nodes, not the same number on each{suffix}: give "
+                "srun (or sbatch) --nodes and --ntasks-per-node"
             )
         return self.tasks // self.nodes
 
     @staticmethod
     def of_this_process() -> SlurmStep | None:
-        """None for a single task, in a shell of ``sbatch`` or ``salloc``, and where torchrun made the ranks."""
+        """Return the step; None for a single task, a shell of ``sbatch`` or ``salloc``, and a rank of torchrun."""
         if "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" not in os.environ:
             return None
         tasks = _number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -55,30 +55,30 @@ class SlurmStep:
 
 
 def in_slurm_job() -> bool:
-    """Whether Lightning might take this process for a task of Slurm's."""
+    """Whether Lightning might take this process for a Slurm task."""
     return not {"SLURM_JOB_ID", "SLURM_NTASKS"}.isdisjoint(os.environ)
 
 
 def _number(*names: str) -> int:
-    """The first of the variables that is there."""
+    """Return the first of the variables that holds a number, else 1."""
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 1)
 
 
 def _is_shell() -> bool:
-    """Whether a person types here: of ``srun --ntasks=4 --pty bash`` one task is left."""
+    """Whether the process is an interactive shell: ``srun --ntasks=4 --pty bash`` runs one task only."""
     return "SLURM_PTY_PORT" in os.environ and os.isatty(0)
 
 
 class StepEnvironment(SLURMEnvironment):
-    """The step as Lightning knows it: by its own variables, for any name of the job, without requeueing.
+    """Lightning environment of a step: it reads the step's variables, accepts any job name and never requeues.
 
     Args:
-        step: what this process is a task of.
+        step: step of this process.
     """
 
     def __init__(self, step: SlurmStep) -> None:
         self.step = step
-        super().__init__(auto_requeue=False)  # it would write and load a checkpoint
+        super().__init__(auto_requeue=False)  # requeueing would write and load a checkpoint
 
     @override
     def world_size(self) -> int:
@@ -102,9 +102,9 @@ class StepEnvironment(SLURMEnvironment):
     @staticmethod
     @override
     def _validate_srun_used() -> None:
-        """It was."""
+        """Accept the process: ``SlurmStep`` has checked it."""
 
     @staticmethod
     @override
     def _validate_srun_variables() -> None:
-        """Those of the job say nothing about the step."""
+        """Accept the variables: those of the job say nothing about the step."""

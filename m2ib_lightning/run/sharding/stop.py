@@ -1,4 +1,4 @@
-"""SIGTERM and Slurm's signal: finish the batch in hand, or wait no longer for the next one, write, and leave."""
+"""Stop on SIGTERM or Slurm's signal: finish the current batch or stop waiting for the next, write, and exit."""
 
 from __future__ import annotations
 
@@ -20,45 +20,47 @@ from m2ib_lightning.pairs.waiting import SIGNALS, WAITING
 
 
 class StopSignals(Callback):
-    """After such a signal the batch in hand is finished and the run ends; put it after the callbacks that write.
+    """Callback that ends the run after the current batch once a signal has come.
+
+    It must come after the callbacks that write.
 
     Attributes:
-        received: the first signal, or None.
-        launcher: whose processes get the signal too, if it started any.
+        received: the first signal that came; None before.
+        launcher: launcher whose child processes get the signal too.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.launcher: Any = None
-        self._asked = False
+        self._usr1 = False
 
     @property
     def by_slurm(self) -> bool:
-        """Whether Slurm sent it, some time before it ends the job (``--signal=USR1@120``)."""
-        return self._asked and "SLURM_JOB_ID" in os.environ
+        """Whether Slurm sent the signal, which announces the end of the job (``--signal=USR1@120``)."""
+        return self._usr1 and "SLURM_JOB_ID" in os.environ
 
-    def leave(self) -> None:
-        """End the process if the signal has come: for where there is nothing to finish yet."""
+    def exit_if_received(self) -> None:
+        """End the process if a signal has come; for the start, where there is nothing to finish yet."""
         if self.received is not None:
             raise SystemExit(128 + self.received)
 
     def pass_on(self) -> None:
-        """To processes that were started after the signal came."""
+        """Send a signal that has come to child processes that were started after it."""
         if self.received is not None and isinstance(self.launcher, _SubprocessScriptLauncher):
             self.launcher.kill(self.received)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, the signals are caught, and passed on to the processes that this one started."""
+        """Context in which the signals are caught and passed on to the child processes."""
 
         def handle(number: int, frame: Any) -> None:
             self.received = self.received or signal.Signals(number)
-            self._asked = self._asked or number == getattr(signal, "SIGUSR1", None)
+            self._usr1 = self._usr1 or number == getattr(signal, "SIGUSR1", None)
             if isinstance(self.launcher, _SubprocessScriptLauncher):
                 self.launcher.kill(number)
             WAITING.ask(128 + self.received)
 
-        if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        if threading.current_thread() is not threading.main_thread():  # handlers can be set only there
             yield
             return
         before = {number: signal.signal(number, handle) for number in SIGNALS}
@@ -71,7 +73,7 @@ class StopSignals(Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> Any:
-        return -1 if self.received is not None else None  # it came while the batch was waited for
+        return -1 if self.received is not None else None  # -1 ends the epoch: the signal came during the wait
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
@@ -79,14 +81,19 @@ class StopSignals(Callback):
             trainer.should_stop = True
 
 
-def requeue(job: str, asked: Path) -> None:
-    """Ask Slurm to start the job again, which ends it first; once: ``asked`` is a file that says that it was done."""
+def requeue(job: str, marker: Path) -> None:
+    """Ask Slurm once to requeue the job, which ends it first.
+
+    Args:
+        job: id of the job.
+        marker: file that is created by the first call; later calls do nothing.
+    """
     try:
-        asked.touch(exist_ok=False)
+        marker.touch(exist_ok=False)
     except FileExistsError:
         return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
-        print(f"asked Slurm to start job {job} again", flush=True)
+        print(f"asked Slurm to requeue job {job}", flush=True)
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"Slurm did not take job {job} back: {error}. Start it again by hand.", file=sys.stderr, flush=True)
+        print(f"Slurm did not requeue job {job}: {error}. Submit it again by hand.", file=sys.stderr, flush=True)

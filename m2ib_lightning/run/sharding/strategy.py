@@ -1,7 +1,7 @@
-"""The Lightning strategy ``samples``: every rank works on pairs of its own, and none waits for another.
+"""The Lightning strategy ``samples``: each rank works on its own pairs and waits for no other.
 
-A process group would hang on uneven ranks, because ``fit`` broadcasts before every batch. So there is none: what would
-be decided together is decided by each rank for itself.
+A process group would hang on uneven ranks, because ``fit`` broadcasts before every batch. So there is none, and each
+rank decides for itself.
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ from typing_extensions import override
 
 T = TypeVar("T")
 
-_PATIENCE = 60.0
-"""Seconds that the other processes of a node get to write what they have, after Ctrl-C."""
+_WRITE_SECONDS = 60.0
+"""Time in which the child processes may write their rows after Ctrl-C."""
 
 
 class SamplesLauncher(_SubprocessScriptLauncher):
-    """Lightning's launcher of one process per device, without the observer that kills all when one dies.
+    """Lightning's launcher of one process per device, without the observer that kills all ranks when one dies.
 
     Attributes:
-        handed: what the children find in their environment.
-        started: called when they have been started.
+        child_environment: environment variables for the child processes.
+        on_started: function called after the child processes have been started.
     """
 
-    handed: dict[str, str]
-    started: Callable[[], None]
+    child_environment: dict[str, str]
+    on_started: Callable[[], None]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.handed = {}
-        self.started = lambda: None
+        self.child_environment = {}
+        self.on_started = lambda: None
 
     @override
     def launch(self, function: Callable[..., T], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> T:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             before = dict(os.environ)
-            os.environ.update(self.handed)
+            os.environ.update(self.child_environment)
             try:
                 self._call_children_scripts()
-            finally:  # what it set for the children would make a later run here think that it is one of them
+            finally:  # else a later run in this process would take itself for a child
                 os.environ.clear()
                 os.environ.update(before)
-            self.started()
+            self.on_started()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         result = function(*args, **kwargs)
-        self.wait()  # so that all is done when ``fit`` returns
+        self.wait()  # all pairs are done when ``fit`` returns
         return result
 
     def wait(self, seconds: float | None = None) -> dict[int, int]:
-        """Wait for the children to end.
+        """Wait for the child processes to end.
 
         Args:
-            seconds: at most; None for as long as it takes.
+            seconds: longest time to wait; None for no limit.
 
         Returns:
-            Exit statuses by local rank, of those that ended.
+            Exit statuses of the processes that ended, by local rank.
         """
         end = None if seconds is None else time.monotonic() + seconds
         for process in self.procs:
@@ -79,18 +79,18 @@ class SamplesLauncher(_SubprocessScriptLauncher):
 
     @override
     def kill(self, signum: Any) -> None:
-        """Send a signal to the children; after Ctrl-C (Lightning asks for SIGKILL) they may first write."""
+        """Send a signal to the children; before SIGKILL, which Lightning sends after Ctrl-C, they may write."""
         if signum == signal.SIGKILL:
             super().kill(signal.SIGINT)
-            self.wait(_PATIENCE)
+            self.wait(_WRITE_SECONDS)
         super().kill(signum)
 
 
 class SamplesStrategy(DDPStrategy):
-    """Ranks that share nothing while they work: no process group, no wrapped module, local decisions.
+    """Strategy of ranks that share nothing while they work: no process group, no wrapped module, local decisions.
 
-    ``Trainer(strategy="samples", devices=N)``. The data loader must give each rank its own share (a ``PairDataModule``
-    does) and gradients are not reduced: this is for parameters of the samples' own, not for training a model.
+    It is selected by ``Trainer(strategy="samples", devices=N)``. The data loader must give each rank its own share, as
+    a ``PairDataModule`` does. Gradients are not reduced, so the strategy suits per-sample parameters only.
     """
 
     strategy_name = "samples"
@@ -107,11 +107,11 @@ class SamplesStrategy(DDPStrategy):
 
     @override
     def configure_ddp(self) -> None:
-        """Nothing is wrapped."""
+        """Wrap nothing."""
 
     @override
     def barrier(self, *args: Any, **kwargs: Any) -> None:
-        """No rank waits."""
+        """Return at once: no rank waits."""
 
     @override
     def broadcast(self, obj: T, src: int = 0) -> T:
@@ -127,4 +127,4 @@ class SamplesStrategy(DDPStrategy):
 
 
 if SamplesStrategy.strategy_name not in StrategyRegistry:
-    StrategyRegistry.register(SamplesStrategy.strategy_name, SamplesStrategy, description="each rank for itself")
+    StrategyRegistry.register(SamplesStrategy.strategy_name, SamplesStrategy, description="ranks share nothing")

@@ -1,4 +1,4 @@
-"""The last lines of the command: how it went and where to look."""
+"""The last lines that the command prints: the outcome of the run and where its files are."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from m2ib_lightning.run.summary import Summary
 
 
 def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
-    """Print them; what went wrong goes to stderr. ``stopped``: a signal ended the run."""
+    """Print the counts and the files of a run; problems go to stderr.
+
+    Args:
+        run: the run directory.
+        summary: the run's summary.
+        stopped: whether a signal ended the run.
+    """
     counts = summary.counts
     if summary.skipped or (summary.skipped is None and (summary.lost or stopped)):
-        _say_what_is_missing(summary, stopped)
+        _print_missing(summary, stopped)
     print(f"\n{count_of(counts.done, 'pair')} explained in {summary.seconds:.1f} s, {counts.failed} failed.")
     if counts.truncated:
         print(f"{count_of(counts.truncated, 'caption')} longer than the model reads: only the beginning was explained.")
@@ -38,21 +44,20 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     )
 
 
-def _say_what_is_missing(summary: Summary, stopped: bool) -> None:
+def _print_missing(summary: Summary, stopped: bool) -> None:
     ranks = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {', '.join(map(str, summary.lost))}"
-    died = f"{ranks} died: " if summary.lost and not stopped else "stopped: "
-    some = (
-        f" ({', '.join(summary.missing[:3])}{', ...' if len(summary.missing) > 3 else ''})" if summary.missing else ""
-    )
-    which = "some pairs" if summary.skipped is None else f"{summary.skipped} of {summary.total} pairs"
+    reason = f"{ranks} died: " if summary.lost and not stopped else "stopped: "
+    first_keys = ", ".join(summary.missing[:3]) + (", ..." if len(summary.missing) > 3 else "")
+    pairs = "some pairs" if summary.skipped is None else f"{summary.skipped} of {summary.total} pairs"
     print(
-        f"\n{died}{which} were not reached{some}. The same command with resume=true and this output_dir does them.",
+        f"\n{reason}{pairs} were not reached{f' ({first_keys})' if first_keys else ''}. Run the same command with "
+        "resume=true and this output_dir to do them.",
         file=sys.stderr,
     )
 
 
 def count_of(number: int, noun: str) -> str:
-    """The number with its noun.
+    """Return the number with its noun.
 
     >>> count_of(1, "pair"), count_of(2, "pair")
     ('1 pair', '2 pairs')
