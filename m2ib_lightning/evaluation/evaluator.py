@@ -131,11 +131,10 @@ class Evaluator:
 
     def __call__(self, batch: PairBatch) -> list[PairScores]:
         """One result per pair, in source order."""
-        found = {pair.key: PairScores(pair, error=pair.error) for pair in batch.failed}
-        if batch.pairs:
-            with torch.autocast(self.context.scorer.device.type, enabled=False):
-                found |= {result.pair.key: result for result in self._evaluate(batch)}
-        return [found[key] for key in batch.order]
+        if not batch.pairs:
+            return batch.complete([], PairScores)
+        with torch.autocast(self.context.scorer.device.type, enabled=False):
+            return batch.complete(self._evaluate(batch), PairScores)
 
     def _evaluate(self, batch: PairBatch) -> list[PairScores]:
         batch = PairBatch(batch.pairs, [], batch.inputs["image"], batch.inputs["text"])  # in the tensors' order
