@@ -19,7 +19,8 @@ from write_evaluation import write_section
 from m2ib_lightning.cli import main as fit
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.evaluation.comparison import Estimate, compare
+from m2ib_lightning.evaluation.bootstrap import Estimate
+from m2ib_lightning.evaluation.comparison import compare
 from m2ib_lightning.evaluation.evaluator import Evaluator
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context

@@ -21,7 +21,8 @@ from write_evaluation import write_section
 
 from m2ib_lightning.datamodules.scene_scoring import POINT_TOLERANCE
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
-from m2ib_lightning.evaluation.comparison import Estimate, compare
+from m2ib_lightning.evaluation.bootstrap import Estimate
+from m2ib_lightning.evaluation.comparison import compare
 from m2ib_lightning.finetuning.folder import load_network
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context, Method, make_method

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from machine import describe
 
-from m2ib_lightning.evaluation.comparison import FEWEST
+from m2ib_lightning.evaluation.bootstrap import FEWEST
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.files import atomic_write_text
 

@@ -145,10 +145,9 @@ def _load(model: Any, processor: Any) -> LoadedModel:
 def _explain(method: Method, preparer: Preparer, request: Request, batch_size: int) -> list[Attribution]:
     encoder = method.context.model.encoder
     like = next(encoder.model.parameters())
-    results: dict[str, Attribution] = {}
+    results: list[Attribution] = []
     targets = request.targets(encoder, preparer, like)
     for start in range(0, len(request.pairs), batch_size):
         batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)
-        for result in method(batch.to(like.device)):
-            results[result.pair.key] = result
-    return [results[pair.key] for pair in request.pairs]
+        results += method(batch.to(like.device))
+    return results

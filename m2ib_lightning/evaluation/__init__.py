@@ -1,6 +1,7 @@
-"""Is the map right? Methods, measures and sanity checks under one protocol."""
+"""Evaluation of maps: methods, measures and sanity checks under one protocol."""
 
-from m2ib_lightning.evaluation.comparison import Comparison, Estimate, compare
+from m2ib_lightning.evaluation.bootstrap import Estimate
+from m2ib_lightning.evaluation.comparison import Comparison, compare
 from m2ib_lightning.evaluation.evaluator import Evaluator, PairScores
 from m2ib_lightning.evaluation.scores import load_scores
 

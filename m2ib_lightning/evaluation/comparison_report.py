@@ -1,4 +1,4 @@
-"""The comparison as Markdown and as a page."""
+"""The report of a comparison: Markdown, JSON and an HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from m2ib_lightning.evaluation.comparison import FEWEST, Comparison, Estimate
+from m2ib_lightning.evaluation.bootstrap import FEWEST
+from m2ib_lightning.evaluation.comparison import Comparison
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.results.html import page
@@ -30,17 +31,17 @@ Rows = list[list[str]]
 
 
 def sections(comparison: Comparison) -> Iterator[tuple[str, str, Rows, list[str]]]:
-    """For each group that was measured: its name, its question, a table whose first row is its head, and a legend."""
+    """Yield each measured group: its name, its question, its table with the header as first row, and its legend."""
     for group, question in _GROUPS.items():
         measures = [name for name, measure in MEASURES.items() if measure.group == group]
         measures = [name for name in measures if name in comparison.estimates]
         if measures:
-            head = ["method", *(name.replace("_", " ") + _arrow(name) for name in measures)]
+            header = ["method", *(name.replace("_", " ") + _arrow(name) for name in measures)]
             rows = [[method, *(_cell(comparison, m, method) for m in measures)] for method in comparison.methods]
             legend = [
                 f"{name.replace('_', ' ')}: {MEASURES[name].meaning}{_pairs(comparison, name)}" for name in measures
             ]
-            yield group, question, [head, *rows], legend
+            yield group, question, [header, *rows], legend
 
 
 def _arrow(measure: str) -> str:
@@ -63,25 +64,25 @@ def _number(value: float) -> str:
 
 
 def _pairs(comparison: Comparison, measure: str) -> str:
-    """How many pairs, and how many were left out, over all methods."""
-    found: Sequence[Estimate] = list(comparison.estimates[measure].values())
-    fewest, most = min(e.pairs for e in found), max(e.pairs for e in found)
-    left = max(e.left_out for e in found)
+    """Describe how many pairs have the measure and how many were left out, over all methods."""
+    estimates = comparison.estimates[measure].values()
+    fewest, most = min(e.pairs for e in estimates), max(e.pairs for e in estimates)
+    left_out = max(e.left_out for e in estimates)
     pairs = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f" ({pairs} pairs{f', not defined for up to {left} more' if left else ''})"
+    return f" ({pairs} pairs{f', not defined for up to {left_out} more' if left_out else ''})"
 
 
 def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Tables with legends. Bold: the best mean. A star: the difference from the baseline, pair by pair, is not zero."""
+    """Return the tables with their legends; bold marks the best mean, a star a paired difference from the baseline."""
     lines = [
         f"Means with 95 % intervals (bootstrap over pictures). Bold: the best mean.{_star(comparison)}",
         "",
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
     ]
-    for group, question, (head, *rows), legend in sections(comparison):
+    for group, question, (header, *rows), legend in sections(comparison):
         lines += [f"### {group.capitalize()}: {question}", ""]
-        lines += [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
+        lines += [_line(header), _line(["---"] * len(header)), *map(_line, rows), ""]
         lines += [f"- {line}" for line in legend] + [""]
     return "\n".join(lines)
 
@@ -100,11 +101,13 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison, notes: Sequence[str]) -> Path:
-    """Write ``table.md``, the comparison into ``summary.json``, and ``report.html``; returns the first."""
+    """Write ``table.md``, ``summary.json`` with the comparison, and ``report.html``; return the path of the table."""
     path = run.path / "table.md"
     atomic_write_text(path, to_markdown(comparison, notes))
     cascade = {
-        tower: {method: {percent: estimate.to_dict() for percent, estimate in found} for method, found in each.items()}
+        tower: {
+            method: {percent: estimate.to_dict() for percent, estimate in stages} for method, stages in each.items()
+        }
         for tower, each in comparison.cascade.items()
     }
     values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
@@ -114,7 +117,7 @@ def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison
 
 
 def _without_nan(value: object) -> object:
-    """JSON knows no NaN: null."""
+    """Replace NaN, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -128,17 +131,17 @@ def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
         f"{escape(_star(comparison).replace(chr(92), '').replace('`', ''))}</p>",
         "".join(f"<p>{escape(note)}</p>" for note in notes),
     ]
-    for group, question, (head, *rows), legend in sections(comparison):
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    for group, question, (header, *rows), legend in sections(comparison):
+        cells = "".join(f"<th>{escape(cell)}</th>" for cell in header)
         lines = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        words = "".join(f"<li>{escape(line)}</li>" for line in legend)
+        items = "".join(f"<li>{escape(line)}</li>" for line in legend)
         parts.append(f"<h2>{escape(group.capitalize())}: {escape(question)}</h2>")
-        parts.append(f"<table><tr>{cells}</tr>{lines}</table><ul>{words}</ul>")
+        parts.append(f"<table><tr>{cells}</tr>{lines}</table><ul>{items}</ul>")
     return "".join(parts)
 
 
 def _html(cell: str) -> str:
-    """A cell of the table: an interval in a line of its own, a long name in several."""
+    """Format a table cell: the interval on its own line, a long name broken at its commas."""
     mean, bracket, interval = escape(cell.strip("*").replace("\\*", "*")).partition(" [")
     text = f"{mean}<br><small>[{interval.replace(' ', '&nbsp;')}</small>" if bracket else mean.replace(",", ",<wbr>")
     return f"<b>{text}</b>" if cell.startswith("**") else text

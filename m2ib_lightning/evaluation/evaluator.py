@@ -1,4 +1,4 @@
-"""All methods and all measures on a batch of pairs: one row per pair.
+"""Scores of all methods by all measures on a batch of pairs.
 
 Legend: B pairs.
 """
@@ -25,7 +25,14 @@ from m2ib_lightning.results.attribution import Attribution
 
 
 class Score(NamedTuple):
-    """One number of a pair."""
+    """One score of one pair.
+
+    Attributes:
+        method: the method whose map is scored.
+        seed: seed of the method.
+        measure: name of the measure.
+        value: the score; NaN where it is not defined.
+    """
 
     method: str
     seed: int
@@ -35,15 +42,15 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class PairScores:
-    """What came of a pair.
+    """All scores of one pair.
 
     Attributes:
-        pair: which.
-        scores: all its numbers.
-        maps: the results of each method, where they are going to be drawn.
-        failures: why a method failed on it, by method.
-        heatmap: the file that they were drawn to.
-        error: why the pair could not be explained at all.
+        pair: the scored pair.
+        scores: scores by all methods, seeds and measures.
+        maps: result of each method, if they will be drawn.
+        failures: reason of failure of each method that failed on the pair.
+        heatmap: file that the maps were drawn to, or None.
+        error: reason why no method could explain the pair, or None.
     """
 
     pair: Pair
@@ -54,11 +61,11 @@ class PairScores:
     error: str | None = None
 
     def drawn_as(self, file: str) -> PairScores:
-        """The same, drawn to that file."""
+        """Return a copy that names the file of the drawing."""
         return replace(self, heatmap=file)
 
     def to_row(self) -> dict[str, Any]:
-        """The table row."""
+        """Return the row of the score table."""
         pair = self.pair
         return {
             "key": pair.key,
@@ -66,7 +73,7 @@ class PairScores:
             "image": pair.image,
             "caption": pair.caption,
             "scores": [score._asdict() for score in self.scores] if self.error is None else None,
-            "failures": [f"{method}: {why}" for method, why in self.failures.items()] or None,
+            "failures": [f"{method}: {reason}" for method, reason in self.failures.items()] or None,
             "mask_resized": None if pair.truth is None else pair.truth.resized,
             "heatmap": self.heatmap,
             "error": self.error,
@@ -74,21 +81,21 @@ class PairScores:
 
 
 class Evaluator:
-    """Runs methods on batches and measures their maps, inside ``at_work``.
+    """Runs methods on batches and scores their maps, inside ``at_work``.
 
-    The probed pairs (the source's first so many) also have each method run again: with other seeds, under noise, on
-    random weights, with other captions.
+    The first pairs of the source are probed: each method also runs with other seeds, under noise, on random weights and
+    with other captions.
 
     Args:
-        context: the model, and what methods may use.
-        methods: as ``make_method`` takes them.
-        groups: of measures (``GROUPS``).
-        preparer: of the model.
-        probed: how many of the source's first pairs are probed.
-        seeds: how many seeds a method that draws at random gets on them.
+        context: the model and the settings that methods are built from.
+        methods: names with options, as for ``make_method``.
+        groups: names of the groups of measures (``GROUPS``).
+        preparer: preparer of the model.
+        probed: number of pairs to probe.
+        seeds: number of seeds of a random method on the probed pairs.
 
     Raises:
-        M2IBError: on a method that does not exist, or has no such option.
+        M2IBError: if a method or an option does not exist.
     """
 
     def __init__(
@@ -108,94 +115,97 @@ class Evaluator:
         self.probed = probed if "probes" in self.groups else 0
         self.faithfulness = Faithfulness(context.scorer, preparer)
         self.methods = {name: make_method(name, context) for name in methods}
-        more = range(context.seed + 1, context.seed + seeds) if self.probed else ()
-        self.others = [self._seeded(seed) for seed in more]
+        other_seeds = range(context.seed + 1, context.seed + seeds) if self.probed else ()
+        self.reseeded = {seed: self._reseeded(seed) for seed in other_seeds}
         self._randomised: RandomisedModel | None = None
-        self._home: tuple[torch.device, torch.dtype] | None = None
+        self._placement: tuple[torch.device, torch.dtype] | None = None
 
-    def _seeded(self, seed: int) -> dict[str, Method]:
+    def _reseeded(self, seed: int) -> dict[str, Method]:
         context = self.context.with_seed(seed)
         return {name: make_method(name, context) for name, method in self.methods.items() if method.random}
 
     @contextmanager
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-        """Inside, the evaluator may be called; the model is frozen, and afterwards as it was."""
+        """Freeze the model on a device and in a type, for calls of the evaluator; restore it on exit."""
         with ExitStack() as stack:
             stack.enter_context(self.context.scorer.at_work(device, dtype))
-            for methods in (self.methods, *self.others):
+            for methods in (self.methods, *self.reseeded.values()):
                 for method in methods.values():
                     stack.enter_context(method.at_work(device, dtype))
-            self._home = device, dtype
-            yield
-        self._randomised = self._home = None
+            self._placement = device, dtype
+            try:
+                yield
+            finally:
+                self._randomised = self._placement = None
 
     def __call__(self, batch: PairBatch) -> list[PairScores]:
-        """One result per pair, in source order."""
-        found = {pair.key: PairScores(pair, error=pair.error) for pair in batch.failed}
-        if batch.pairs:
-            with torch.autocast(self.context.scorer.device.type, enabled=False):
-                found |= {result.pair.key: result for result in self._evaluate(batch)}
-        return [found[key] for key in batch.order]
+        """Score a batch; one result per pair in source order, failed pairs included."""
+        if not batch.pairs:
+            return batch.complete([], PairScores)
+        with torch.autocast(self.context.scorer.device.type, enabled=False):
+            return batch.complete(self._evaluate(batch), PairScores)
 
     def _evaluate(self, batch: PairBatch) -> list[PairScores]:
-        batch = PairBatch(batch.pairs, [], batch.inputs["image"], batch.inputs["text"])  # in the tensors' order
+        # Without failed pairs and source order, results of methods come in the order of the tensors.
+        batch = PairBatch(batch.pairs, [], batch.inputs["image"], batch.inputs["text"])
         clean = self.context.scorer.clean(batch)
-        rows = [PairScores(pair) for pair in batch.pairs]
+        pair_scores = [PairScores(pair) for pair in batch.pairs]
         for name, method in self.methods.items():
             start = time.perf_counter()
             results = method(batch)
             seconds = (time.perf_counter() - start) / len(batch)
-            for row, result in zip(rows, results, strict=True):
+            for scores, result in zip(pair_scores, results, strict=True):
                 if result.error is not None:
-                    row.failures[name] = result.error
+                    scores.failures[name] = result.error
                 elif result.pair.picture is not None:
-                    row.maps[name] = result
-            self._note(rows, name, self.context.seed, self._measured(batch, clean, results, seconds))
-        probed = [place for place, pair in enumerate(batch.pairs) if pair.position < self.probed]
+                    scores.maps[name] = result
+            self._add(pair_scores, name, self.context.seed, self._measure(batch, clean, results, seconds))
+        probed = [row for row, pair in enumerate(batch.pairs) if pair.position < self.probed]
         if probed:
-            self._probe(batch.some(probed), [rows[place] for place in probed])
-        return rows
+            self._probe(batch.some(probed), [pair_scores[row] for row in probed])
+        return pair_scores
 
-    def _measured(
+    def _measure(
         self, batch: PairBatch, clean: Clean, results: Sequence[Attribution], seconds: float | None = None
     ) -> list[dict[str, float]]:
-        """The measures that need no further run of the method; those of a failed pair are left out."""
+        """Compute the measures that need no further run of the method; a failed pair gets none."""
         scores: list[dict[str, float]] = [{} for _ in results]
-        good = [place for place, result in enumerate(results) if result.error is None]
-        kept = [results[place] for place in good]
-        for place in good:
-            scores[place] |= {} if seconds is None else {"seconds": seconds}
-            scores[place] |= localisation(results[place]) if "localisation" in self.groups else {}
-            scores[place] |= structure(results[place]) if "structure" in self.groups else {}
-        some = batch if len(good) == len(batch) else batch.some(good)
-        part = Clean({m: e[good] for m, e in clean.embeddings.items()}, clean.similarity[good])
+        good = [row for row, result in enumerate(results) if result.error is None]
+        for row in good:
+            scores[row] |= {} if seconds is None else {"seconds": seconds}
+            scores[row] |= localisation(results[row]) if "localisation" in self.groups else {}
+            scores[row] |= structure(results[row]) if "structure" in self.groups else {}
+        good_batch = batch if len(good) == len(batch) else batch.some(good)
+        good_clean = Clean({m: e[good] for m, e in clean.embeddings.items()}, clean.similarity[good])
+        good_results = [results[row] for row in good]
         for group in ("confidence", "curves", "reference"):
             if group in self.groups and good:
-                for measure, values in getattr(self.faithfulness, group)(some, part, kept).items():
-                    for place, value in zip(good, values, strict=True):
-                        scores[place][measure] = value
+                measures = getattr(self.faithfulness, group)(good_batch, good_clean, good_results)
+                for measure, values in measures.items():
+                    for row, value in zip(good, values, strict=True):
+                        scores[row][measure] = value
         return scores
 
-    def _probe(self, batch: PairBatch, rows: list[PairScores]) -> None:
+    def _probe(self, batch: PairBatch, pair_scores: list[PairScores]) -> None:
         clean = self.context.scorer.clean(batch)
         before = {name: method(batch) for name, method in self.methods.items()}
         seed = self.context.seed
-        for number, others in enumerate(self.others, 1):
-            for name, method in others.items():
+        for other_seed, methods in self.reseeded.items():
+            for name, method in methods.items():
                 results = method(batch)
-                self._note(rows, name, seed + number, self._measured(batch, clean, results))
-                self._note(rows, name, seed + number, probes.correlations(before[name], results, "seeds"))
+                self._add(pair_scores, name, other_seed, self._measure(batch, clean, results))
+                self._add(pair_scores, name, other_seed, probes.correlations(before[name], results, "seeds"))
         for name, method in self.methods.items():
-            self._note(rows, name, seed, probes.sensitivity(method, batch, before[name], seed))
-            self._note(rows, name, seed, probes.prompts(method, batch, before[name], self.preparer))
+            self._add(pair_scores, name, seed, probes.sensitivity(method, batch, before[name], seed))
+            self._add(pair_scores, name, seed, probes.prompts(method, batch, before[name], self.preparer))
         for percent, randomised in self._random_methods():
             for name, method in randomised.items():
                 scores = probes.correlations(before[name], method(batch), f"randomised_{percent}")
-                self._note(rows, name, seed, scores)
+                self._add(pair_scores, name, seed, scores)
 
     def _random_methods(self) -> Iterator[tuple[int, dict[str, Method]]]:
-        """The methods on a model whose weights are random further and further."""
-        assert self._home is not None, "call an Evaluator inside `with evaluator.at_work(device, dtype):`"
+        """Yield the methods on a more and more randomised model, with the percentage of random stages."""
+        assert self._placement is not None, "call an Evaluator inside `with evaluator.at_work(device, dtype):`"
         if self._randomised is None:
             self._randomised = RandomisedModel(self.context.model, self.context.seed)
         for percent in self._randomised.cascade():
@@ -203,10 +213,10 @@ class Evaluator:
             with ExitStack() as stack:
                 methods = {name: make_method(name, context) for name in self.names}
                 for method in methods.values():
-                    stack.enter_context(method.at_work(*self._home))
+                    stack.enter_context(method.at_work(*self._placement))
                 yield percent, methods
 
     @staticmethod
-    def _note(rows: Sequence[PairScores], method: str, seed: int, scores: Sequence[Mapping[str, float]]) -> None:
-        for row, named in zip(rows, scores, strict=True):
-            row.scores.extend(Score(method, seed, measure, float(value)) for measure, value in named.items())
+    def _add(pair_scores: Sequence[PairScores], method: str, seed: int, values: Sequence[Mapping[str, float]]) -> None:
+        for scores, by_measure in zip(pair_scores, values, strict=True):
+            scores.scores.extend(Score(method, seed, measure, float(value)) for measure, value in by_measure.items())

@@ -1,4 +1,4 @@
-"""The numbers that ask the model: what happens to the cosine when parts are taken away as a map says.
+"""Faithfulness: how the cosine changes when the parts that a map marks are removed or kept.
 
 Legend: B pairs, S points of a curve, H x W pixels, T tokens.
 """
@@ -16,23 +16,24 @@ from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.patches import spread
 from m2ib_lightning.methods.scorer import Clean, Scorer
 from m2ib_lightning.metrics import area_under, confidence_drop, confidence_increase, map_mass, normalised_area
+from m2ib_lightning.metrics.scaling import min_max
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.pairs.prepare import Preparer
-from m2ib_lightning.results.attribution import Attribution, min_max
+from m2ib_lightning.results.attribution import Attribution
 
-_POINTS = 16
-"""Parts that a curve is cut into, or as many as there are patches or words."""
+_MOST_STEPS = 16
+"""Most steps of a curve; fewer patches or words give fewer."""
 
-_LEAST = 0.05
-"""How much lower than the whole's the cosine of the empty pair must be, for a curve between them to mean something."""
+_LEAST_DROP = 0.05
+"""Least difference between the cosines of the whole and the empty pair for which a normalised area is defined."""
 
 
 class Faithfulness:
-    """Scores of the maps of a batch; each method returns a list of numbers, one per pair, by name.
+    """Faithfulness measures of the maps of a batch: by name, a list of one number per pair.
 
     Args:
-        scorer: at work.
-        preparer: of the same model.
+        scorer: runner of the model, inside its ``at_work``.
+        preparer: preparer of the same model.
     """
 
     def __init__(self, scorer: Scorer, preparer: Preparer) -> None:
@@ -41,43 +42,43 @@ class Faithfulness:
 
     @torch.no_grad()
     def confidence(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
-        """Confidence drop and increase as pytorch-grad-cam has them, on the cosine, and the mass of the maps.
+        """Measure confidence drop and increase of the cosine, as in pytorch-grad-cam, and the mass of the maps.
 
-        The picture, as the model gets it, is multiplied by its heatmap (bilinear, min-max), so that 0 is the mean
-        colour. A word's embedding is mixed with the mean of all, as much as its heatmap says; special tokens stay. NaN
-        for a map that is the same everywhere (of a caption of one word, for instance): min-max makes it zeros.
+        The model's input picture is multiplied by its heatmap (bilinear, min-max), so that 0 gives the mean colour.
+        Each word's embedding is mixed with the mean of all embeddings in the proportion of its heatmap; special tokens
+        stay. Drop and increase are NaN for a constant map (of a caption of one word, for instance), whose heatmap is
+        zeros.
         """
         heat = self.heatmaps(batch, results)  # (B, H, W)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None], clean)
-        words, amount = self.scorer.words(batch), self._word_heat(batch, results)
-        z, pooled = words.keep(amount), words.hidden.pooled
+        words = self.scorer.words(batch)
+        z, pooled = words.keep(self._word_heat(batch, results)), words.hidden.pooled
         text = F.cosine_similarity(self.scorer.captions(z, pooled), clean.target("text"), dim=-1)
-        mass = [float(result.text_heatmap.mean()) for result in results]
-        flat = {m: torch.tensor([_is_flat(r, m) for r in results], device=image.device) for m in MODALITIES}
-        image, text = image.masked_fill(flat["image"], torch.nan), text.masked_fill(flat["text"], torch.nan)
+        constant = {m: torch.tensor([_is_constant(r, m) for r in results], device=image.device) for m in MODALITIES}
+        image, text = image.masked_fill(constant["image"], torch.nan), text.masked_fill(constant["text"], torch.nan)
         return {
             "image_drop": confidence_drop(clean.similarity, image).tolist(),
-            "image_increase": _or_nan(confidence_increase(clean.similarity, image), image).tolist(),
+            "image_increase": confidence_increase(clean.similarity, image).tolist(),
             "image_map_mass": [float(map_mass(one)) for one in heat],
             "text_drop": confidence_drop(clean.similarity, text).tolist(),
-            "text_increase": _or_nan(confidence_increase(clean.similarity, text), text).tolist(),
-            "text_map_mass": mass,
+            "text_increase": confidence_increase(clean.similarity, text).tolist(),
+            "text_map_mass": [float(result.text_heatmap.mean()) for result in results],
         }
 
     @torch.no_grad()
     def curves(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
-        """Insertion and deletion (RISE), patch by patch and word by word, in falling order of saliency.
+        """Measure insertion and deletion (RISE), patch by patch and word by word, in falling order of saliency.
 
-        Each as it is (``*_raw``: the mean cosine along the way), and normalised by the cosine of the whole and of the
-        empty pair, which become 1 and 0; NaN where taking all away lowers the cosine by less than 0.05. Equal patches
-        go in an order that is drawn once. The blur that pictures begin with is as wide as a patch: RISE's (sigma 5 of
-        224 pixels) hides little from a ViT.
+        ``*_raw`` is the mean cosine along the curve. The other areas are normalised, so that the cosine of the whole
+        pair is 1 and that of the empty pair 0; they are NaN where removing everything lowers the cosine by less than
+        0.05. Tied parts come in one fixed random order. Insertion starts from a blur as wide as a patch; RISE's (sigma
+        5 of 224 pixels) hides little from a ViT.
         """
         saliency = torch.from_numpy(np.stack([result.image_saliency for result in results])).flatten(1)
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
         blurred = blur(pixels, pixels.shape[-1] / grid[1])
-        kept = _kept(saliency).to(pixels)  # (S, B, patches)
-        masks = spread(kept.unflatten(-1, grid), (pixels.shape[-2], pixels.shape[-1]))[:, :, None]
+        highest = _highest(saliency).to(pixels)  # (S, B, patches)
+        masks = spread(highest.unflatten(-1, grid), (pixels.shape[-2], pixels.shape[-1]))[:, :, None]
         target = clean.target("image")
         deleted = self._cosines(pixels * (1 - masks), target)
         inserted = self._cosines(torch.lerp(blurred, pixels, masks), target)
@@ -88,11 +89,10 @@ class Faithfulness:
 
     @torch.no_grad()
     def reference(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
-        """What the published evaluation code computes, times 100 as it does; see ``docs/evaluation.md``.
+        """Measure what the published evaluation code computes, times 100 as there; see ``docs/evaluation.md``.
 
-        The first row of the heatmap stands for all its rows. Of the caption the special tokens are stripped, also for
-        the score before, so that the tower pools whatever token it then takes for the end; words not above the median
-        become id 0.
+        That code multiplies the picture by the first row of its heatmap. It strips the caption's special tokens, before
+        and after, so that the tower pools an arbitrary token, and sets the ids of words not above the median to 0.
         """
         heat = self.heatmaps(batch, results)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None, :1], clean)
@@ -106,23 +106,22 @@ class Faithfulness:
         }
 
     def heatmaps(self, batch: PairBatch, results: Sequence[Attribution]) -> Tensor:
-        """(B, H, W) in [0, 1], over the model's input: bilinear, then min-max; zeros for a constant map."""
+        """Return heatmaps (B, H, W) in [0, 1] at the size of the model's input: bilinear, then min-max."""
         pixels = self.scorer.pixels(batch)
         maps = torch.from_numpy(np.stack([result.image_saliency for result in results])).to(pixels)
         large = F.interpolate(maps[:, None], pixels.shape[-2:], mode="bilinear")[:, 0]
-        low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-        return (large - low) / (high - low).where(high > low, torch.ones_like(high))
+        return min_max(large, (1, 2))
 
     def _image_cosine(self, pixels: Tensor, clean: Clean) -> Tensor:
         return F.cosine_similarity(self.scorer.images(pixels), clean.target("image"), dim=-1)
 
     def _cosines(self, pixels: Tensor, target: Tensor) -> Tensor:
-        """(S, B, 3, H, W) to (S, B)."""
+        """Return the cosines (S, B) of pictures (S, B, 3, H, W)."""
         embeddings = self.scorer.images(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
         return F.cosine_similarity(embeddings, target, dim=-1)
 
     def _word_heat(self, batch: PairBatch, results: Sequence[Attribution]) -> Tensor:
-        """(B, T) in [0, 1]."""
+        """Return the captions' heatmaps (B, T) in [0, 1], 0 for special tokens and padding."""
         amount = torch.zeros(batch.inputs["text"]["input_ids"].shape)
         for row, (pair, result) in enumerate(zip(batch.pairs, results, strict=True)):
             amount[row, pair.token_positions] = torch.from_numpy(result.text_heatmap).to(amount)
@@ -131,17 +130,18 @@ class Faithfulness:
     def _text_curves(
         self, batch: PairBatch, row: int, length: int, clean: Clean, result: Attribution
     ) -> dict[str, list[float]]:
-        kept = _kept(torch.from_numpy(result.text_saliency)[None])[:, 0] > 0  # (S, words)
+        highest = _highest(torch.from_numpy(result.text_saliency)[None])[:, 0] > 0  # (S, words)
         ids = batch.inputs["text"]["input_ids"][row, :length].tolist()
-        said = [_without(ids, batch.pairs[row].token_positions, keep) for keep in torch.cat([kept, ~kept]).tolist()]
-        inputs = {name: tensor.to(self.scorer.device) for name, tensor in self.preparer.pad(said).items()}
+        positions = batch.pairs[row].token_positions
+        captions = [_selected(ids, positions, keep) for keep in torch.cat([highest, ~highest]).tolist()]
+        inputs = {name: tensor.to(self.scorer.device) for name, tensor in self.preparer.pad(captions).items()}
         cosines = F.cosine_similarity(self.scorer.tokens(inputs), clean.target("text")[row], dim=-1)
         inserted, deleted = cosines[:, None].chunk(2)
         return _insertion_and_deletion(inserted, deleted, "text")
 
     def _reference_text(self, batch: PairBatch, row: int, clean: Clean, result: Attribution) -> tuple[Tensor, Tensor]:
-        """The cosine before and after."""
-        heat = min_max(result.text_saliency)
+        """Return the cosine before and after."""
+        heat = result.text_heatmap
         words = batch.inputs["text"]["input_ids"][row, batch.pairs[row].token_positions]
         keep = torch.from_numpy(heat > np.percentile(heat, 50)).to(words)
         embedded = torch.cat([self.scorer.tokens({"input_ids": ids[None]}) for ids in (words, words * keep)])
@@ -149,52 +149,55 @@ class Faithfulness:
         return before, after
 
 
-def _is_flat(result: Attribution, modality: Modality) -> bool:
+def _is_constant(result: Attribution, modality: Modality) -> bool:
     saliency = result.image_saliency if modality == "image" else result.text_saliency
     return bool(saliency.min() == saliency.max())
 
 
-def _or_nan(values: Tensor, where: Tensor) -> Tensor:
-    return values.masked_fill(where.isnan(), torch.nan)
-
-
 def blur(pixels: Tensor, sigma: float) -> Tensor:
-    """(N, 3, H, W) with a Gaussian of that many pixels; edges are repeated."""
-    reach = max(1, round(2 * sigma))
-    places = torch.arange(-reach, reach + 1, device=pixels.device, dtype=pixels.dtype)
-    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    """Blur pictures (N, 3, H, W) by a Gaussian of ``sigma`` pixels; edges are repeated."""
+    radius = max(1, round(2 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, -1)
-    padded = F.pad(pixels, (reach,) * 4, mode="replicate")
+    padded = F.pad(pixels, (radius,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel[..., None], groups=3), kernel[:, :, None], groups=3)
 
 
-def _kept(saliency: Tensor) -> Tensor:
-    """(B, parts) to (S, B, parts) of 0 and 1: nothing at first, then more and more of the highest, then all."""
+def _highest(saliency: Tensor) -> Tensor:
+    """Mark the highest of the parts at each step of a curve: none at first, then more and more, then all.
+
+    Args:
+        saliency: (B, parts).
+
+    Returns:
+        Masks (S, B, parts) of 0 and 1.
+    """
     parts = saliency.shape[1]
-    points = min(parts, _POINTS)
-    mixed = torch.from_numpy(np.random.default_rng(parts).permutation(parts))  # ties go in an order of no meaning
-    order = mixed[saliency[:, mixed].argsort(dim=1, descending=True, stable=True)]
-    places = order.argsort(dim=1)  # of each part in the order
-    counts = torch.tensor([round(k * parts / points) for k in range(points + 1)])
-    return (places < counts[:, None, None]).float()
+    steps = min(parts, _MOST_STEPS)
+    shuffled = torch.from_numpy(np.random.default_rng(parts).permutation(parts))  # so that ties have a random order
+    order = shuffled[saliency[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    ranks = order.argsort(dim=1)
+    counts = torch.tensor([round(step * parts / steps) for step in range(steps + 1)])
+    return (ranks < counts[:, None, None]).float()
 
 
-def _without(ids: Sequence[int], places: Sequence[int], keep: Sequence[bool]) -> list[int]:
-    """The caption without some of its words; its special tokens stay."""
-    gone = {place for place, kept in zip(places, keep, strict=True) if not kept}
-    return [token for place, token in enumerate(ids) if place not in gone]
+def _selected(ids: Sequence[int], positions: Sequence[int], keep: Sequence[bool]) -> list[int]:
+    """Return the caption with the words to keep; ``positions`` are those of its words, special tokens stay."""
+    removed = {position for position, stays in zip(positions, keep, strict=True) if not stays}
+    return [token for position, token in enumerate(ids) if position not in removed]
 
 
-def _insertion_and_deletion(inserted: Tensor, deleted: Tensor, what: str) -> dict[str, list[float]]:
-    """The areas under curves (S, B)."""
+def _insertion_and_deletion(inserted: Tensor, deleted: Tensor, modality: Modality) -> dict[str, list[float]]:
+    """Return the areas under curves (S, B)."""
     return {
-        **_areas(inserted, clean=inserted[-1], empty=inserted[0], name=f"{what}_insertion"),
-        **_areas(deleted, clean=deleted[0], empty=deleted[-1], name=f"{what}_deletion"),
+        **_areas(inserted, clean=inserted[-1], empty=inserted[0], name=f"{modality}_insertion"),
+        **_areas(deleted, clean=deleted[0], empty=deleted[-1], name=f"{modality}_deletion"),
     }
 
 
 def _areas(curve: Tensor, *, clean: Tensor, empty: Tensor, name: str) -> dict[str, list[float]]:
     rows, clean, empty = curve.T.double().cpu(), clean.double().cpu(), empty.double().cpu()
     areas = normalised_area(rows, clean, empty)
-    areas[clean - empty < _LEAST] = torch.nan
+    areas[clean - empty < _LEAST_DROP] = torch.nan
     return {name: areas.tolist(), f"{name}_raw": area_under(rows).tolist()}

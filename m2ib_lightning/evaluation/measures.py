@@ -1,4 +1,4 @@
-"""What is measured: the name of each number of a pair, which group it belongs to, and which way is better."""
+"""The measures of the evaluation: name, group, better direction and meaning of each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DEFAULT_GROUPS = GROUPS[:-1]
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the table.
+    """A column of the comparison table.
 
     Attributes:
-        group: what ``evaluate.metrics`` chooses by.
-        better: which way; ``zero`` for a correlation that should vanish; None where neither is better in itself.
-        meaning: a line for the report.
+        group: name of the group, one of ``GROUPS`` (chosen by ``evaluate.metrics``) or ``time``.
+        better: direction that is better; ``zero`` for a correlation that should vanish, None where neither is better.
+        meaning: line of the report's legend.
     """
 
     group: str
@@ -73,13 +73,13 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def check_groups(given: list[str] | None) -> tuple[str, ...]:
-    """The groups that ``evaluate.metrics`` asks for.
+def check_groups(names: list[str] | None) -> tuple[str, ...]:
+    """Return the groups of ``evaluate.metrics``, or the default groups for None.
 
     Raises:
-        M2IBError: on one that does not exist; lists those that do.
+        M2IBError: if a group does not exist; the message lists those that do.
     """
-    for name in given or ():
+    for name in names or ():
         if name not in GROUPS:
-            raise M2IBError(f"evaluate.metrics: there is {', '.join(GROUPS)}, got {name!r}.{nearest(name, GROUPS)}")
-    return DEFAULT_GROUPS if given is None else tuple(given)
+            raise M2IBError(f"evaluate.metrics takes {', '.join(GROUPS)}, got {name!r}.{nearest(name, GROUPS)}")
+    return DEFAULT_GROUPS if names is None else tuple(names)

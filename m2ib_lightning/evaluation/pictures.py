@@ -1,4 +1,4 @@
-"""A pair with the maps of all methods, side by side."""
+"""Picture of a pair with the maps of all methods side by side."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _INK = (32, 32, 36)
 
 
 def draw_comparison(result: PairScores) -> Image.Image:
-    """The picture, then each method's overlay on it; the caption above."""
+    """Draw the caption, and below it the picture and the overlay of each method."""
     picture = result.pair.picture
     assert picture is not None, "the picture was not kept"
     scale = _PANEL / max(picture.size)
-    shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    panels = [("", shown), *((name, overlay(found, shown)) for name, found in result.maps.items())]
+    panel = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    panels = [("", panel), *((name, overlay(attribution, panel)) for name, attribution in result.maps.items())]
     columns = min(_COLUMNS, len(panels))
-    width, height = shown.width + _MARGIN, shown.height + _LABEL + _MARGIN
+    width, height = panel.width + _MARGIN, panel.height + _LABEL + _MARGIN
     size = (columns * width + _MARGIN, math.ceil(len(panels) / columns) * height + _LABEL + 2 * _MARGIN)
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN, _MARGIN // 2), _cut(result.pair.caption or "", size[0]), fill=_INK, font=font_of(13))
-    for place, (name, panel) in enumerate(panels):
-        left = _MARGIN + place % columns * width
-        top = _LABEL + 2 * _MARGIN + place // columns * height
-        draw.text((left, top - 2), _cut(name, shown.width), fill=_INK, font=font_of(11))
-        canvas.paste(panel, (left, top + _LABEL - 2))
+    draw.text((_MARGIN, _MARGIN // 2), _shortened(result.pair.caption or "", size[0]), fill=_INK, font=font_of(13))
+    for index, (name, image) in enumerate(panels):
+        left = _MARGIN + index % columns * width
+        top = _LABEL + 2 * _MARGIN + index // columns * height
+        draw.text((left, top - 2), _shortened(name, panel.width), fill=_INK, font=font_of(11))
+        canvas.paste(image, (left, top + _LABEL - 2))
     return canvas
 
 
-def _cut(text: str, pixels: int) -> str:
-    """So much of a text as fits, roughly."""
-    most = max(4, pixels // 7)
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _shortened(text: str, pixels: int) -> str:
+    """Shorten a text to about this width."""
+    length = max(4, pixels // 7)
+    return text if len(text) <= length else text[: length - 1] + "…"

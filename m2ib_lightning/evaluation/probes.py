@@ -1,4 +1,4 @@
-"""The numbers that need a method to be run again: other seeds, small noise, random weights, other captions.
+"""Probes, the measures that run a method again: other seeds, small noise, random weights, other captions.
 
 Legend: B pairs, H x W pixels.
 """
@@ -22,15 +22,15 @@ from m2ib_lightning.results.attribution import Attribution, Floats
 
 Explain = Callable[[PairBatch], list[Attribution]]
 Scores = list[dict[str, float]]
-"""Of each pair of a batch, in its order."""
+"""Scores of each pair of a batch by name, in the batch's order."""
 
-_NOISES = 3
-_RADIUS = 0.05
-"""Of the noise on the model's input, whose pixels have a deviation of about 1."""
+_NOISE_DRAWS = 3
+_NOISE_RADIUS = 0.05
+"""Half the width of the uniform noise on the model's input, whose pixels have a standard deviation of about 1."""
 
 
 def correlations(before: Sequence[Attribution], after: Sequence[Attribution], name: str) -> Scores:
-    """Spearman's, of the image's maps and of the words', as ``image_<name>`` and ``text_<name>``."""
+    """Compute Spearman's correlation of image maps and text maps, as ``image_<name>`` and ``text_<name>``."""
     return [
         {
             f"image_{name}": correlation(one.image_saliency, other.image_saliency),
@@ -43,32 +43,32 @@ def correlations(before: Sequence[Attribution], after: Sequence[Attribution], na
 
 
 def correlation(before: Floats, after: Floats) -> float:
-    """Spearman's; NaN where the first map is the same everywhere, 0 where only the second is."""
+    """Compute Spearman's correlation; NaN where the first map is constant, 0 where only the second is."""
     if before.min() < before.max() and after.min() == after.max():
         return 0.0
     return float(spearman(torch.from_numpy(before), torch.from_numpy(after)))
 
 
 def sensitivity(explain: Explain, batch: PairBatch, results: Sequence[Attribution], seed: int) -> Scores:
-    """The largest relative change of the image's map under uniform noise on the model's input (Yeh et al., 2019)."""
+    """Compute the largest relative change of the image map under uniform noise on the input (Yeh et al., 2019)."""
     pixels = batch.inputs["image"]["pixel_values"]
     noisy = [explain(_with_pixels(batch, pixels + noise.to(pixels))) for noise in _noises(pixels, seed)]
     scores: Scores = []
     for row, result in enumerate(results):
-        others = [run[row] for run in noisy]
-        if result.error is not None or any(other.error is not None for other in others):
+        noisy_results = [results[row] for results in noisy]
+        if any(each.error is not None for each in (result, *noisy_results)):
             scores.append({})
             continue
-        maps = torch.from_numpy(np.stack([other.image_saliency for other in others]))
+        maps = torch.from_numpy(np.stack([each.image_saliency for each in noisy_results]))
         scores.append({"image_sensitivity": float(max_sensitivity(torch.from_numpy(result.image_saliency), maps))})
     return scores
 
 
 def _noises(pixels: Tensor, seed: int) -> list[Tensor]:
-    """The same for every pair."""
+    """Draw noises (3, H, W) that all pairs share."""
     rng = np.random.default_rng([seed, 7])
-    shape = (_NOISES, *pixels.shape[1:])
-    return list(torch.from_numpy(rng.uniform(-_RADIUS, _RADIUS, shape).astype(np.float32)))
+    shape = (_NOISE_DRAWS, *pixels.shape[1:])
+    return list(torch.from_numpy(rng.uniform(-_NOISE_RADIUS, _NOISE_RADIUS, shape).astype(np.float32)))
 
 
 def _with_pixels(batch: PairBatch, pixels: Tensor) -> PairBatch:
@@ -76,20 +76,21 @@ def _with_pixels(batch: PairBatch, pixels: Tensor) -> PairBatch:
 
 
 def prompts(explain: Explain, batch: PairBatch, results: Sequence[Attribution], preparer: Preparer) -> Scores:
-    """Each pair with its other captions: does the map follow them, and does the loss notice?
+    """Measure how the maps and the loss follow the other captions of each pair.
 
     Returns:
-        ``prompt_<kind>`` (Spearman's against the map of the true caption), ``prompt_pointing`` where the other object's
-        place is known, and the final losses ``loss_matched`` and ``loss_shuffled`` of a method that has a loss.
+        ``prompt_<kind>`` (Spearman's correlation with the map of the true caption), ``prompt_pointing`` where the mask
+        of the other object is known, and the final losses ``loss_matched`` and ``loss_shuffled`` of a method that has a
+        loss.
     """
     scores: Scores = [{} for _ in results]
     kinds = {other.kind for pair in batch.pairs if pair.truth is not None for other in pair.truth.others}
-    for kind in sorted(kinds - {"given"}):  # those are for training
-        chosen = [(row, other) for row in range(len(batch)) if (other := _other(batch, row, kind)) is not None]
-        altered, rows = _with_captions(batch, chosen, preparer)
-        for (row, other), answer in zip(rows, explain(altered) if rows else [], strict=True):
-            if answer.error is None and results[row].error is None:
-                scores[row] |= _prompted(results[row], answer, other)
+    for kind in sorted(kinds - {"given"}):  # captions given by the source are for training
+        captions = [(row, other) for row in range(len(batch)) if (other := _other(batch, row, kind)) is not None]
+        prompted, captions = _with_captions(batch, captions, preparer)
+        for (row, other), result in zip(captions, explain(prompted) if captions else [], strict=True):
+            if result.error is None and results[row].error is None:
+                scores[row] |= _prompt_scores(results[row], result, other)
     return scores
 
 
@@ -99,33 +100,33 @@ def _other(batch: PairBatch, row: int, kind: str) -> OtherCaption | None:
 
 
 def _with_captions(
-    batch: PairBatch, chosen: Sequence[tuple[int, OtherCaption]], preparer: Preparer
+    batch: PairBatch, captions: Sequence[tuple[int, OtherCaption]], preparer: Preparer
 ) -> tuple[PairBatch, list[tuple[int, OtherCaption]]]:
-    """The chosen pairs with those captions, and which they are; a caption that can't be read is left out."""
-    kept, captions, pairs = [], [], []
-    for row, other in chosen:
+    """Return a batch of the rows with their other captions, and its rows; an unreadable caption is left out."""
+    readable, ids, pairs = [], [], []
+    for row, other in captions:
         try:
-            ids, read = preparer.read_caption(other.text)
+            tokens, fields = preparer.read_caption(other.text)
         except PairError:
             continue
-        kept.append((row, other))
-        captions.append(list(ids))
-        pairs.append(replace(batch.pairs[row], caption=other.text, **read))
-    if not kept:
+        readable.append((row, other))
+        ids.append(list(tokens))
+        pairs.append(replace(batch.pairs[row], caption=other.text, **fields))
+    if not readable:
         return batch, []
-    some = batch.some([row for row, _ in kept])
+    images = batch.some([row for row, _ in readable]).inputs["image"]
     device = batch.inputs["text"]["input_ids"].device
-    text = {name: tensor.to(device) for name, tensor in preparer.pad(captions).items()}
-    return PairBatch(pairs, [], some.inputs["image"], text), kept
+    text = {name: tensor.to(device) for name, tensor in preparer.pad(ids).items()}
+    return PairBatch(pairs, [], images, text), readable
 
 
-def _prompted(true: Attribution, answer: Attribution, other: OtherCaption) -> dict[str, float]:
+def _prompt_scores(true: Attribution, prompted: Attribution, other: OtherCaption) -> dict[str, float]:
     if other.kind == "shuffled":
-        matched, shuffled = true.final_loss, answer.final_loss
+        matched, shuffled = true.final_loss, prompted.final_loss
         if matched is None or shuffled is None:
             return {}
         return {"loss_matched": matched, "loss_shuffled": shuffled}
-    scores = {f"prompt_{other.kind}": correlation(true.image_saliency, answer.image_saliency)}
+    scores = {f"prompt_{other.kind}": correlation(true.image_saliency, prompted.image_saliency)}
     if other.mask is not None and other.kind == "present":
-        scores["prompt_pointing"] = against_mask(answer, other.mask)["image_pointing"]
+        scores["prompt_pointing"] = against_mask(prompted, other.mask)["image_pointing"]
     return scores

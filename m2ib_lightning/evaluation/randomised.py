@@ -1,7 +1,7 @@
-"""Random weights, from the top down: a map that does not change with them does not explain the model.
+"""Cascading parameter randomisation, from the top down (Adebayo et al., NeurIPS 2018).
 
-Cascading parameter randomisation (Adebayo et al., NeurIPS 2018). A parameter is randomised by shuffling its entries,
-which keeps their distribution; the authors draw new ones.
+A map that does not change with the weights does not explain the model. A parameter is randomised by shuffling its
+entries, which keeps their distribution; the authors draw new entries.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from m2ib_lightning.encoder.layers import from_the_top
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.models import LoadedModel
 
-_MOST = 6
-"""Stages at which maps are made; a deep model's are spaced evenly."""
+_MOST_STOPS = 6
+"""Most stages at which maps are made; those of a deep model are spaced evenly."""
 
 
 class RandomisedModel:
-    """A copy of a model, made random step by step; the original is not touched.
+    """A copy of a model that is randomised stage by stage; the original never changes.
 
-    Stage 1 is what is above the blocks (norms, pooling, projections), then come the blocks of both towers at once from
-    the last to the first, then the embeddings.
+    The first stage is everything above the blocks (norms, pooling, projections). Then come the blocks of both towers
+    together, from the last to the first, and then the embeddings.
 
     Args:
         model: the original.
-        seed: keys the shuffling.
+        seed: key of the shuffling.
     """
 
     def __init__(self, model: LoadedModel, seed: int) -> None:
@@ -39,11 +39,11 @@ class RandomisedModel:
         self.stages = from_the_top(self.model.encoder)
 
     def cascade(self) -> Iterator[int]:
-        """Randomise further and further; yields how many of the stages are random, in per cent, at most six times."""
+        """Randomise stage after stage; yield the percentage of random stages, at most six times."""
         source = self.original.encoder.model.state_dict()
         self.model.encoder.model.load_state_dict(source)
         last = len(self.stages)
-        stops = {max(1, round(last * k / _MOST)) for k in range(1, _MOST + 1)}
+        stops = {max(1, round(last * k / _MOST_STOPS)) for k in range(1, _MOST_STOPS + 1)}
         for done, names in enumerate(self.stages, 1):
             for name in names:
                 self._shuffle(name)

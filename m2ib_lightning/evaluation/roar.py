@@ -1,4 +1,4 @@
-"""ROAR+ (after Hooker et al., NeurIPS 2019, and M2IB): remove what a method marks, train on what is left, and retrieve.
+"""ROAR+ (after Hooker et al., NeurIPS 2019, and M2IB): remove what a method marks, train on the rest, and retrieve.
 
 If a method marks what matters, a model that is trained without it retrieves worse.
 
@@ -27,38 +27,38 @@ from m2ib_lightning.results.attribution import Attribution
 
 
 def removed(batch: PairBatch, results: Sequence[Attribution], fraction: float, preparer: Preparer) -> PairBatch:
-    """The pairs without the highest patches and words.
+    """Remove the highest patches and words of each pair.
 
     Args:
         batch: the pairs.
-        results: their maps, in the order of the tensors.
-        fraction: of the patches, which become 0 (the mean colour), and of the words, which are not said; at least one
-            patch, and all words but one at most.
-        preparer: of the model.
+        results: maps of the pairs, in the order of the tensors.
+        fraction: fraction of the patches to set to 0 (the mean colour) and of the words to delete: at least one patch,
+            and at most all words but one.
+        preparer: preparer of the model.
     """
     items = []
     for row, (pair, result) in enumerate(zip(batch.pairs, results, strict=True)):
-        patches = torch.from_numpy(_keep(result.image_saliency.ravel(), fraction, least=0))
+        patches = torch.from_numpy(_stays(result.image_saliency.ravel(), fraction, least=0))
         size = batch.inputs["image"]["pixel_values"].shape[-2:]
         mask = spread(patches.view(result.image_saliency.shape).float(), (size[0], size[1]))
-        keep = _keep(result.text_saliency, fraction, least=1)
-        gone = {place for place, kept in zip(pair.token_positions, keep, strict=True) if not kept}
+        words = _stays(result.text_saliency, fraction, least=1)
+        deleted = {position for position, stays in zip(pair.token_positions, words, strict=True) if not stays}
         ids = batch.inputs["text"]["input_ids"][row, : _length(batch, row)].tolist()
-        said = [token for place, token in enumerate(ids) if place not in gone]
-        items.append(PreparedPair(replace(pair, picture=None), batch.inputs["image"]["pixel_values"][row] * mask, said))
+        ids = [token for position, token in enumerate(ids) if position not in deleted]
+        items.append(PreparedPair(replace(pair, picture=None), batch.inputs["image"]["pixel_values"][row] * mask, ids))
     return preparer.collate(items)
 
 
-def _keep(saliency: np.ndarray, fraction: float, least: int) -> np.ndarray:
-    """Which stay: all but the highest share."""
+def _stays(saliency: np.ndarray, fraction: float, least: int) -> np.ndarray:
+    """Mark all values but the highest fraction of them; at least ``least`` values stay."""
     count = min(max(1, round(fraction * len(saliency))), len(saliency) - least)
-    keep = np.ones(len(saliency), np.bool_)
-    keep[np.argsort(-saliency, kind="stable")[:count]] = False
-    return keep
+    stays = np.ones(len(saliency), np.bool_)
+    stays[np.argsort(-saliency, kind="stable")[:count]] = False
+    return stays
 
 
 def _length(batch: PairBatch, row: int) -> int:
-    """Of a caption with its special tokens, without padding."""
+    """Return the length of a caption with its special tokens, without padding."""
     mask = batch.inputs["text"].get("attention_mask")
     return batch.inputs["text"]["input_ids"].shape[1] if mask is None else int(mask[row].sum())
 
@@ -73,11 +73,11 @@ def retrained_recall(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Fine-tune ``model``, in place and without a bottleneck; recall at 1 on ``test``, the mean of both ways."""
+    """Fine-tune ``model`` in place, without a bottleneck, and return its ``recall`` on ``test``."""
     module = IBClipModule(model, options, enabled=False, seed=seed)
     order = torch.Generator().manual_seed(seed)
     loader: DataLoader[PairBatch] = DataLoader(
-        train,  # type: ignore[arg-type] # a list is a data set
+        train,  # type: ignore[arg-type] # a list serves as a data set
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
@@ -98,19 +98,19 @@ def retrained_recall(
 
 @torch.no_grad()
 def recall(module: IBClipModule, batch: PairBatch) -> float:
-    """At 1, the mean of both ways."""
+    """Return recall at 1, averaged over retrieval of images and of captions."""
     module.network.eval()
     outputs = module.network(batch.inputs)
     image, text = (torch.nn.functional.normalize(outputs[m].embedding, dim=-1) for m in ("image", "text"))
     pictures, captions = picture_signatures(batch.pairs), caption_signatures(batch.pairs)
-    found = recalls(
+    by_direction = recalls(
         image, text, lambda k: positives(pictures[k], captions), lambda k: positives(pictures, captions[k]).T, (1,)
     )
-    return sum(found.values()) / 2
+    return sum(by_direction.values()) / 2
 
 
 def prepared(batches: Sequence[PairBatch]) -> list[PreparedPair]:
-    """The pairs of batches, one by one."""
+    """Return the pairs of batches one by one."""
     return [
         PreparedPair(
             pair,

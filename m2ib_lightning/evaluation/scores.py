@@ -1,4 +1,4 @@
-"""The table of ``task=evaluate``: a row for each pair, with all its scores; and the scores as one long table."""
+"""The score table of ``task=evaluate``, one row per pair, and a reader that returns it in long form."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SCORES_SCHEMA = pa.schema(
                         pa.field("method", pa.string()),
                         pa.field("seed", pa.int64()),
                         pa.field("measure", pa.string()),
-                        pa.field("value", pa.float64()),  # NaN where it is not defined
+                        pa.field("value", pa.float64()),  # NaN where the score is not defined
                     ]
                 )
             ),
         ),
         pa.field("failures", pa.list_(pa.string())),  # "<method>: why it failed on this pair"
-        pa.field("mask_resized", pa.bool_()),  # null where the source knows no truth
+        pa.field("mask_resized", pa.bool_()),  # null where the source has no ground truth
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
-        pa.field("error", pa.string()),  # null when it worked
+        pa.field("error", pa.string()),  # null where the pair was explained
     ]
 )
 
 
 def count(results: list[PairScores], seconds: float) -> Counts:
-    """What a part's footer says."""
+    """Count the results for a part's footer."""
     total = Counts(seconds=seconds)
     for result in results:
         done = result.error is None
@@ -50,7 +50,7 @@ def count(results: list[PairScores], seconds: float) -> Counts:
 
 
 def load_scores(run: str | Path) -> Any:
-    """The scores of a run as a ``pandas.DataFrame``: key, image, method, seed, measure, value; in source order."""
+    """Load the scores of a run as a ``pandas.DataFrame``: key, image, method, seed, measure, value; in source order."""
     import pandas as pd
 
     parts = list(tables(Path(run).expanduser() / "scores", ["key", "image", "scores"], SCORES_SCHEMA))
@@ -64,5 +64,5 @@ def load_scores(run: str | Path) -> Any:
             frames.append(pa.table({**pair, **columns}).to_pandas())
     names = ["key", "image", "method", "seed", "measure", "value"]
     scores = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
-    order = {key: place for place, key in enumerate(sorted(scores["key"].unique(), key=source_order))}
+    order = {key: rank for rank, key in enumerate(sorted(scores["key"].unique(), key=source_order))}
     return scores.iloc[np.argsort(scores["key"].map(order).to_numpy(), kind="stable")].reset_index(drop=True)

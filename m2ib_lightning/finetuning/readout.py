@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning.folder import load_network
 from m2ib_lightning.finetuning.maps import readout_maps
-from m2ib_lightning.methods.base import Context, Method
-from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.methods.method import Context, Method
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
 
@@ -49,18 +47,10 @@ class Readout(Method):
     def __call__(self, batch: PairBatch) -> list[Attribution]:
         if batch.targets is not None:
             raise M2IBError("the readout explains a picture against a caption, not against an embedding")
-        results = {pair.key: Attribution(pair, error=pair.error) for pair in batch.failed}
-        if batch.pairs:
-            inputs = {**batch.inputs, "image": {"pixel_values": self.scorer.pixels(batch)}}
-            with torch.autocast(self.scorer.device.type, enabled=False):
-                outputs = self.network(inputs)
-            results |= {result.pair.key: self.checked(result) for result in readout_maps(self.network, batch, outputs)}
-        return [results[key] for key in batch.order]
-
-    @override
-    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
-        raise NotImplementedError("one pass gives both maps: call the method")
-
-    @override
-    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
-        raise NotImplementedError("one pass gives both maps: call the method")
+        if not batch.pairs:
+            return batch.complete([], Attribution)
+        inputs = {**batch.inputs, "image": {"pixel_values": self.scorer.pixels(batch)}}
+        with torch.autocast(self.scorer.device.type, enabled=False):
+            outputs = self.network(inputs)
+        results = readout_maps(self.network, batch, outputs)
+        return batch.complete(map(self.checked, results), Attribution)

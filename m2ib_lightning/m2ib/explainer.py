@@ -156,10 +156,8 @@ class Explainer:
         Where memory runs out, the batch is repeated with less at a time, which changes no result. What works is kept
         for later batches. A pair that does not fit alone fails alone.
         """
-        failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
         explained = self._explain(batch, optimizer, backward) if batch.pairs else []
-        by_key = {result.pair.key: result for result in (*explained, *failed)}
-        return [by_key[key] for key in batch.order]
+        return batch.complete(explained, Attribution)
 
     def _explain(self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward) -> list[Attribution]:
         """Together, or where that does not fit, one by one, each and the next batch from the limit before this one."""

@@ -8,8 +8,9 @@ from m2ib_lightning.methods import (
     m2ib,  # noqa: F401
     perturbations,  # noqa: F401
 )
-from m2ib_lightning.methods.base import METHODS, Context, Method, make_method, parse_method, register_method
+from m2ib_lightning.methods.by_name import METHODS, make_method, parse_method, register_method
+from m2ib_lightning.methods.method import Context, Method, SaliencyMethod
 
 METHODS.register_path("readout", "m2ib_lightning.finetuning.readout:Readout")  # finetuning imports the methods
 
-__all__ = ["METHODS", "Context", "Method", "make_method", "parse_method", "register_method"]
+__all__ = ["METHODS", "Context", "Method", "SaliencyMethod", "make_method", "parse_method", "register_method"]

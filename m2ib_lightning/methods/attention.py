@@ -1,4 +1,4 @@
-"""A tower run block by block with its attention in the open: for the methods that read it.
+"""A tower's forward pass with its attention exposed, for the methods that read attention.
 
 Legend: B pairs, T tokens, D width, H heads, d = D / H.
 """
@@ -19,7 +19,7 @@ from m2ib_lightning.errors import M2IBError
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention layer as it was run; Q queries read T tokens.
+    """The values of one attention layer in one forward pass; Q queries read T tokens.
 
     Attributes:
         query: (B, Q, D).
@@ -38,12 +38,12 @@ class Attention:
 
 @dataclass(frozen=True)
 class Traced:
-    """A tower's run.
+    """A tower's forward pass.
 
     Attributes:
-        layers: the attention of each block; where all tokens are pooled, the pooling's (Q = 1) comes last.
+        layers: attention of each block; where all tokens are pooled, the pooling layer (Q = 1) comes last.
         embedding: (B, E).
-        pooled: (B,), the token that pooling reads of the last block; None where the last layer is the pooling's.
+        pooled: (B,), index of the token that pooling reads after the last block; None where a pooling layer comes last.
     """
 
     layers: list[Attention]
@@ -51,14 +51,14 @@ class Traced:
     pooled: Tensor | None
 
     def read(self, per_query: Tensor) -> Tensor:
-        """Of the last layer's (B, Q, ...), what belongs to the query that the embedding is made of: (B, ...)."""
+        """Select the query that the embedding is made of: (B, Q, ...) of the last layer to (B, ...)."""
         if self.pooled is None:
             return per_query[:, 0]
         return per_query[torch.arange(len(per_query), device=per_query.device), self.pooled]
 
 
 def check_attention(tower: Tower) -> None:
-    """Before there is work.
+    """Check that ``trace`` can run a tower.
 
     Raises:
         M2IBError: if the tower's attention can't be read.
@@ -75,8 +75,8 @@ def _parts(tower: Tower, block: Any) -> BlockParts:
     parts = tower.spec.parts(block) if tower.spec.parts is not None else None
     if parts is None:
         raise M2IBError(
-            f"this method reads attention, and the blocks of the {tower.modality} tower are not of a kind where "
-            "that is known (TowerSpec.parts); a hook or an adapter in a block also hides it"
+            f"this method reads attention, and the blocks of the {tower.modality} tower are not of a known kind "
+            "(TowerSpec.parts). A hook or an adapter in a block also hides its attention."
         )
     return parts
 
@@ -107,7 +107,7 @@ def _run_pooling(parts: PoolingParts, z: Tensor) -> tuple[Tensor, Attention]:
     attention, x = parts.attention, parts.norm(z)
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     inputs = (parts.query.expand(len(x), -1, -1), x, x)
-    query, key, value = (F.linear(given, w, b) for given, w, b in zip(inputs, weights, biases, strict=True))
+    query, key, value = (F.linear(tokens, w, b) for tokens, w, b in zip(inputs, weights, biases, strict=True))
     layer = _attend(query, key, value, attention.num_heads, causal=False)
     return parts.rest(attention.out_proj(layer.output)[:, 0]), layer
 

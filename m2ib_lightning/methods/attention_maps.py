@@ -1,4 +1,4 @@
-"""Methods that read attention: rollout, gradient-weighted relevance (Chefer), Grad-ECLIP.
+"""Methods that read attention: attention rollout, gradient-weighted relevance (Chefer), Grad-ECLIP.
 
 Legend: B pairs, T tokens, D width, H heads.
 """
@@ -13,33 +13,42 @@ from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.config import Modality
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.methods.attention import Attention, Traced, check_attention, trace
-from m2ib_lightning.methods.base import Context, Method, register_method
+from m2ib_lightning.methods.by_name import register_method
+from m2ib_lightning.methods.method import Context, SaliencyMethod
 from m2ib_lightning.methods.scorer import Clean
 from m2ib_lightning.pairs.pair import PairBatch
 
 
-class AttentionMap(Method):
-    """A map from a tower's attention, read where the embedding comes from.
+class AttentionMap(SaliencyMethod):
+    """Base of the methods whose maps come from a tower's attention, read at the pooled query.
 
     Args:
-        context: the model.
-        image_layer: the first block, from 0, whose attention counts.
-        text_layer: likewise.
+        context: the model and the settings to build on.
+        image_layer: first block of the image tower, from 0, whose attention counts.
+        text_layer: first block of the text tower, from 0, whose attention counts.
     """
 
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
         super().__init__(context)
         self.layers: dict[Modality, int] = {
-            "image": self.layer("image", image_layer, self.default_layer("image")),
-            "text": self.layer("text", text_layer, self.default_layer("text")),
+            "image": self._first_layer("image", image_layer),
+            "text": self._first_layer("text", text_layer),
         }
         for tower in context.model.encoder.towers.values():
             check_attention(tower)
 
     def default_layer(self, modality: Modality) -> int:
-        """The first block that counts if nothing is said: the last one."""
+        """Return the first block that counts where no option sets it: by default, the last block."""
         return len(self.context.model.encoder.towers[modality].blocks) - 1
+
+    def _first_layer(self, modality: Modality, option: int | None) -> int:
+        depth = len(self.context.model.encoder.towers[modality].blocks)
+        layer = self.default_layer(modality) if option is None else option
+        if not 0 <= layer < depth:
+            raise M2IBError(f"{modality}_layer={layer} is out of range: this tower has {depth} blocks, from 0")
+        return layer
 
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -62,21 +71,21 @@ class AttentionMap(Method):
 
     @abstractmethod
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
-        """(B, T).
+        """Return the maps (B, T) of a tower.
 
         Args:
-            traced: the tower's run.
-            target: (B, E), what its embedding is compared with.
-            first: the first layer that counts.
-            used: (B, T) bool, the patches, or the caption's tokens.
+            traced: the tower's forward pass.
+            target: (B, E), embedding that the tower's embedding is compared with.
+            first: first layer that counts.
+            used: (B, T) bool, True for patches, or for the caption's own tokens.
         """
 
 
 class AttentionRollout(AttentionMap):
     r"""Attention rollout (Abnar and Zuidema, ACL 2020): :math:`\prod_l \tfrac12 (\bar A_l + I)`, heads averaged.
 
-    It knows nothing of the other half of the pair. All blocks count if nothing is said. Where a tower pools by
-    attention (SigLIP), the pooling's attention is the last factor, without the identity.
+    The map does not depend on the other half of the pair. By default, all blocks count. Where a tower pools by
+    attention (SigLIP), the pooling layer's attention is the last factor, without the identity.
     """
 
     pair_specific = False
@@ -93,8 +102,8 @@ class AttentionRollout(AttentionMap):
 class Chefer(AttentionMap):
     r"""Relevance of Chefer, Gur and Wolf (ICCV 2021): :math:`R \leftarrow R + \overline{(\nabla A \odot A)^+} R`.
 
-    The gradient is the cosine's; heads are averaged. As in the authors' CLIP example, only the last block counts if
-    nothing is said (``image_layer=0`` for all). Their example works on a batch's logits, this on each pair's cosine.
+    The gradient is that of the pair's cosine; heads are averaged. By default only the last block counts, as in the
+    authors' CLIP example; ``image_layer=0`` counts all. Their example takes the gradient of a batch's logits.
     """
 
     @override
@@ -110,33 +119,33 @@ class GradECLIP(AttentionMap):
 
     :math:`g` is the cosine's gradient at the attention's output (before its projection) for the pooled token,
     :math:`v_t` the values, :math:`w_t` the cosine of the pooled token's query and each key, min-max scaled over the
-    patches, or the words. Layers from ``image_layer`` on are summed; if nothing is said only the last counts. The
-    authors run that block with a single head, which changes the score that is explained; here the model keeps its
-    heads. Their captions' maps are divided by their sums, which these are not.
+    patches, or over the caption's tokens. Layers from ``image_layer`` on are summed; by default only the last counts.
+    The authors run that block with a single head, which changes the explained score; here the model keeps its heads.
+    They divide a caption's map by its sum; here it stays raw.
     """
 
     @override
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
         counted = traced.layers[first:]
         gradients = _gradients(traced, target, [layer.output for layer in counted])
-        maps = [self._one(traced, *both, used) for both in zip(counted, gradients, strict=True)]
+        maps = [self._layer_map(traced, *both, used) for both in zip(counted, gradients, strict=True)]
         return torch.stack(maps).sum(0)
 
     @staticmethod
-    def _one(traced: Traced, layer: Attention, gradient: Tensor, used: Tensor) -> Tensor:
+    def _layer_map(traced: Traced, layer: Attention, gradient: Tensor, used: Tensor) -> Tensor:
         if traced.pooled is None and layer is not traced.layers[-1]:
-            return layer.value.new_zeros(layer.value.shape[:2])  # no token of this block is the one that is pooled
+            return layer.value.new_zeros(layer.value.shape[:2])  # this block has no pooled token
         cosine = F.cosine_similarity(traced.read(layer.query)[:, None], layer.key, dim=-1)  # (B, T)
         low = cosine.masked_fill(~used, torch.inf).amin(1, keepdim=True)
         high = cosine.masked_fill(~used, -torch.inf).amax(1, keepdim=True)
-        loose = (cosine - low) / (high - low).clamp(min=1e-12)
-        return (torch.einsum("bd,btd->bt", traced.read(gradient), layer.value) * loose).relu()
+        similarity = (cosine - low) / (high - low).clamp(min=1e-12)
+        return (torch.einsum("bd,btd->bt", traced.read(gradient), layer.value) * similarity).relu()
 
 
 def roll(traced: Traced, factors: list[Tensor], scale: float) -> Tensor:
-    """(B, T): the pooled row of the product of ``scale * (factor + I)``, the first factor rightmost.
+    """Return the pooled row (B, T) of the product of ``scale * (factor + I)``, with the first factor rightmost.
 
-    The factor of a pooling layer, (B, 1, T), is taken as it is.
+    The factor of a pooling layer, (B, 1, T), is multiplied unchanged.
     """
     blocks = factors if traced.pooled is not None else factors[:-1]
     tokens = traced.layers[0].key.shape[1]

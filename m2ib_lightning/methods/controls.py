@@ -1,4 +1,4 @@
-"""Controls: maps that know nothing of the pair. A method that does not beat them shows nothing."""
+"""Controls: maps that do not look at the pair. A method that does not beat them shows nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.config import MODALITIES, Modality
-from m2ib_lightning.methods.base import Method, register_method
+from m2ib_lightning.methods.by_name import register_method
+from m2ib_lightning.methods.method import SaliencyMethod
 from m2ib_lightning.methods.scorer import Clean
 from m2ib_lightning.pairs.pair import Pair, PairBatch
 
 
-class Random(Method):
-    """Numbers from U(0, 1), keyed by the seed and the pair's key."""
+class Random(SaliencyMethod):
+    """Random numbers from U(0, 1), drawn from the seed and the pair's key."""
 
     random = True
     pair_specific = False
@@ -40,25 +41,25 @@ class Random(Method):
         return np.random.default_rng([self.context.seed, MODALITIES.index(modality), int.from_bytes(key)])
 
 
-class Centre(Method):
-    """A Gaussian on the middle of the picture, or of the caption, a quarter as wide as it is large."""
+class Centre(SaliencyMethod):
+    """A Gaussian at the centre of the picture, or of the caption; its sigma is a quarter of the side, or length."""
 
     pair_specific = False
 
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         height, width = self.scorer.grid(batch)
-        return (_bump(height)[:, None] * _bump(width)[None]).expand(len(batch), -1, -1)
+        return (_gaussian(height)[:, None] * _gaussian(width)[None]).expand(len(batch), -1, -1)
 
     @override
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         result = torch.zeros(batch.inputs["text"]["input_ids"].shape, dtype=torch.float64)
         for row, pair in enumerate(batch.pairs):
-            result[row, pair.token_positions] = _bump(len(pair.token_positions))
+            result[row, pair.token_positions] = _gaussian(len(pair.token_positions))
         return result
 
 
-def _bump(count: int) -> Tensor:
+def _gaussian(count: int) -> Tensor:
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5
     return torch.exp(-0.5 * (places / 0.25) ** 2)
 

@@ -1,8 +1,8 @@
 """Gradients at the input, by Captum: saliency, input x gradient, integrated gradients.
 
-Pictures: with respect to the pixels as the model gets them, gathered over channels and patches. Captions: with respect
-to the word embeddings, gathered over channels. Where something is absent, pixels are 0 (the mean colour, after
-normalisation) and a word's embedding is the mean of the vocabulary's.
+Image gradients are taken at the model's input pixels and reduced over channels and patches. Text gradients are taken
+at the word embeddings and reduced over channels. An absent pixel is 0 (the mean colour, after normalisation); an absent
+word has the mean embedding of the vocabulary.
 
 Legend: B pairs, H x W pixels, T tokens, D width.
 """
@@ -17,18 +17,26 @@ from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.encoder.patches import gather
-from m2ib_lightning.methods.base import Context, Method, at_least, register_method
+from m2ib_lightning.methods.by_name import register_method
 from m2ib_lightning.methods.libraries import captum
+from m2ib_lightning.methods.method import Context, SaliencyMethod, at_least
 from m2ib_lightning.methods.scorer import Clean
 from m2ib_lightning.pairs.pair import PairBatch
 
 
-class InputGradient(Method):
-    """What the three have in common: a Captum object over the cosine of a pair."""
+class InputGradient(SaliencyMethod):
+    """Base of the three: a Captum attribution of the pair's cosine.
+
+    Args:
+        context: the model and the settings to build on.
+
+    Raises:
+        M2IBError: if Captum is not installed.
+    """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        captum()  # is it there?
+        captum()  # fail early
 
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -53,21 +61,22 @@ class InputGradient(Method):
 
     @abstractmethod
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
-        """Captum's attributions, shaped like the inputs; ``extra`` is what else ``cosine`` takes."""
+        """Return Captum's attributions, shaped like the inputs; ``extra`` are the further arguments of ``cosine``."""
 
     def over_colours(self, values: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, H, W)."""
+        """Reduce an image's attributions over its channels, (B, 3, H, W) to (B, H, W)."""
         return values.sum(1)
 
     def over_width(self, values: Tensor) -> Tensor:
-        """(B, T, D) to (B, T)."""
+        """Reduce a caption's attributions over its channels, (B, T, D) to (B, T)."""
         return values.sum(-1)
 
 
 class Saliency(InputGradient):
-    """The size of the gradient (Simonyan, Vedaldi and Zisserman, 2014): of a pixel, its largest channel's.
+    """The size of the gradient (Simonyan, Vedaldi and Zisserman, 2014).
 
-    For words, the Euclidean norm (Li et al., NAACL 2016). The authors' maps are per pixel, these are patch means.
+    A pixel has the largest absolute value of its channels, a word the Euclidean norm (Li et al., NAACL 2016). The
+    authors' maps are per pixel, these are patch means.
     """
 
     @override
@@ -84,7 +93,10 @@ class Saliency(InputGradient):
 
 
 class InputXGradient(InputGradient):
-    """Input times gradient (Shrikumar et al., 2016), summed: signed. The input is what differs from its absence."""
+    """Input times gradient (Shrikumar et al., 2016), summed over channels, signed.
+
+    The input is taken as its difference from the absent input.
+    """
 
     @override
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
@@ -96,11 +108,13 @@ class InputXGradient(InputGradient):
 
 
 class IntegratedGradients(InputGradient):
-    """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017) from absence to the input: signed, sums to c - c0.
+    """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017) from the absent input to the input, signed.
+
+    The attributions sum to the difference of the two inputs' cosines.
 
     Args:
-        context: the model.
-        steps: points of the Gauss-Legendre quadrature.
+        context: the model and the settings to build on.
+        steps: number of points of the Gauss-Legendre quadrature.
     """
 
     def __init__(self, context: Context, *, steps: int = 32) -> None:
@@ -110,9 +124,9 @@ class IntegratedGradients(InputGradient):
     @override
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
         integrated = captum().IntegratedGradients(cosine)
-        size = max(32, len(inputs))  # inputs at a time
+        rows = max(32, len(inputs))
         return integrated.attribute(
-            inputs, absent, additional_forward_args=extra, n_steps=self.steps, internal_batch_size=size
+            inputs, absent, additional_forward_args=extra, n_steps=self.steps, internal_batch_size=rows
         )
 
 

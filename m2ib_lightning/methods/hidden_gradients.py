@@ -14,31 +14,34 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Modality
 from m2ib_lightning.encoder.towers import Hidden
-from m2ib_lightning.methods.base import Context, Method, at_least, register_method
+from m2ib_lightning.methods.by_name import register_method
+from m2ib_lightning.methods.method import Context, SaliencyMethod, at_least
 from m2ib_lightning.methods.scorer import Clean
 from m2ib_lightning.pairs.pair import PairBatch
 
 
-class HiddenGradient(Method):
-    """A map from a tower's hidden state after a block and the gradient of the cosine there.
+class HiddenGradient(SaliencyMethod):
+    """Base of the methods that combine a tower's hidden state with the gradient of the cosine at it.
 
     Args:
-        context: the model.
-        image_layer: the block, from 0, whose output is read; -1 is the first block's input.
-        text_layer: likewise.
+        context: the model and the settings to build on.
+        image_layer: block of the image tower, from 0, whose output is read; -1 reads the first block's input.
+        text_layer: block of the text tower, counted likewise.
     """
 
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
         super().__init__(context)
-        self.layers: dict[Modality, int] = {}
-        for modality, given in (("image", image_layer), ("text", text_layer)):
-            m: Modality = "image" if modality == "image" else "text"
-            layer = self.default_layer(m) if given is None else given
-            self.layers[m] = context.model.encoder.towers[m].resolve_layer(layer)
+        options: dict[Modality, int | None] = {"image": image_layer, "text": text_layer}
+        self.layers: dict[Modality, int] = {
+            modality: context.model.encoder.towers[modality].resolve_layer(
+                self.default_layer(modality) if option is None else option
+            )
+            for modality, option in options.items()
+        }
 
     @abstractmethod
     def default_layer(self, modality: Modality) -> int:
-        """Where it is read if nothing is said."""
+        """Return the block whose output is read where no option sets it."""
 
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -55,10 +58,10 @@ class HiddenGradient(Method):
 
     @abstractmethod
     def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
-        """(B, T); ``used`` (B, T) are the patches, or the caption's tokens."""
+        """Return the maps (B, T) of a tower; ``used`` (B, T) is True for patches, or for the caption's own tokens."""
 
     def gradient(self, modality: Modality, z: Tensor, pooled: Tensor | None, target: Tensor) -> Tensor:
-        """(B, T, D): of the cosine, at z (B, T, D)."""
+        """Return the gradient (B, T, D) of the cosine at z (B, T, D)."""
         tower = self.context.model.encoder.towers[modality]
         with torch.enable_grad():
             z = z.detach().requires_grad_()
@@ -73,9 +76,8 @@ class HiddenGradient(Method):
 class GradCAM(HiddenGradient):
     r"""Grad-CAM (Selvaraju et al., ICCV 2017) on tokens: :math:`\mathrm{relu}(\sum_d w_d h_{td})`.
 
-    :math:`w_d` is the gradient's mean over the patches, or over the caption's tokens. The paper reads a convolution;
-    here it is the hidden state that the last block gets, as is usual for ViTs, since after it only the pooled token
-    counts.
+    :math:`w_d` is the gradient's mean over the patches, or over the caption's tokens. The paper reads a convolution. By
+    default this reads the input of the last block, as is usual for ViTs: in its output only the pooled token counts.
     """
 
     @override
@@ -91,18 +93,18 @@ class GradCAM(HiddenGradient):
 
 
 class NIB(HiddenGradient):
-    r"""The narrowing information bottleneck (Zhu et al., ICLR 2025), as its code has it.
+    r"""The narrowing information bottleneck (Zhu et al., ICLR 2025), as in the authors' code.
 
-    Integrated gradients on the hidden state h from zero, a right Riemann sum:
-    :math:`\frac1n \sum_{i=1}^n \sum_d h_{td} \, \partial c / \partial x_{td}` at :math:`x = (i/n) h`. Signed; the
-    authors scale to [0, 1] at once, here the raw values are kept. They cut at the *input* of block 9 of 12
-    (``image_layer=8`` here); where nothing is said, the cut is the bottleneck's, so that the two can be compared.
+    Integrated gradients on the hidden state h from zero, as a right Riemann sum:
+    :math:`\frac1n \sum_{i=1}^n \sum_d h_{td} \, \partial c / \partial x_{td}` at :math:`x = (i/n) h`. The values stay
+    raw and signed; the authors scale them to [0, 1]. They cut at the *input* of block 9 of 12 (``image_layer=8`` here).
+    By default the cut is the bottleneck's, so that the two methods can be compared.
 
     Args:
-        context: the model.
-        image_layer: the block, from 0, whose output is cut.
-        text_layer: likewise.
-        steps: n.
+        context: the model and the settings to build on.
+        image_layer: block of the image tower, from 0, whose output is cut.
+        text_layer: block of the text tower, counted likewise.
+        steps: number n of gradients.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Libraries that only some methods need."""
+"""Optional libraries, imported by the methods that need them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from m2ib_lightning.errors import M2IBError
 
 
 def captum() -> Any:
-    """``captum.attr``.
+    """Import and return ``captum.attr``.
 
     Raises:
-        M2IBError: if it is not installed; says how to get it.
+        M2IBError: if Captum is not installed; the message names the command that installs it.
     """
     try:
         import captum.attr
     except ImportError:
-        raise M2IBError("this attribution method is Captum's: pip install 'm2ib_lightning[evaluate]'") from None
+        raise M2IBError("this attribution method needs Captum: pip install 'm2ib_lightning[evaluate]'") from None
     return captum.attr

@@ -1,4 +1,4 @@
-"""M2IB, this package's own method, as one of several."""
+"""M2IB, the package's own method, behind the interface of all methods."""
 
 from __future__ import annotations
 
@@ -7,35 +7,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from m2ib_lightning.methods.base import (
-    METHODS,
-    Context,
-    Method,
-    make_method,
-    naming,
-    parse_method,
-    register_method,
-    smoothing,
-    without_smooth,
-)
-from m2ib_lightning.methods.scorer import Clean
+from m2ib_lightning.methods.by_name import METHODS, make_method, naming, parse_smoothed, register_method
+from m2ib_lightning.methods.method import Context, Method
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
 
 
 class M2IB(Method):
-    """The multi-modal information bottleneck (Wang, Rudner and Wilson, NeurIPS 2023): ``Explainer``, in nats.
+    """The multi-modal information bottleneck (Wang, Rudner and Wilson, NeurIPS 2023); saliency in nats.
 
-    What differs from the published code is in the README ("Against the published code").
+    One loop optimises both towers (``Explainer``). The README has the method in ten lines.
 
     Args:
-        context: with the settings that ``bottleneck`` overrides.
-        bottleneck: keys of the bottleneck: ``steps=20``, ``image={"layer": 2}``.
+        context: the model, and the settings that ``bottleneck`` overrides.
+        bottleneck: keys of the bottleneck, such as ``steps=20`` or ``image={"layer": 2}``.
     """
 
     random = True
@@ -60,31 +49,22 @@ class M2IB(Method):
     def __call__(self, batch: PairBatch) -> list[Attribution]:
         return self.explainer(batch, self._optimizer)
 
-    @override
-    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
-        raise NotImplementedError("both towers are optimised in one loop: call the method")
-
-    @override
-    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
-        raise NotImplementedError("both towers are optimised in one loop: call the method")
-
 
 register_method("m2ib", M2IB)
 
 
 def bottlenecks_of(methods: Sequence[str], context: Context) -> list[BottleneckSettings]:
-    """The settings of those of the methods that are M2IB; the others are checked.
+    """Return the bottleneck settings of the M2IB methods among ``methods``, and check the other methods.
 
     Raises:
-        M2IBError: on a method that does not exist, or that does not take its options.
+        M2IBError: if a method does not exist, or does not take its options.
     """
-    found = []
+    bottlenecks = []
     for text in methods:
-        name, options = parse_method(without_smooth(text))
+        name, options, _ = parse_smoothed(text)
         if METHODS.get(name) is M2IB:
-            smoothing(text)
             with naming(text):
-                found.append(resolve(context.settings.override(options), context.model.encoder))
+                bottlenecks.append(resolve(context.settings.override(options), context.model.encoder))
         else:
             make_method(text, context)
-    return found
+    return bottlenecks

@@ -1,13 +1,14 @@
-"""Methods that take parts away and look at the cosine: occlusion, RISE, KernelSHAP.
+"""Methods that remove parts of the input and compare cosines: occlusion, RISE, KernelSHAP.
 
-A part of a picture is taken away by setting its pixels to 0 (the mean colour, after normalisation), a word by putting
-the mean of all word embeddings in its place. The same parts are taken from every pair of a run.
+A removed part of a picture has pixels of 0 (the mean colour, after normalisation). A removed word has the mean of all
+word embeddings. Every pair of a run loses the same parts.
 
 Legend: B pairs, N samples, H x W pixels, T tokens.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -20,24 +21,25 @@ from typing_extensions import override
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.patches import gather, spread
 from m2ib_lightning.m2ib.seeding import seeded
-from m2ib_lightning.methods.base import Context, Method, at_least, register_method
+from m2ib_lightning.methods.by_name import register_method
 from m2ib_lightning.methods.libraries import captum
+from m2ib_lightning.methods.method import Context, SaliencyMethod, at_least
 from m2ib_lightning.methods.scorer import Clean, Words
 from m2ib_lightning.pairs.pair import PairBatch
 
 Score = Callable[[Tensor], Tensor]
-"""How much of each part stays, (N, parts) in [0, 1], to the cosines (N,)."""
+"""Function from the share of each part that stays, (N, parts) in [0, 1], to the cosines (N,)."""
 
 
-class Occlusion(Method):
-    """Occlusion (Zeiler and Fergus, ECCV 2014) by Captum: the mean fall of the cosine over the windows on a patch.
+class Occlusion(SaliencyMethod):
+    """Occlusion (Zeiler and Fergus, ECCV 2014) by Captum: the mean drop of the cosine over the windows on a patch.
 
-    A window is 2 x 2 patches and moves by one patch; of a caption, one token at a time (Captum's feature ablation).
+    A window is 2 x 2 patches and moves by one patch. A caption loses one token at a time (Captum's feature ablation).
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        captum()  # is it there?
+        captum()  # fail early
 
     @override
     @torch.no_grad()
@@ -48,7 +50,7 @@ class Occlusion(Method):
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
         high, wide = pixels.shape[-2] // grid[0], pixels.shape[-1] // grid[1]
         window = (3, min(2, grid[0]) * high, min(2, grid[1]) * wide)
-        fall = (
+        drop = (
             captum()
             .Occlusion(cosine)
             .attribute(
@@ -59,7 +61,7 @@ class Occlusion(Method):
                 perturbations_per_eval=max(1, self.scorer.at_a_time("image") // len(pixels)),
             )
         )
-        return gather(fall.mean(1), grid)
+        return gather(drop.mean(1), grid)
 
     @override
     @torch.no_grad()
@@ -71,7 +73,7 @@ class Occlusion(Method):
         def cosine(z: Tensor, target: Tensor, at: Tensor | None = None) -> Tensor:
             return F.cosine_similarity(self.scorer.captions(z, at), target, dim=-1)
 
-        fall = (
+        drop = (
             captum()
             .FeatureAblation(cosine)
             .attribute(
@@ -82,15 +84,15 @@ class Occlusion(Method):
                 perturbations_per_eval=max(1, self.scorer.at_a_time("text") // len(words.words)),
             )
         )
-        return fall[..., 0]
+        return drop[..., 0]
 
 
-class Sampling(Method):
-    """What RISE and KernelSHAP have in common: one pair at a time, many samples.
+class Sampling(SaliencyMethod):
+    """Base of RISE and KernelSHAP: one pair at a time, many samples.
 
     Args:
-        context: the model.
-        samples: N.
+        context: the model and the settings to build on.
+        samples: number N of samples.
     """
 
     random = True
@@ -120,39 +122,44 @@ class Sampling(Method):
             result[row, places] = self.explain_words(score, len(places), result)
         return result
 
-    def _score_picture(self, picture: Tensor, target: Tensor, grid: tuple[int, int], kept: Tensor) -> Tensor:
-        """``kept`` (N, patches), or (N, H, W)."""
+    def _score_picture(self, picture: Tensor, target: Tensor, grid: tuple[int, int], amount: Tensor) -> Tensor:
+        """Return the cosines (N,) of a picture of which ``amount``, (N, patches) or (N, H, W), stays."""
         size = (picture.shape[-2], picture.shape[-1])
-        masks = kept if kept.ndim == 3 else spread(kept.unflatten(1, grid), size)
-        parts = [self.scorer.images(picture * part[:, None]) for part in masks.split(self.scorer.at_a_time("image"))]
-        return F.cosine_similarity(torch.cat(parts), target, dim=-1)
+        masks = amount if amount.ndim == 3 else spread(amount.unflatten(1, grid), size)
+        chunks = masks.split(self.scorer.at_a_time("image"))
+        embeddings = [self.scorer.images(picture * chunk[:, None]) for chunk in chunks]
+        return F.cosine_similarity(torch.cat(embeddings), target, dim=-1)
 
-    def _score_words(self, words: Words, target: Tensor, kept: Tensor) -> Tensor:
-        """``kept`` (N, words) of the one caption."""
-        amount = kept.new_ones(len(kept), 1, words.words.shape[1])
-        amount[:, :, words.words[0]] = kept[:, None]
-        pooled = None if words.hidden.pooled is None else words.hidden.pooled.expand(len(kept))
-        return F.cosine_similarity(self.scorer.captions(words.keep(amount)[:, 0], pooled), target, dim=-1)
+    def _score_words(self, words: Words, target: Tensor, amount: Tensor) -> Tensor:
+        """Return the cosines (N,) of a caption of which ``amount``, (N, words), stays."""
+        per_token = amount.new_ones(len(amount), 1, words.words.shape[1])
+        per_token[:, :, words.words[0]] = amount[:, None]
+        pooled = None if words.hidden.pooled is None else words.hidden.pooled.expand(len(amount))
+        return F.cosine_similarity(self.scorer.captions(words.keep(per_token)[:, 0], pooled), target, dim=-1)
 
+    @abstractmethod
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
-        """(grid_h, grid_w), of a picture (3, H, W)."""
-        raise NotImplementedError
+        """Return the map (grid_h, grid_w) of a picture (3, H, W)."""
 
+    @abstractmethod
     def explain_words(self, score: Score, count: int, like: Tensor) -> Tensor:
-        """(count,)."""
-        raise NotImplementedError
+        """Return the map (count,) of a caption of ``count`` words, in the type and on the device of ``like``."""
 
     def generator(self, modality: Modality) -> np.random.Generator:
-        """Keyed by the seed and the tower: the same samples for every pair."""
+        """Return a generator keyed by the seed and the tower; every pair gets the same samples."""
         return np.random.default_rng([self.context.seed, MODALITIES.index(modality)])
 
 
 class RISE(Sampling):
     r"""RISE (Petsiuk, Das and Saenko, BMVC 2018): :math:`\frac{1}{N p} \sum_k c(x \odot M_k) \, M_k`, p = 0.5.
 
-    A mask is a random grid of at most 7 x 7 cells, scaled up bilinearly and shifted at random, as the authors make
-    them; they take 4,000 to 8,000. Of a caption, each token stays with probability p (the paper has no captions).
-    The map is the mean of each patch.
+    A mask is a random grid of at most 7 x 7 cells, scaled up bilinearly and shifted at random, as in the authors' code;
+    they draw 4,000 to 8,000 masks. A token of a caption stays with probability p (the paper has no captions). A patch
+    has the mean of its pixels.
+
+    Args:
+        context: the model and the settings to build on.
+        samples: number N of masks.
     """
 
     _KEEP = 0.5
@@ -160,25 +167,26 @@ class RISE(Sampling):
 
     def __init__(self, context: Context, *, samples: int = 300) -> None:
         super().__init__(context, samples=samples)
-        self._drawn: tuple[tuple[int, ...], Tensor] | None = None
+        self._cached: tuple[tuple[int, ...], Tensor] | None = None
 
     @override
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
-        wanted = (*grid, *picture.shape[-2:])
-        if self._drawn is None or self._drawn[0] != wanted or self._drawn[1].device != picture.device:
-            self._drawn = wanted, self._masks(grid, (picture.shape[-2], picture.shape[-1])).to(picture)
-        masks = self._drawn[1].to(picture)
+        sizes = (*grid, *picture.shape[-2:])
+        if self._cached is None or self._cached[0] != sizes or self._cached[1].device != picture.device:
+            self._cached = sizes, self._masks(grid, (picture.shape[-2], picture.shape[-1])).to(picture)
+        masks = self._cached[1].to(picture)
         scores = score(masks)
         return gather(torch.einsum("n,nhw->hw", scores, masks)[None] / (self.samples * self._KEEP), grid)[0]
 
     @override
     def explain_words(self, score: Score, count: int, like: Tensor) -> Tensor:
-        kept = self.generator("text").random((count, self.samples)).T < self._KEEP  # a longer caption draws more rows
-        masks = torch.from_numpy(kept.astype(np.float32)).to(like)
+        # One row of draws per word, so that a longer caption changes no word's draws.
+        stays = self.generator("text").random((count, self.samples)).T < self._KEEP
+        masks = torch.from_numpy(stays.astype(np.float32)).to(like)
         return score(masks) @ masks / (self.samples * self._KEEP)
 
     def _masks(self, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """(N, H, W) in [0, 1]."""
+        """Draw masks (N, H, W) in [0, 1]."""
         rng = self.generator("image")
         cells = min(self._CELLS, *grid)
         high, wide = -(-size[0] // cells), -(-size[1] // cells)
@@ -194,15 +202,15 @@ class KernelSHAP(Sampling):
     Captum regresses in float32, whatever the model's type.
 
     Args:
-        context: the model.
-        samples: N; 0 for 300, or five for each patch or token, if those are more: with as many samples as patches the
-            regression would only interpolate.
+        context: the model and the settings to build on.
+        samples: number N of coalitions; 0 for the larger of 300 and five per patch or token. With as many samples as
+            patches the regression would only interpolate.
     """
 
     def __init__(self, context: Context, *, samples: int = 0) -> None:
         super().__init__(context, samples=samples or 300)
-        self._given = samples
-        captum()  # is it there?
+        self._adaptive = samples == 0
+        captum()  # fail early
 
     @override
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:
@@ -214,17 +222,18 @@ class KernelSHAP(Sampling):
         return self._shapley(score, count, like, "text")
 
     def _shapley(self, score: Score, parts: int, like: Tensor, modality: Modality) -> Tensor:
-        kept = like.new_ones(1, parts)
-        difference = score(kept) - score(1 - kept)
-        if parts == 1 or not difference.isfinite():  # all of it is the one part's; a regression on NaN is refused
+        everything = like.new_ones(1, parts)
+        difference = score(everything) - score(1 - everything)
+        if parts == 1 or not difference.isfinite():  # a single part has all of it; the regression refuses NaN
             return difference.expand(parts)
+        samples = max(self.samples, 5 * parts) if self._adaptive else self.samples
         with seeded((self.context.seed * 2 + MODALITIES.index(modality)) % 2**63):
             values: Tensor = (
                 captum()
                 .KernelShap(score)
                 .attribute(
-                    kept,
-                    n_samples=self._given or max(self.samples, 5 * parts),
+                    everything,
+                    n_samples=samples,
                     perturbations_per_eval=self.scorer.at_a_time(modality),
                 )
             )

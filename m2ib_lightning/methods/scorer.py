@@ -1,4 +1,4 @@
-"""How well altered pictures and captions still match: what attribution methods and their metrics ask of a model.
+"""A frozen model that scores altered pictures and captions, for attribution methods and their metrics.
 
 Legend: B pairs, N altered inputs, H x W pixels, T tokens, D width, E embedding size.
 """
@@ -24,13 +24,12 @@ from m2ib_lightning.pairs.pair import PairBatch
 
 @dataclass(frozen=True)
 class Words:
-    """Captions as the first block of the text tower gets them, with what it takes to replace words.
+    """Embedded captions, as the input of the text tower's first block, whose words can be removed.
 
     Attributes:
-        hidden: the embedded captions; ``hidden.z`` is (B, T, D).
-        absent: (B, T, D), what stands there when a word is taken away: the same position with the mean of all word
-            embeddings in place of the word's.
-        words: (B, T) bool, the caption's tokens; the special ones and the padding are never taken away.
+        hidden: embedded captions; ``hidden.z`` is (B, T, D).
+        absent: (B, T, D), replacement of each removed word: the mean of all word embeddings at the word's position.
+        words: (B, T) bool, True for the caption's own tokens; special tokens and padding are never removed.
     """
 
     hidden: Hidden
@@ -38,42 +37,49 @@ class Words:
     words: Tensor
 
     def one(self, row: int, length: int) -> Words:
-        """One of the captions, without padding."""
+        """Return one of the captions without its padding."""
         hidden, part = self.hidden, (slice(row, row + 1), slice(length))
         pooled = None if hidden.pooled is None else hidden.pooled[row : row + 1]
         alone = Hidden(hidden.z[part], hidden.valid[part], pooled, padded=False)
         return Words(alone, self.absent[part], self.words[part])
 
     def keep(self, amount: Tensor) -> Tensor:
-        """(..., B, T, D): each word mixed with its absence; of it stays ``amount`` (..., B, T), in [0, 1]."""
+        """Mix each word with its replacement.
+
+        Args:
+            amount: (..., B, T) in [0, 1], share of each word that stays.
+
+        Returns:
+            Hidden states (..., B, T, D).
+        """
         amount = amount.to(self.absent).masked_fill(~self.words, 1).unsqueeze(-1)
         return torch.lerp(self.absent, self.hidden.z, amount)
 
 
 @dataclass(frozen=True)
 class Clean:
-    """A batch as it is.
+    """Embeddings of an unaltered batch.
 
     Attributes:
-        embeddings: (B, E) of each tower; the text's are the targets where the batch has them in place of captions.
-        similarity: (B,) their cosine.
+        embeddings: (B, E) for each tower; the text's are the batch's targets where it has them in place of captions.
+        similarity: (B,), cosine of the two embeddings.
     """
 
     embeddings: dict[Modality, Tensor]
     similarity: Tensor
 
     def target(self, modality: Modality) -> Tensor:
-        """(B, E): what that tower is compared with."""
+        """Return the embeddings (B, E) that a tower's embeddings are compared with."""
         return self.embeddings["text" if modality == "image" else "image"]
 
 
 class Scorer:
-    """Runs a frozen model on altered inputs, so many at a time, inside ``at_work``.
+    """Runs a frozen model on altered inputs, in chunks that fit into memory, inside ``at_work``.
 
     All arithmetic is in the type of the weights, also under autocast.
 
     Args:
-        encoder: the model.
+        encoder: the model to run.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -83,7 +89,7 @@ class Scorer:
 
     @contextmanager
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-        """Inside, the model is frozen, on that device and in that type. May be entered again inside itself."""
+        """Freeze the model on a device and in a type; reentrant. Restores the model on exit."""
         if self._suffixes is not None:
             yield
             return
@@ -98,15 +104,15 @@ class Scorer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.encoder.model.parameters()).device
 
     def at_a_time(self, modality: Modality) -> int:
-        """How many altered inputs go through a tower at a time."""
+        """Return how many altered inputs go through a tower at a time."""
         return max(1, self._rows[modality] // self.encoder.towers[modality].max_tokens)
 
     def images(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) as the processor gives them, to (N, E)."""
+        """Embed images (N, 3, H, W), as the processor gives them, to (N, E)."""
         tower, suffix = self.encoder.towers["image"], self._suffix("image")
         parts = []
         for part in pixels.split(self.at_a_time("image")):
@@ -116,33 +122,38 @@ class Scorer:
         return torch.cat(parts)
 
     def captions(self, z: Tensor, pooled: Tensor | None) -> Tensor:
-        """(N, T, D), embedded as in ``Words``, and where pooling reads (N,), to (N, E)."""
+        """Embed captions to (N, E).
+
+        Args:
+            z: (N, T, D), hidden states as in ``Words``.
+            pooled: (N,), index of the token that pooling reads, or None.
+        """
         suffix, step = self._suffix("text"), self.at_a_time("text")
         where = [None] * -(-len(z) // step) if pooled is None else pooled.split(step)
         return torch.cat([suffix(part, at) for part, at in zip(z.split(step), where, strict=True)])
 
     def tokens(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Tokenised captions to (N, E)."""
+        """Embed tokenised captions to (N, E)."""
         hidden = self.encoder.towers["text"].prefix(inputs, -1)
         return self.captions(hidden.z, hidden.pooled)
 
     def lengths(self, inputs: dict[str, Tensor]) -> list[int]:
-        """How many tokens of each caption the tower reads."""
+        """Return how many tokens of each caption the tower reads."""
         tower = self.encoder.towers["text"]
         rows, tokens = inputs["input_ids"].shape
         return [tokens] * rows if tower.spec.lengths is None else tower.spec.lengths(tower.model, inputs).tolist()
 
     def words(self, batch: PairBatch) -> Words:
-        """The captions of a batch, ready to have words replaced.
+        """Embed the captions of a batch, so that words can be removed.
 
         Raises:
-            M2IBError: if the model's family does not say where its word embeddings are.
+            M2IBError: if the model's family does not name its word embeddings.
         """
         tower = self.encoder.towers["text"]
         if tower.spec.words is None:
             raise M2IBError(
-                "this method or metric takes words away, and the model's family does not say where the word embeddings "
-                "are: give words= to its TowerSpec"
+                "this method or metric removes words, and the model's family does not name its word embeddings: give "
+                "words= to its TowerSpec"
             )
         table = tower.spec.words(tower.model).weight
         hidden = tower.prefix(batch.inputs["text"], -1)
@@ -155,17 +166,17 @@ class Scorer:
 
     @torch.no_grad()
     def clean(self, batch: PairBatch) -> Clean:
-        """The embeddings of a batch as it is, and their cosine."""
+        """Return the embeddings of the unaltered batch and their cosine."""
         image = self.images(self.pixels(batch))
         text = self.tokens(batch.inputs["text"]) if batch.targets is None else batch.targets.to(image)
         return Clean({"image": image, "text": text}, F.cosine_similarity(image, text, dim=-1))
 
     def pixels(self, batch: PairBatch) -> Tensor:
-        """(B, 3, H, W) in the type of the weights."""
+        """Return the batch's images (B, 3, H, W) in the type of the weights."""
         return batch.inputs["image"]["pixel_values"].to(self.encoder.towers["image"].dtype)
 
     def grid(self, batch: PairBatch) -> tuple[int, int]:
-        """Patches (high, wide)."""
+        """Return the batch's patch grid (height, width)."""
         tower = self.encoder.towers["image"]
         assert tower.spec.grid is not None
         return tower.spec.grid(tower.model, batch.inputs["image"])

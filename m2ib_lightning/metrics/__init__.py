@@ -1,4 +1,4 @@
-"""How good maps are: functions on one pair's tensors, and torchmetrics classes that average them."""
+"""Metrics of maps: functions on one pair's tensors, and torchmetrics classes that average them over pairs."""
 
 from m2ib_lightning.metrics.agreement import max_sensitivity, spearman
 from m2ib_lightning.metrics.confidence import confidence_drop, confidence_increase, map_mass

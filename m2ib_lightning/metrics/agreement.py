@@ -1,4 +1,4 @@
-"""How much maps of one pair agree: over seeds, over small changes of the image, over what should change them."""
+"""How much two maps of one pair agree: over seeds, small changes of the image, other weights, other captions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from m2ib_lightning.metrics.checks import check_same_shape, flat, undefined
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of two maps: Pearson's of the ranks, equal values sharing their mean rank.
+    """Spearman's rank correlation of two maps: Pearson's correlation of the ranks, where ties share their mean rank.
 
     Args:
         a: a map of any shape.
         b: a map of the same shape.
 
     Returns:
-        A scalar from -1 to 1, float64; NaN where a map is constant, or has a value that is not finite.
+        A scalar from -1 to 1, float64; NaN where a map is constant or has a value that is not finite.
 
     Raises:
         M2IBError: if the shapes differ.
@@ -34,12 +34,12 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 
 def max_sensitivity(saliency: Tensor, perturbed: Tensor) -> Tensor:
-    r"""The largest relative change of the map when the input changes a little; lower is steadier.
+    r"""Largest relative change of the map under small changes of the input; lower is more stable.
 
     .. math::
         \max_k \lVert a_k - a \rVert_2 \,/\, \lVert a \rVert_2
 
-    Yeh et al. (2019), "On the (In)fidelity and Sensitivity of Explanations", divided by the map's norm as Captum's
+    Yeh et al. (2019), "On the (In)fidelity and Sensitivity of Explanations", divided by the map's norm as in Captum's
     ``sensitivity_max``, which divides by 1 where that norm is 0.
 
     Args:
@@ -47,10 +47,10 @@ def max_sensitivity(saliency: Tensor, perturbed: Tensor) -> Tensor:
         perturbed: (K, ...) maps of the changed inputs.
 
     Returns:
-        A scalar from 0, float64; NaN where the map is blank, or a value is not finite.
+        A scalar of at least 0, float64; NaN where the map is blank or a value is not finite.
 
     Raises:
-        M2IBError: if the shapes do not fit, or there is no perturbed map.
+        M2IBError: if the shapes do not fit or there is no perturbed map.
 
     >>> import torch
     >>> max_sensitivity(torch.tensor([3.0, 4.0]), torch.tensor([[3.0, 4.0], [3.0, 9.0]])).item()
@@ -58,7 +58,7 @@ def max_sensitivity(saliency: Tensor, perturbed: Tensor) -> Tensor:
     """
     if perturbed.ndim != saliency.ndim + 1 or perturbed.shape[1:] != saliency.shape or not len(perturbed):
         raise M2IBError(
-            f"K maps of the saliency's shape {tuple(saliency.shape)} expected, got perturbed {tuple(perturbed.shape)}"
+            f"perturbed must hold maps of the saliency's shape {tuple(saliency.shape)}, got {tuple(perturbed.shape)}"
         )
     a, changed = flat(saliency), flat(perturbed)
     if a is None or changed is None or not bool(a.any()):
@@ -67,6 +67,6 @@ def max_sensitivity(saliency: Tensor, perturbed: Tensor) -> Tensor:
 
 
 def _average_ranks(values: Tensor) -> Tensor:
-    """(N,) from 1; equal values share the mean of their places."""
-    _, places, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1).double() / 2)[places]
+    """Rank values (N,) from 1; ties share their mean rank."""
+    _, levels, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1).double() / 2)[levels]

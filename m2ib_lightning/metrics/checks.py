@@ -1,4 +1,4 @@
-"""What every metric asks of its inputs, and what it gives where it is not defined."""
+"""Checks of the metrics' inputs, and the value of an undefined score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from m2ib_lightning.errors import M2IBError
 
 
 def check_same_shape(**tensors: Tensor) -> None:
-    """Refuse tensors of different shapes, by their names.
+    """Check that all tensors have one shape.
 
     >>> check_same_shape(saliency=torch.zeros(4, 4), target=torch.zeros(4, 3))
     Traceback (most recent call last):
@@ -24,11 +24,11 @@ def check_same_shape(**tensors: Tensor) -> None:
 
 
 def flat(values: Tensor) -> Tensor | None:
-    """(N,) in float64 and without a gradient; None if there is no value, or one that is NaN or infinite."""
+    """Flatten to (N,) in float64 without a gradient; return None if there is no value, or one is not finite."""
     values = values.detach().double().flatten()
     return values if values.numel() and bool(values.isfinite().all()) else None
 
 
 def undefined(like: Tensor) -> Tensor:
-    """NaN, where ``like`` is: a score that does not exist."""
+    """Return NaN, the value of an undefined score, on the device of ``like``."""
     return torch.tensor(float("nan"), dtype=torch.float64, device=like.device)

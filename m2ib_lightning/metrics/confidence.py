@@ -1,9 +1,9 @@
-"""What the model still sees when it is shown only what the map lights: drop and increase in confidence.
+"""Drop and increase in confidence: the score of a pair when the model sees only what the map highlights.
 
-``masked`` is the score of the pair whose image was multiplied with its heatmap. Both scores are absolute, as in
+``masked`` is the score of the pair whose image was multiplied by its heatmap. Both metrics are absolute, as in
 pytorch-grad-cam (``DropInConfidence``, ``IncreaseInConfidence``): the drop is not divided by the clean score, as
-Grad-CAM++'s Average Drop is, nor is anything multiplied by 100. A map of ones has drop 0 and increase 0, so report
-``map_mass`` beside them.
+Grad-CAM++'s Average Drop is, and nothing is multiplied by 100. A map of ones has drop 0 and increase 0, so report
+``map_mass`` with them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.metrics.checks import check_same_shape
 
-_ROUNDING = 1e-5  # a heatmap that was resized may miss [0, 1] by this much
+_ROUNDING = 1e-5  # a resized heatmap may leave [0, 1] by this much
 
 
 def confidence_drop(clean: Tensor, masked: Tensor) -> Tensor:
-    r"""How much of the score is lost, :math:`\max(0, s - s')`; lower is better.
+    r"""Loss of score under the map, :math:`\max(0, s - s')`; lower is better.
 
     Args:
-        clean: (B,) scores s of the pairs as they are.
+        clean: (B,) scores s of the unaltered pairs.
         masked: (B,) scores s' of the pairs under their maps.
 
     Returns:
@@ -38,14 +38,14 @@ def confidence_drop(clean: Tensor, masked: Tensor) -> Tensor:
 
 
 def confidence_increase(clean: Tensor, masked: Tensor) -> Tensor:
-    """1 where the score rose, else 0; an equal score did not rise. Higher is better.
+    """Whether the score rises under the map: 1 where it rose, 0 where it fell or stayed. Higher is better.
 
     Args:
-        clean: (B,) scores of the pairs as they are.
+        clean: (B,) scores of the unaltered pairs.
         masked: (B,) scores of the pairs under their maps.
 
     Returns:
-        (B,) float64; NaN where a score is.
+        (B,) float64; NaN where a score is NaN.
 
     Raises:
         M2IBError: if the shapes differ.
@@ -59,7 +59,7 @@ def confidence_increase(clean: Tensor, masked: Tensor) -> Tensor:
 
 
 def map_mass(heatmap: Tensor) -> Tensor:
-    """The mean of a heatmap: how much of the image it keeps. Neither high nor low is better by itself.
+    """Mean of a heatmap, the part of the image that it keeps. Neither high nor low is better by itself.
 
     Args:
         heatmap: any shape, in [0, 1].
@@ -68,7 +68,7 @@ def map_mass(heatmap: Tensor) -> Tensor:
         A scalar from 0 to 1, float64.
 
     Raises:
-        M2IBError: if a value is outside [0, 1]: raw saliency must be scaled first.
+        M2IBError: if a value is outside [0, 1], as in raw saliency.
 
     >>> map_mass(torch.tensor([[1.0, 0.5], [0.0, 0.5]])).item()
     0.5
@@ -76,5 +76,5 @@ def map_mass(heatmap: Tensor) -> Tensor:
     values = heatmap.detach().double()
     if bool(((values < -_ROUNDING) | (values > 1 + _ROUNDING)).any()):
         low, high = values.min().item(), values.max().item()
-        raise M2IBError(f"a heatmap in [0, 1] expected, got values from {low:.4g} to {high:.4g}: scale it first")
+        raise M2IBError(f"heatmap must be in [0, 1], got values from {low:.4g} to {high:.4g}: scale it first")
     return values.mean()

@@ -1,7 +1,7 @@
 """Insertion and deletion curves: the score while pixels appear, or disappear, in falling order of the map.
 
-Petsiuk et al. (2018), "RISE". These functions take the scores; who draws the pictures chose the steps and what a
-removed pixel becomes. Of insertion a large area is good, of deletion a small one.
+Petsiuk et al. (2018), "RISE". These functions take the scores; the caller chooses the steps and the value of a removed
+pixel. A large area is good for insertion, a small one for deletion.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from m2ib_lightning.metrics.checks import check_same_shape
 
 
 def area_under(scores: Tensor) -> Tensor:
-    r"""The area under a curve by the trapezoid rule, its steps sharing an axis from 0 to 1.
+    r"""Area under a curve by the trapezoid rule; its steps are evenly spaced from 0 to 1.
 
     .. math::
         \Big( \sum_{i=1}^{n} s_i - \frac{s_1 + s_n}{2} \Big) \Big/ (n - 1)
 
     Args:
-        scores: (..., N) at evenly spaced steps, both ends included.
+        scores: (..., N), at evenly spaced steps with both ends.
 
     Returns:
         (...) float64, in the unit of the scores.
@@ -33,29 +33,29 @@ def area_under(scores: Tensor) -> Tensor:
     """
     steps = scores.shape[-1] if scores.ndim else 0
     if steps < 2:
-        raise M2IBError(f"scores of at least 2 steps expected, (..., N), got shape {tuple(scores.shape)}")
+        raise M2IBError(f"scores must be (..., N) with at least 2 steps, got shape {tuple(scores.shape)}")
     scores = scores.detach().double()
     return (scores.sum(-1) - (scores[..., 0] + scores[..., -1]) / 2) / (steps - 1)
 
 
 def normalised_area(scores: Tensor, clean: Tensor, empty: Tensor) -> Tensor:
-    r"""``area_under`` the scores where 1 is the pair as it is and 0 the pair without its image.
+    r"""Area under a curve whose scores are scaled: 1 is the unaltered pair, 0 the pair with everything removed.
 
     .. math::
         s \mapsto (s - s_\mathrm{empty}) / (s_\mathrm{clean} - s_\mathrm{empty})
 
-    Cosines of CLIP lie close together and differ from pair to pair; the scale makes their areas comparable.
+    CLIP's cosines lie close together and differ from pair to pair; the scaling makes their areas comparable.
 
     Args:
-        scores: (..., N) at evenly spaced steps, both ends included.
-        clean: (...) scores of the pairs as they are.
-        empty: (...) scores with everything removed.
+        scores: (..., N), at evenly spaced steps with both ends.
+        clean: (...) scores of the unaltered pairs.
+        empty: (...) scores of the pairs with everything removed.
 
     Returns:
-        (...) float64; NaN where ``clean`` is not above ``empty``, for there is nothing to explain.
+        (...) float64; NaN where ``clean`` is not above ``empty``, because there is nothing to explain.
 
     Raises:
-        M2IBError: if there are fewer than two steps, or the shapes do not fit.
+        M2IBError: if there are fewer than two steps or the shapes do not fit.
 
     >>> normalised_area(torch.tensor([0.25, 0.5, 0.5]), torch.tensor(0.5), torch.tensor(0.25)).item()
     0.75

@@ -1,10 +1,11 @@
-"""How well one map finds its target: the pixels (or tokens) that it should light.
+"""How well one map finds its target: the pixels (or tokens) that it should highlight.
 
 Each function takes one pair: ``saliency``, raw and of any shape (usually (H, W)), and ``target``, bool and of the same
-shape. Each returns a scalar in float64, which is NaN where the score is not defined: the target is empty, or the map
-has a value that is not finite. A shape or type that does not fit raises ``M2IBError``.
+shape. Each returns a scalar in float64. The score is NaN where it is not defined: the target is empty, or the map has a
+value that is not finite. A shape or type that does not fit raises ``M2IBError``.
 
-All but ``mass_accuracy`` and ``iou`` see only the order of the values: a rising function of the map changes nothing.
+All but ``mass_accuracy`` and ``iou`` depend only on the order of the values: a monotone function of the map changes
+nothing.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ from torch.nn.functional import max_pool2d
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.metrics.checks import check_same_shape, flat, undefined
+from m2ib_lightning.metrics.scaling import min_max
 
 
 def pointing_game(saliency: Tensor, target: Tensor, tolerance: int = 0) -> Tensor:
     """Whether the highest pixel is in the target (Zhang et al., 2018, "Top-Down Neural Attention").
 
-    Of several highest pixels, the share that is in the target: what drawing one of them would score on average.
-    Quantus counts a hit when any of them is: there a blank map scores 1, here it scores the target's share of the map.
+    Several highest pixels score the share of them that is in the target, the average score of drawing one at random.
+    Quantus counts a hit when any of them is in the target: there a blank map scores 1, here the target's share of the
+    map.
 
     Args:
-        saliency: (H, W); any shape without a tolerance.
+        saliency: (H, W), or any shape without a tolerance.
         target: bool, the same shape.
-        tolerance: pixels by which the target is grown first, with a square window.
+        tolerance: pixels by which a square window dilates the target first.
 
     Returns:
         A scalar from 0 to 1.
 
     Raises:
-        M2IBError: if the tolerance is negative, or is not 0 for a map that is not (H, W).
+        M2IBError: if the tolerance is negative, or is positive for a map that is not (H, W).
 
     >>> target = torch.tensor([[True, False], [False, False]])
     >>> pointing_game(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), target).item()
@@ -41,22 +44,21 @@ def pointing_game(saliency: Tensor, target: Tensor, tolerance: int = 0) -> Tenso
     0.25
     """
     pair = _flat_pair(saliency, target)
-    grown = _dilated(target, tolerance).to(saliency.device).flatten()
+    dilated = _dilated(target, tolerance).to(saliency.device).flatten()
     if pair is None:
         return undefined(saliency)
     values, _ = pair
-    return grown[values == values.max()].double().mean()
+    return dilated[values == values.max()].double().mean()
 
 
 def mass_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
-    r"""The share of the map's positive mass on the target.
+    r"""Share of the map's positive mass that lies on the target.
 
     .. math::
         \sum_{p \in M} \max(a_p, 0) \Big/ \sum_p \max(a_p, 0)
 
     Relevance mass accuracy of Arras et al. (2022, "CLEVR-XAI"), on the positive part, so that it stays from 0 to 1;
-    Quantus does not clip. A map without positive mass points nowhere: it scores the target's share of the map, as a
-    constant map does.
+    Quantus does not clip. A map without positive mass scores the target's share of the map, as a constant map does.
 
     >>> mass_accuracy(torch.tensor([3.0, 1.0, -5.0]), torch.tensor([True, False, False])).item()
     0.75
@@ -71,13 +73,13 @@ def mass_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
 
 
 def rank_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
-    r"""The share of the :math:`|M|` highest pixels that is in the target.
+    r"""Share of the :math:`|M|` highest pixels that is in the target.
 
     .. math::
         |\mathrm{top}_{|M|}(a) \cap M| \,/\, |M|
 
-    Relevance rank accuracy of Arras et al. (2022, "CLEVR-XAI"). Where equal pixels straddle the last place, the
-    expectation over their orders: a constant map scores the target's share of the map.
+    Relevance rank accuracy of Arras et al. (2022, "CLEVR-XAI"). Where equal pixels straddle the last place, the score
+    is the expectation over their orders: a constant map scores the target's share of the map.
 
     >>> rank_accuracy(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
     0.75
@@ -95,7 +97,7 @@ def rank_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
 def iou(saliency: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     """Intersection over union of the target with the pixels at or above a threshold of the heatmap.
 
-    The heatmap is the map scaled to [0, 1] by its own lowest and highest value; a constant map is drawn as zeros.
+    The heatmap is the min-max scaled map; the heatmap of a constant map is all zeros.
 
     Args:
         saliency: any shape.
@@ -117,15 +119,15 @@ def iou(saliency: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     if pair is None:
         return undefined(saliency)
     values, inside = pair
-    lit = _min_max(values) >= threshold
+    lit = min_max(values, (0,)) >= threshold
     return (lit & inside).sum().double() / (lit | inside).sum()
 
 
 def best_iou(saliency: Tensor, target: Tensor) -> Tensor:
     """Intersection over union at the threshold that is best for this pair, over all thresholds.
 
-    It is an upper bound, for the threshold is chosen by the answer: it says how well the map could do, and is at least
-    the target's share of the map.
+    The target chooses the threshold, so this is an upper bound of ``iou``. The score is at least the target's share of
+    the map.
 
     >>> best_iou(torch.tensor([4.0, 3.0, 0.0]), torch.tensor([True, False, False])).item()
     1.0
@@ -138,10 +140,10 @@ def best_iou(saliency: Tensor, target: Tensor) -> Tensor:
 
 
 def auroc(saliency: Tensor, target: Tensor) -> Tensor:
-    """The probability that a pixel of the target is higher than one outside, ties counted half.
+    """Probability that a pixel of the target is higher than one outside, ties counted half.
 
-    Exact for any real values: torchmetrics would squash those outside [0, 1] with a sigmoid, where large ones tie.
-    NaN also where the target is everything.
+    The result is exact for any real values; torchmetrics applies a sigmoid to values outside [0, 1], where large ones
+    tie. It is NaN also where the target covers the whole map.
 
     >>> auroc(torch.tensor([900.0, 800.0, 700.0]), torch.tensor([True, False, True])).item()
     0.5
@@ -155,13 +157,13 @@ def auroc(saliency: Tensor, target: Tensor) -> Tensor:
 
 
 def average_precision(saliency: Tensor, target: Tensor) -> Tensor:
-    r"""The area under the precision-recall curve, as steps.
+    r"""Area under the precision-recall curve, as steps.
 
     .. math::
         \sum_n (R_n - R_{n-1}) P_n
 
-    over the distinct values of the map, from high to low (scikit-learn's ``average_precision_score``). Exact for any
-    real values, as ``auroc``. A constant map scores the target's share of the map.
+    over the distinct values of the map, from high to low (scikit-learn's ``average_precision_score``). It is exact for
+    any real values, as ``auroc`` is. A constant map scores the target's share of the map.
 
     >>> average_precision(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([True, False, True, False])).item()
     0.8333333333333333
@@ -174,7 +176,7 @@ def average_precision(saliency: Tensor, target: Tensor) -> Tensor:
 
 
 def _flat_pair(saliency: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Both (N,), on the map's device; None where no score is defined."""
+    """Flatten both to (N,) on the map's device; return None where no score is defined."""
     check_same_shape(saliency=saliency, target=target)
     if target.dtype != torch.bool:
         raise M2IBError(f"target must be bool, got {target.dtype}: pass `target > 0.5` or the like")
@@ -183,10 +185,14 @@ def _flat_pair(saliency: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None
 
 
 def _levels(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """(L + 1,) each, 0 first: how many pixels are at or above each distinct value, falling, and how many hit."""
+    """Count the pixels at or above each of the L distinct values, from high to low, and those of them in the target.
+
+    Returns:
+        Two tensors (L + 1,) that start with 0.
+    """
     ordered, order = values.sort(descending=True)
     last = torch.ones_like(inside)
-    last[:-1] = ordered[1:] != ordered[:-1]  # equal pixels come together, in one step
+    last[:-1] = ordered[1:] != ordered[:-1]  # equal pixels form one step
     ends = last.nonzero().squeeze(1)
     lit = (ends + 1).double()
     hits = inside[order].cumsum(0)[ends].double()
@@ -194,15 +200,10 @@ def _levels(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([start, lit]), torch.cat([start, hits])
 
 
-def _min_max(values: Tensor) -> Tensor:
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
-
-
 def _dilated(target: Tensor, pixels: int) -> Tensor:
-    """(H, W) bool, grown by a square window."""
+    """Dilate a target (H, W) by a square window."""
     if pixels == 0:
         return target
     if pixels < 0 or target.ndim != 2:
-        raise M2IBError(f"a tolerance of 0, or more for a map (H, W), expected, got {pixels} for {tuple(target.shape)}")
+        raise M2IBError(f"tolerance must be 0, or positive for a map (H, W), got {pixels} for {tuple(target.shape)}")
     return max_pool2d(target[None].float(), 2 * pixels + 1, stride=1, padding=pixels)[0] > 0

@@ -1,4 +1,4 @@
-"""The numbers that need only a pair's map and what is known of the pair."""
+"""Scores of a pair's maps that need no model: localisation against the ground truth, and structure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from m2ib_lightning.metrics import (
 from m2ib_lightning.pairs.truth import Mask
 from m2ib_lightning.results.attribution import Attribution
 
-_LONGEST = 512  # pixels
+_LONGEST_SIDE = 512  # pixels
 
 _LOCALISATION = {
     "image_pointing": pointing_game,
@@ -34,9 +34,10 @@ _LOCALISATION = {
 
 
 def localisation(result: Attribution) -> dict[str, float]:
-    """Against the mask of what the caption names, and its content words; what the source does not know is left out.
+    """Score the maps against the mask of the named object and against the content words.
 
-    The raw map is laid on the picture at its own size; pixels that the model did not see do not count.
+    Scores that need a ground truth that the source lacks are left out. The raw map is resized to the picture; pixels
+    that the model did not see do not count.
     """
     scores: dict[str, float] = {}
     truth = result.pair.truth
@@ -49,12 +50,12 @@ def localisation(result: Attribution) -> dict[str, float]:
 
 
 def against_mask(result: Attribution, mask: Mask) -> dict[str, float]:
-    """The image's localisation scores; NaN for a mask that is empty in what the model saw.
+    """Score the image's map against a mask; NaN for a mask that is empty within the crop that the model saw.
 
-    Pictures of more than 512 pixels are judged at that size: the maps have no more detail, and sorting takes its time.
+    Pictures of more than 512 pixels are scored at that size: the maps have no more detail, and sorting takes time.
     """
     width, height = result.pair.image_size
-    scale = min(1.0, _LONGEST / max(width, height))
+    scale = min(1.0, _LONGEST_SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     saliency = torch.from_numpy(result.saliency_at(*size))
     seen = ~saliency.isnan()
@@ -67,7 +68,7 @@ def against_mask(result: Attribution, mask: Mask) -> dict[str, float]:
 
 
 def structure(result: Attribution) -> dict[str, float]:
-    """How concentrated the maps are, per patch and per word."""
+    """Score how concentrated the maps are, over patches and over tokens."""
     image, text = torch.from_numpy(result.image_saliency), torch.from_numpy(result.text_saliency)
     return {
         "image_sparseness": float(sparseness(image)),

@@ -1,8 +1,11 @@
-"""The metrics as torchmetrics classes, for ``self.log``, a ``MetricCollection`` and several processes.
+"""The metrics as torchmetrics classes, for users' own training and test loops.
 
-Each is the mean over pairs of the function in its docstring, where the definition is. ``update`` takes one tensor per
-pair: a list, whose maps may differ in size, or one tensor with the pairs first. A single map is ``[map]``, for (H, W)
-would be read as H pairs of W tokens. ``MatchedAUC``, which is not a mean over pairs, is in ``sanity``.
+A LightningModule logs them with ``self.log``, alone or in a ``MetricCollection``, on one or several processes. The
+package itself does not use them: ``task=evaluate`` keeps every pair's score.
+
+Each class is the mean over pairs of the function that its docstring names. ``update`` takes one tensor per pair: a
+list, whose maps may differ in size, or one tensor with the pairs first. Pass a single map as ``[map]``; a bare (H, W)
+is read as H pairs of W tokens. ``MatchedAUC``, which is not a mean over pairs, is in ``sanity``.
 """
 
 from __future__ import annotations
@@ -30,13 +33,13 @@ from m2ib_lightning.metrics.structure import complexity, sparseness
 
 
 class _TargetMean(PairMean):
-    """Of a map against its target."""
+    """Base of the means of a score of a map against its target."""
 
     @abstractmethod
     def _score(self, saliency: Tensor, target: Tensor) -> Tensor: ...
 
     def update(self, saliency: Pairs, target: Pairs) -> None:
-        """Count pairs: raw maps, and bool targets of the same shapes."""
+        """Add pairs: raw maps, and bool targets of the same shapes."""
         self.add(self._score(*pair) for pair in by_pair(saliency=saliency, target=target))
 
 
@@ -44,8 +47,8 @@ class PointingGame(_TargetMean):
     """Mean ``pointing_game``.
 
     Args:
-        tolerance: pixels by which the targets are grown.
-        **kwargs: of ``torchmetrics.Metric``.
+        tolerance: pixels by which the targets are dilated.
+        **kwargs: arguments of ``torchmetrics.Metric``.
 
     >>> import torch
     >>> metric = PointingGame()
@@ -83,8 +86,8 @@ class IoU(_TargetMean):
     """Mean ``iou``.
 
     Args:
-        threshold: from 0 to 1, of the scaled map.
-        **kwargs: of ``torchmetrics.Metric``.
+        threshold: threshold of the heatmap, from 0 to 1.
+        **kwargs: arguments of ``torchmetrics.Metric``.
     """
 
     higher_is_better = True
@@ -105,27 +108,27 @@ class BestIoU(_TargetMean):
 
 
 class MapAUROC(_TargetMean):
-    """Mean ``auroc`` of the pixels of each map, not of all pixels together."""
+    """Mean ``auroc`` of each map, not the AUROC of all pixels together."""
 
     higher_is_better = True
     _score = staticmethod(auroc)
 
 
 class MapAveragePrecision(_TargetMean):
-    """Mean ``average_precision`` of the pixels of each map, not of all pixels together."""
+    """Mean ``average_precision`` of each map, not that of all pixels together."""
 
     higher_is_better = True
     _score = staticmethod(average_precision)
 
 
 class _ConfidenceMean(PairMean):
-    """Of a pair's score as it is and under its map."""
+    """Base of the means of a score of the unaltered pair and the pair under its map."""
 
     @abstractmethod
     def _score(self, clean: Tensor, masked: Tensor) -> Tensor: ...
 
     def update(self, clean: Pairs, masked: Pairs) -> None:
-        """Count pairs: scores (B,) as they are, and under their maps."""
+        """Add pairs: scores (B,) of the unaltered pairs, and under their maps."""
         self.add(self._score(*pair) for pair in by_pair(clean=clean, masked=masked))
 
 
@@ -151,13 +154,13 @@ class ConfidenceIncrease(_ConfidenceMean):
 
 
 class _MapMean(PairMean):
-    """Of a map alone."""
+    """Base of the means of a score of a map alone."""
 
     @abstractmethod
     def _score(self, saliency: Tensor) -> Tensor: ...
 
     def update(self, saliency: Pairs) -> None:
-        """Count pairs: raw maps."""
+        """Add pairs: raw maps."""
         self.add(self._score(*pair) for pair in by_pair(saliency=saliency))
 
 
@@ -176,21 +179,21 @@ class Complexity(_MapMean):
 
 
 class MapMass(PairMean):
-    """Mean ``map_mass``: what part of the image the heatmaps keep."""
+    """Mean ``map_mass``, the part of the image that the heatmaps keep."""
 
     higher_is_better = None
 
     def update(self, heatmap: Pairs) -> None:
-        """Count pairs: heatmaps in [0, 1]."""
+        """Add pairs: heatmaps in [0, 1]."""
         self.add(map_mass(*pair) for pair in by_pair(heatmap=heatmap))
 
 
 class CurveArea(PairMean):
-    """Mean ``area_under`` a curve of scores, or ``normalised_area``.
+    """Mean ``area_under`` of curves of scores, or mean ``normalised_area``.
 
     Args:
-        normalised: scale each curve by its pair's clean and empty score first.
-        **kwargs: of ``torchmetrics.Metric``.
+        normalised: whether to scale each curve by its pair's clean and empty scores first.
+        **kwargs: arguments of ``torchmetrics.Metric``.
 
     >>> import torch
     >>> metric = InsertionArea(normalised=True)
@@ -204,10 +207,10 @@ class CurveArea(PairMean):
         self.normalised = normalised
 
     def update(self, scores: Pairs, clean: Pairs | None = None, empty: Pairs | None = None) -> None:
-        """Count pairs: scores at the N steps, and (B,) the clean and empty scores, read only where ``normalised``.
+        """Add pairs: scores at the N steps, and clean and empty scores (B,), which only ``normalised`` reads.
 
         Raises:
-            M2IBError: if it is ``normalised`` and one of them is missing.
+            M2IBError: if ``normalised`` is set and ``clean`` or ``empty`` is missing.
         """
         if not self.normalised:
             self.add(area_under(*pair) for pair in by_pair(scores=scores))
@@ -220,13 +223,13 @@ class CurveArea(PairMean):
 
 
 class InsertionArea(CurveArea):
-    """Of insertion: the sooner the score rises, the better."""
+    """Mean area under insertion curves: the sooner the score rises, the better."""
 
     higher_is_better = True
 
 
 class DeletionArea(CurveArea):
-    """Of deletion: the sooner the score falls, the better."""
+    """Mean area under deletion curves: the sooner the score falls, the better."""
 
     higher_is_better = False
 
@@ -237,12 +240,12 @@ class SeedStability(PairMean):
     higher_is_better = True
 
     def update(self, saliency: Pairs, reseeded: Pairs) -> None:
-        """Count pairs: maps, and those of another seed."""
+        """Add pairs: maps, and the maps of another seed."""
         self.add(spearman(*pair) for pair in by_pair(saliency=saliency, reseeded=reseeded))
 
 
 class RandomisationCorrelation(PairMean):
-    """Mean ``spearman`` with the maps of a model with random weights: near 0 where maps depend on what was learnt.
+    """Mean ``spearman`` with the maps of a randomised model: near 0 where maps depend on the learned weights.
 
     Adebayo et al. (2018), "Sanity Checks for Saliency Maps".
     """
@@ -250,7 +253,7 @@ class RandomisationCorrelation(PairMean):
     higher_is_better = False
 
     def update(self, saliency: Pairs, randomised: Pairs) -> None:
-        """Count pairs: maps, and those of the randomised model."""
+        """Add pairs: maps, and the maps of the randomised model."""
         self.add(spearman(*pair) for pair in by_pair(saliency=saliency, randomised=randomised))
 
 
@@ -260,7 +263,7 @@ class PromptCorrelation(PairMean):
     higher_is_better = False
 
     def update(self, saliency: Pairs, prompted: Pairs) -> None:
-        """Count pairs: maps, and those for another caption."""
+        """Add pairs: maps, and the maps for another caption."""
         self.add(spearman(*pair) for pair in by_pair(saliency=saliency, prompted=prompted))
 
 
@@ -270,5 +273,5 @@ class MaxSensitivity(PairMean):
     higher_is_better = False
 
     def update(self, saliency: Pairs, perturbed: Pairs) -> None:
-        """Count pairs: maps, and for each the (K, ...) maps of its changed inputs."""
+        """Add pairs: maps, and for each pair the maps (K, ...) of its perturbed inputs."""
         self.add(max_sensitivity(*pair) for pair in by_pair(saliency=saliency, perturbed=perturbed))

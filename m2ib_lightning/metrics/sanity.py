@@ -1,4 +1,4 @@
-"""Does the objective know a pair that belongs together from one that does not?"""
+"""Whether the loss tells matched pairs from shuffled ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from m2ib_lightning.metrics.checks import undefined
 
 
 def matched_auc(matched: Tensor, shuffled: Tensor) -> Tensor:
-    r"""The probability that a matched pair's loss is lower than a shuffled one's, ties counted half.
+    r"""Probability that a matched pair's loss is lower than a shuffled one's, ties counted half.
 
     .. math::
         \frac{1}{N M} \sum_{i, j} \left( 1[l_i < l'_j] + \tfrac12 1[l_i = l'_j] \right)
 
-    which is the area under the ROC curve (Mann and Whitney, 1947). 0.5 is chance. The samples may differ in size.
+    which is the area under the ROC curve (Mann and Whitney, 1947). Chance is 0.5. The samples may differ in size.
 
     Args:
         matched: (N,) losses l of images with their own captions.
         shuffled: (M,) losses l' of images with other captions.
 
     Returns:
-        A scalar from 0 to 1, float64; NaN where either is empty or has a NaN.
+        A scalar from 0 to 1, float64; NaN where a sample is empty or holds a NaN.
 
     >>> matched_auc(torch.tensor([0.1, 0.2]), torch.tensor([0.2, 0.3])).item()
     0.875
@@ -34,16 +34,16 @@ def matched_auc(matched: Tensor, shuffled: Tensor) -> Tensor:
     if not len(low) or not len(high) or bool(low.isnan().any() | high.isnan().any()):
         return undefined(matched)
     high = high.sort().values
-    at_most = torch.searchsorted(high, low, right=True)  # how many shuffled losses are <= each matched one
+    at_most = torch.searchsorted(high, low, right=True)  # number of shuffled losses <= each matched one
     below = torch.searchsorted(high, low)
-    twice = 2 * (len(high) - at_most) + (at_most - below)  # whole numbers: exact
+    twice = 2 * (len(high) - at_most) + (at_most - below)  # exact: whole numbers
     return twice.sum().double() / (2 * len(low) * len(high))
 
 
 class MatchedAUC(Metric):
-    """``matched_auc`` of all losses seen, on all processes; it keeps them, 8 bytes each.
+    """``matched_auc`` of the losses of all updates and processes.
 
-    A loss that is NaN is left out and counted in ``left_out``.
+    The metric keeps every loss, 8 bytes each. A loss that is NaN is left out and counted in ``left_out``.
 
     >>> metric = MatchedAUC()
     >>> metric.update(matched=torch.tensor([0.1]), shuffled=torch.tensor([0.2, 0.3, 0.05, 0.4]))
@@ -66,20 +66,21 @@ class MatchedAUC(Metric):
         self.add_state("left_out", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, matched: Tensor, shuffled: Tensor) -> None:
-        """Count losses (N,) of matched and (M,) of shuffled pairs."""
-        self.matched.append(self._known(matched))
-        self.shuffled.append(self._known(shuffled))
+        """Add losses (N,) of matched pairs and (M,) of shuffled pairs."""
+        self.matched.append(self._without_nan(matched))
+        self.shuffled.append(self._without_nan(shuffled))
 
     def compute(self) -> Tensor:
-        """A scalar in float64; NaN if there is no loss of either kind."""
-        return matched_auc(self._all(self.matched), self._all(self.shuffled))
+        """Return the AUC, a scalar in float64; NaN if one kind of losses is missing."""
+        return matched_auc(self._joined(self.matched), self._joined(self.shuffled))
 
-    def _known(self, losses: Tensor) -> Tensor:
+    def _without_nan(self, losses: Tensor) -> Tensor:
         losses = losses.detach().to(self.device, torch.float64).flatten()
         missing = losses.isnan()
         self.left_out += missing.sum()
         return losses[~missing]
 
-    def _all(self, losses: Tensor | list[Tensor]) -> Tensor:
-        nothing = isinstance(losses, list) and not losses
-        return torch.zeros(0, dtype=torch.float64, device=self.device) if nothing else dim_zero_cat(losses)
+    def _joined(self, losses: Tensor | list[Tensor]) -> Tensor:
+        if isinstance(losses, list) and not losses:
+            return torch.zeros(0, dtype=torch.float64, device=self.device)
+        return dim_zero_cat(losses)

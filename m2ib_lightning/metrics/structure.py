@@ -1,7 +1,7 @@
-"""What a map looks like, whatever it should show: sparse or spread out.
+"""Structure of a map, sparse or spread out, without regard to its target.
 
-Both read the absolute values of one map, of any shape, and return a scalar in float64; NaN where the map is empty or
-has a value that is not finite. They do not say whether a map is right: one wrong pixel is as sparse as one right one.
+Both functions read the absolute values of one map of any shape and return a scalar in float64. The scalar is NaN where
+the map is empty or has a value that is not finite. One wrong pixel is as sparse as one right pixel.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from m2ib_lightning.metrics.checks import flat, undefined
 
 
 def sparseness(saliency: Tensor) -> Tensor:
-    r"""The Gini index of the absolute values; higher is sparser.
+    r"""Gini index of the absolute values; higher is sparser.
 
     .. math::
         \frac{\sum_{i=1}^{n} (2 i - n - 1) \, |a|_{(i)}}{n \sum_i |a|_{(i)}}
 
-    with the values in rising order: Chalasani et al. (2020), as in Quantus, which also adds 1e-7 to each value.
+    with the values in rising order. Chalasani et al. (2020), as in Quantus, which also adds 1e-7 to each value.
 
     Returns:
-        From 0 (all equal) to 1 - 1/n (one value holds everything). A blank map is all equal: 0.
+        A scalar from 0 (all values equal, also for a blank map) to 1 - 1/n (one value holds all mass).
 
     >>> sparseness(torch.tensor([0.0, 0.0, -2.0, 0.0])).item()
     0.75
@@ -38,7 +38,7 @@ def sparseness(saliency: Tensor) -> Tensor:
 
 
 def complexity(saliency: Tensor) -> Tensor:
-    r"""The entropy of the shares of the absolute values, in nats; lower is simpler.
+    r"""Entropy of the shares of the absolute values, in nats; lower is simpler.
 
     .. math::
         -\sum_i p_i \log p_i, \quad p_i = |a_i| \Big/ \sum_j |a_j|
@@ -46,7 +46,7 @@ def complexity(saliency: Tensor) -> Tensor:
     Bhatt et al. (2020), as in Quantus.
 
     Returns:
-        From 0 (one value holds everything) to log n (all equal). A blank map is all equal: log n.
+        A scalar from 0 (one value holds all mass) to log n (all values equal, also for a blank map).
 
     >>> round(complexity(torch.tensor([1.0, -1.0, 0.0])).item(), 4)  # log 2
     0.6931

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
@@ -112,6 +112,17 @@ class Pair:
         return [] if self.truth is None else self.truth.others[:count]
 
 
+class PairResult(Protocol):
+    """A result that names its pair."""
+
+    @property
+    def pair(self) -> Pair:
+        """The pair that the result is about."""
+
+
+ResultT = TypeVar("ResultT", bound=PairResult)
+
+
 class PairBatch:
     """A batch of B prepared pairs, and the pairs that failed.
 
@@ -148,6 +159,17 @@ class PairBatch:
         """Return the batch indices of the first ``count`` pairs in source order."""
         places = {pair.key: place for place, pair in enumerate(self.pairs)}
         return [places[key] for key in self.order if key in places][:count]
+
+    def complete(self, results: Iterable[ResultT], failure: Callable[..., ResultT]) -> list[ResultT]:
+        """Return the results of all pairs in source order, failed pairs included.
+
+        Args:
+            results: one result for each of ``pairs``, in any order.
+            failure: maker of a failed pair's result, called as ``failure(pair, error=...)``.
+        """
+        failures = (failure(pair, error=pair.error) for pair in self.failed)
+        by_key = {result.pair.key: result for result in (*results, *failures)}
+        return [by_key[key] for key in self.order]
 
     def alone(self, place: int) -> PairBatch:
         """Return a batch of one pair, by its index in this batch; its tensors are views of this batch's."""

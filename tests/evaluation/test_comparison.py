@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.evaluation.comparison import Estimate, compare
+from m2ib_lightning.evaluation.bootstrap import Estimate, Resamples, estimate_auc, weighted_auc
+from m2ib_lightning.evaluation.comparison import compare
 from m2ib_lightning.evaluation.comparison_report import to_markdown
 
 
@@ -124,6 +125,40 @@ def test_the_losses_auc() -> None:
     labels = [0] * len(matched) + [1] * len(shuffled)
     assert estimate.mean == pytest.approx(roc_auc_score(labels, matched + shuffled))
     assert 0.5 < estimate.low < estimate.mean < estimate.high <= 1
+
+
+def slow_auc(matched: list[float], shuffled: list[float], weights: list[float]) -> float:
+    """Over all pairs of losses, one by one."""
+    wins = sum(
+        weights[i] * weights[j] * ((low < high) + 0.5 * (low == high))
+        for i, low in enumerate(matched)
+        for j, high in enumerate(shuffled)
+    )
+    return wins / sum(weights) ** 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_weighted_auc_is_its_definition(seed: int, ties: bool) -> None:
+    draw = np.random.default_rng(seed)
+    matched, shuffled = draw.integers(-3, 3, (2, 30)).astype(float) if ties else draw.normal(size=(2, 30))
+    matched[0], shuffled[1] = np.inf, -np.inf
+    weights = draw.multinomial(30, np.full(30, 1 / 30), size=5).astype(float)
+    expected = [slow_auc(matched.tolist(), shuffled.tolist(), row) for row in weights.tolist()]
+    assert weighted_auc(matched, shuffled, weights) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_the_aucs_interval_is_the_bootstraps_over_pictures() -> None:
+    draw = np.random.default_rng(8)
+    matched, shuffled = draw.normal(size=12), draw.normal(size=12) + 0.5
+    resamples = Resamples(np.array([f"{pair // 2}.png" for pair in range(12)], dtype=object), 60, seed=3)
+    estimate = estimate_auc(matched, shuffled, resamples)
+    weights = np.concatenate(list(resamples.weights()))
+    areas = [slow_auc(matched.tolist(), shuffled.tolist(), row) for row in weights.tolist()]
+    assert (weights[:, ::2] == weights[:, 1::2]).all()  # both captions of a picture
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), rel=0, abs=1e-12)
+    assert estimate.mean == pytest.approx(slow_auc(matched.tolist(), shuffled.tolist(), [1] * 12), rel=0, abs=1e-12)
+    assert (estimate.pairs, estimate.pictures) == (12, 6)
 
 
 def test_the_last_stage_of_random_weights_is_the_measure() -> None:

@@ -16,7 +16,7 @@ from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from m2ib_lightning.methods import METHODS, Context, Method, make_method, register_method
+from m2ib_lightning.methods import METHODS, Context, Method, SaliencyMethod, make_method, register_method
 from m2ib_lightning.methods.scorer import Scorer
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.results.attribution import Attribution
@@ -304,7 +304,7 @@ def test_a_mistake_says_what_there_is(text: str, message: str) -> None:
 
 
 def test_a_method_of_ones_own_takes_one_class() -> None:
-    class Ones(Method):
+    class Ones(SaliencyMethod):
         """Everything matters."""
 
         def image_saliency(self, batch: Any, clean: Any) -> torch.Tensor:
@@ -323,6 +323,18 @@ def test_a_method_of_ones_own_takes_one_class() -> None:
             register_method("ones", Ones)
     finally:
         METHODS._items.pop("ones")
+
+
+def test_a_class_that_lacks_a_method_is_not_registered() -> None:
+    class Ones(Method):
+        """The base is the wrong one."""
+
+        def image_saliency(self, batch: Any, clean: Any) -> torch.Tensor:
+            return torch.ones(len(batch), 4, 4)
+
+    with pytest.raises(TypeError, match=r"Ones must define __call__\. Derive it from SaliencyMethod to define image"):
+        register_method("ones", Ones)
+    assert "ones" not in METHODS
 
 
 def test_without_captum_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

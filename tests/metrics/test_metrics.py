@@ -229,7 +229,7 @@ def test_confidence_refuses_what_does_not_fit() -> None:
     for score in (metrics.confidence_drop, metrics.confidence_increase):
         with pytest.raises(M2IBError, match=r"clean \(3,\), masked \(2,\)"):
             score(torch.zeros(3), torch.zeros(2))
-    with pytest.raises(M2IBError, match=r"heatmap in \[0, 1\] expected, got values from 0 to 7"):
+    with pytest.raises(M2IBError, match=r"heatmap must be in \[0, 1\], got values from 0 to 7"):
         metrics.map_mass(torch.tensor([0.0, 7.0]))
 
 
@@ -259,7 +259,7 @@ def test_a_normalised_area_needs_something_to_explain() -> None:
 
 def test_curves_that_do_not_fit_are_refused() -> None:
     for scores in (torch.tensor(1.0), torch.rand(3, 1)):
-        with pytest.raises(M2IBError, match="at least 2 steps expected"):
+        with pytest.raises(M2IBError, match=r"scores must be \(\.\.\., N\) with at least 2 steps"):
             metrics.area_under(scores)
     with pytest.raises(M2IBError, match=r"curves \(3,\), clean \(2,\), empty \(3,\)"):
         metrics.normalised_area(torch.rand(3, 5), torch.rand(2), torch.rand(3))
@@ -339,7 +339,7 @@ def test_max_sensitivity_of_bad_maps() -> None:
     assert metrics.max_sensitivity(torch.zeros(3), torch.rand(2, 3)).isnan()
     assert metrics.max_sensitivity(torch.ones(3), torch.full((2, 3), math.nan)).isnan()
     for perturbed in (torch.rand(3), torch.rand(2, 4), torch.rand(0, 3)):
-        with pytest.raises(M2IBError, match=r"shape \(3,\) expected, got perturbed"):
+        with pytest.raises(M2IBError, match=r"perturbed must hold maps of the saliency's shape \(3,\), got"):
             metrics.max_sensitivity(torch.ones(3), perturbed)
 
 

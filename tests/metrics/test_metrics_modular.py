@@ -138,9 +138,11 @@ def test_many_small_scores_are_not_lost() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(M2IBError, match="one of each for every pair expected, got saliency 2, target 1"):
+    with pytest.raises(M2IBError, match="all parts must have the same number of pairs, got saliency 2, target 1"):
         metrics.IoU().update([torch.rand(3)] * 2, [torch.ones(3, dtype=torch.bool)])
-    with pytest.raises(M2IBError, match=r"clean, masked: a list of tensors or a tensor \(B, \.\.\.\) expected"):
+    with pytest.raises(
+        M2IBError, match=r"clean, masked must be a list of tensors or a tensor \(B, \.\.\.\), got a single number"
+    ):
         metrics.ConfidenceDrop().update(torch.tensor(0.5), torch.tensor(0.5))
     with pytest.raises(M2IBError, match="needs the scores `clean` and `empty` of every pair"):
         metrics.InsertionArea(normalised=True).update(torch.rand(2, 5), clean=torch.ones(2))

@@ -1,0 +1,160 @@
+"""What an attribution method is: a batch of pairs goes in, their maps come out.
+
+Legend: B pairs, T tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, is_out_of_memory
+from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.methods.scorer import Clean, Scorer
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is built from.
+
+    Attributes:
+        model: the model to explain.
+        settings: bottleneck settings with resolved layers, for ``m2ib`` and for methods that read the same layer.
+        statistics: statistics of the towers with ``prior="data"``.
+        seed: key of all random draws.
+        compile: whether ``m2ib`` compiles its loop.
+        scorer: runner of the model on altered inputs, shared by all methods of this context and by all contexts that
+            differ only in their seed.
+    """
+
+    model: LoadedModel
+    settings: BottleneckSettings
+    statistics: Statistics = field(default_factory=Statistics)
+    seed: int = 0
+    compile: bool = False
+    scorer: Scorer = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scorer", Scorer(self.model.encoder))
+
+    def with_seed(self, seed: int) -> Context:
+        """Return a copy with another seed and the same scorer."""
+        other = replace(self, seed=seed)
+        object.__setattr__(other, "scorer", self.scorer)
+        return other
+
+
+class Method(ABC):
+    """An attribution method: for each pair, one number per patch and one per token of the caption.
+
+    Higher numbers are more relevant. A subclass defines ``__call__`` and takes its options as keyword-only arguments.
+    A method that makes the two maps one after the other derives from ``SaliencyMethod``.
+
+    Args:
+        context: the model and the settings to build on.
+
+    Attributes:
+        random: whether the maps depend on the seed.
+        pair_specific: whether a map depends on the other half of the pair.
+        trained: whether the method needs trained weights that most model folders lack; such a method is compared only
+            where it is named.
+    """
+
+    random: ClassVar[bool] = False
+    pair_specific: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.scorer = context.scorer
+
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """Freeze the model on a device and in a type, for calls of the method; restore it on exit."""
+        return self.scorer.at_work(device, dtype)
+
+    @abstractmethod
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        """Explain a batch on the model's device, inside ``at_work``.
+
+        Returns:
+            One result per pair in source order, failed pairs included.
+        """
+
+    @staticmethod
+    def checked(result: Attribution) -> Attribution:
+        """Return the result, or a failed one if its saliency is not finite."""
+        parts = [part for part in (result.image, result.text) if part is not None]
+        finite = all(np.isfinite(part.saliency).all() for part in parts)
+        return result if finite else Attribution(result.pair, error=NOT_FINITE)
+
+
+class SaliencyMethod(Method):
+    """A method that makes the image's map and the caption's map one after the other.
+
+    A subclass defines ``image_saliency`` and ``text_saliency``.
+    """
+
+    @override
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        if not batch.pairs:
+            return batch.complete([], Attribution)
+        with torch.autocast(self.scorer.device.type, enabled=False):
+            return batch.complete(self._halve_until_it_fits(batch), Attribution)
+
+    @abstractmethod
+    def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        """Return the images' maps, (B, grid_h, grid_w) or (B, patches)."""
+
+    @abstractmethod
+    def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
+        """Return the captions' maps, (B, T) over all tokens that the tower gets; only the caption's own are read."""
+
+    def _halve_until_it_fits(self, batch: PairBatch) -> list[Attribution]:
+        """Explain a batch, in halves where memory runs out; a pair that does not fit alone fails alone."""
+        try:
+            return list(self._explain(batch))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the except clause: there the traceback holds the attempt's tensors.
+        if self.scorer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            return [Attribution(batch.pairs[0], error=DOES_NOT_FIT)]
+        half = len(batch) // 2
+        parts = (range(half), range(half, len(batch)))
+        return [result for part in parts for result in self._halve_until_it_fits(batch.some(list(part)))]
+
+    def _explain(self, batch: PairBatch) -> Iterator[Attribution]:
+        clean = self.scorer.clean(batch)
+        grid = self.scorer.grid(batch)
+        images = self.image_saliency(batch, clean).detach().cpu().reshape(-1, *grid).numpy()
+        texts = None if batch.targets is not None else self.text_saliency(batch, clean).detach().cpu().numpy()
+        for row, pair in enumerate(batch.pairs):
+            image = TowerAttribution(images[row])
+            text = None if texts is None else TowerAttribution(texts[row, pair.token_positions])
+            yield self.checked(Attribution(pair, float(clean.similarity[row]), image, text, unit=""))
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """Return the value of an option.
+
+    Raises:
+        M2IBError: if the value is smaller than ``least``.
+    """
+    if value < least:
+        raise M2IBError(f"{name} must be at least {least}, got {value}")
+    return value

@@ -1,0 +1,55 @@
+"""Smoothed maps: any method's image maps, blurred by a Gaussian."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from m2ib_lightning.methods.method import Method
+from m2ib_lightning.pairs.pair import PairBatch
+from m2ib_lightning.results.attribution import Attribution
+
+
+class Smoothed(Method):
+    """Another method with its image maps blurred by a Gaussian.
+
+    At the borders, only the patches inside the map are averaged.
+
+    Args:
+        method: the method whose maps are blurred.
+        sigma: width of the Gaussian, in patches.
+    """
+
+    def __init__(self, method: Method, sigma: float) -> None:
+        super().__init__(method.context)
+        self.method = method
+        self.sigma = sigma
+        # Class attributes of other methods, but of this class they differ from object to object.
+        self.random, self.pair_specific = method.random, method.pair_specific  # type: ignore[misc]
+
+    @override
+    def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+        return self.method.at_work(device, dtype)
+
+    @override
+    def __call__(self, batch: PairBatch) -> list[Attribution]:
+        return [self._smoothed(result) for result in self.method(batch)]
+
+    def _smoothed(self, result: Attribution) -> Attribution:
+        if result.image is None:
+            return result
+        down, across = (_weights(count, self.sigma) for count in result.image.saliency.shape)
+        saliency = (down @ result.image.saliency @ across.T).astype(result.image.saliency.dtype)
+        return replace(result, image=replace(result.image, saliency=saliency))
+
+
+def _weights(count: int, sigma: float) -> NDArray[np.float64]:
+    """Return (count, count): the weight of each input patch (column) in each blurred patch (row)."""
+    places = np.arange(count)
+    weights = np.exp(-0.5 * ((places[:, None] - places[None]) / sigma) ** 2)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
