@@ -284,7 +284,7 @@ def test_a_preset_that_does_not_fit_costs_the_maps_alone() -> None:
     model, data = scenes(16, 4, validation=0.25)
     wrong = replace(model, preset=model.preset.override({"image": {"layer": 9}}))
     module = IBClipModule(wrong, FinetuneConfig(), model.preset)
-    with pytest.warns(UserWarning, match="no maps at validation: of what the model's folder recommends, .*layer"):
+    with pytest.warns(UserWarning, match="no maps at validation: the folder's preset does not fit: .*layer"):
         trainer = train(module, data)
     assert "val/image_information" in trainer.callback_metrics
     assert "val/image_pointing" not in trainer.callback_metrics
