@@ -236,7 +236,7 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negatives"]
     words += ["finetune.hard_negatives=1", "data.batch_size=4", "data.num_workers=1", f"output_dir={tmp_path / 'run'}"]
     code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 2
     assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
