@@ -1,4 +1,4 @@
-"""Where pairs come from: one source per file. Import as ``m2ib_lightning.datamodules``."""
+"""Sources of pairs, one per file. Import as ``m2ib_lightning.datamodules``."""
 
 from m2ib_lightning.datamodules.base import PairDataModule, register_datamodule
 from m2ib_lightning.datamodules.captions import CaptionsDataModule

@@ -1,4 +1,4 @@
-"""What every source of pairs shares: batching, workers, order, and the limit."""
+"""The base of every source of pairs: batches, workers, order, and the limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATAMODULES: Registry[type[PairDataModule]] = Registry("data source", "register_
 
 
 def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
-    """Add a source under a ``data.name``.
+    """Register a source under a ``data.name``.
 
     Raises:
         ValueError: if the name is taken.
@@ -39,21 +39,20 @@ def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
 class PairDataModule(LightningDataModule):
     """Batches of pairs in source order. A source of your own overrides ``open_source`` and ``from_config``.
 
-    Of several ranks each gets a share of its own, none twice and none dropped: of a source that can be indexed every
-    ``world_size``-th pair of those that are left, of a stream its shards (or every so-manieth row of one).
+    Every rank gets its own share, and no pair is repeated or dropped. From a source that can be indexed, a rank takes
+    every ``world_size``-th of the pairs left. From a stream, it takes whole shards, or every n-th row of one.
 
     Args:
-        preparer: of the model that reads the pairs (``LoadedModel.preparer``).
-        batch_size: pairs at a time; None for 8 on a CPU and 32 on a GPU.
-        num_workers: processes that decode; None for 1 on a CPU, which computes too, and all cores but one, at most 8,
-            beside a GPU.
-        limit: only the first so many pairs; None for all.
-        pictures: how many of each rank's first pairs keep a copy to draw on; -1 for all.
-        probed: how many of the first pairs come with other captions (gibberish, another pair's), to be judged by.
+        preparer: the preparer of the model that reads the pairs (``LoadedModel.preparer``).
+        batch_size: pairs per batch; None for 8 on a CPU and 32 on a GPU.
+        num_workers: processes that decode; None for 1 on a CPU, and for all cores but one, at most 8, with a GPU.
+        limit: number of pairs, from the first; None for all.
+        pictures: how many of each rank's first pairs keep a copy of the picture to draw on; -1 for all.
+        probed: how many of the first pairs get other captions (gibberish, another pair's) to score maps with.
 
     Attributes:
-        positions: which pairs are left to explain, when a run is resumed; None for all.
-        finished: the folder of a table whose pairs a stream leaves out; None for none.
+        positions: positions of the pairs that a resumed run still has to explain; None for all.
+        finished: folder of the table whose pairs a stream skips; None for none.
     """
 
     default_workers: int | None = None
@@ -88,26 +87,26 @@ class PairDataModule(LightningDataModule):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config, preparer: Preparer) -> PairDataModule:
-        """Make the datamodule that a configuration asks for."""
+        """Make the datamodule of a configuration."""
 
     @abstractmethod
     def open_source(self) -> PairSource | PairStream:
         """Open the source; called once.
 
         Raises:
-            M2IBError: if it can't be opened; says what exists.
+            M2IBError: if it can't be opened; names what exists.
         """
 
     @property
     def source(self) -> PairSource | PairStream:
-        """The pairs, all of them."""
+        """The source of all pairs, opened on first use."""
         if self._source is None:
             self._source = self.open_source()
         return self._source
 
     @property
     def total(self) -> int | None:
-        """How many pairs there are to explain; None for a stream, whose end nobody has seen."""
+        """Number of pairs to explain; None for a stream, whose length is unknown."""
         if isinstance(self.source, PairStream):
             return None
         return len(self.source) if self.limit is None else min(self.limit, len(self.source))
@@ -118,7 +117,7 @@ class PairDataModule(LightningDataModule):
         return self.total
 
     def keys(self) -> Iterator[str]:
-        """Of the pairs that there are to explain, in source order; a stream is read for them, without decoding."""
+        """Return the keys of the pairs to explain, in source order; a stream is read for them, but not decoded."""
         source = self.source
         if isinstance(source, PairStream):
             return (raw.key for _, _, raw in islice(in_source_order(source), self.limit))
@@ -131,7 +130,7 @@ class PairDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Iterable[PairBatch]:
-        """This rank's share."""
+        """Return this rank's batches."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         pictures = self.pictures * ranks
         if isinstance(self.source, PairStream):
@@ -140,7 +139,7 @@ class PairDataModule(LightningDataModule):
         return self._loader(self.source, positions[rank::ranks], pictures)
 
     def calibration_batches(self, pairs: int) -> Iterable[PairBatch]:
-        """The source from its beginning, for the statistics of ``prior=data``; as far as ``pairs`` may need."""
+        """Return batches from the start of the source, enough to measure ``prior=data`` on ``pairs`` pairs."""
         if isinstance(self.source, PairStream):
             dataset = StreamDataset(self.source, self.preparer, limit=2 * pairs)
             return StreamLoader(dataset, self.batch_size, num_workers=0)  # one reader: in source order
@@ -174,7 +173,7 @@ def _spare_cores() -> int:
 
 
 def loader_arguments(config: Config) -> dict[str, Any]:
-    """What every datamodule takes from a configuration."""
+    """Return the arguments that every datamodule takes from a configuration."""
     data, output = config.data, config.output
     if config.task == "evaluate":
         pictures, probed = config.evaluate.pictures, config.evaluate.probed

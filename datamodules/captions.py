@@ -1,4 +1,4 @@
-"""Any image-text table: CSV, TSV, JSONL, Parquet, an image folder, shards, or a hub data set; columns by name."""
+"""Pairs of any image-text table: CSV, TSV, JSONL, Parquet, an image folder, shards, or a hub data set."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class CaptionSource:
-    """The rows of a table as pairs; a row with a list of captions is a pair each, with keys ``<file>:<row>.<item>``.
+    """The rows of a table as pairs. Each caption of a list is a pair, with the key ``<file>:<row>.<item>``.
 
     Args:
         table: the opened table.
-        columns: which columns hold what.
+        columns: names of the columns.
         image_root: where relative image paths start.
 
     Raises:
@@ -45,7 +45,7 @@ class CaptionSource:
         return len(self.table) if self._ends is None else int(self._ends[-1])
 
     def key(self, index: int) -> str:
-        """The table and the row; where the cell is a list, which of its captions."""
+        """Return the key of a pair: the table, the row, and the item if the cell is a list of captions."""
         row, item = self._place(index)
         return f"{self.table.name}:{row}{'' if item is None else f'.{item}'}"
 
@@ -54,13 +54,13 @@ class CaptionSource:
         key = self.key(index)
         try:
             cells = self.table[row]
-        except Exception as error:  # a row that can't be read, in whatever way, costs itself alone
-            why = str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
-            return RawPair(key=key, image=None, uri=key, caption=None, error=why)
+        except Exception as error:  # whatever makes a row unreadable costs that row alone
+            message = str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
+            return RawPair(key=key, image=None, uri=key, caption=None, error=message)
         return self.reader.pair(key, cells, item)
 
     def _place(self, index: int) -> tuple[int, int | None]:
-        """The row of a pair, and which item of its list of captions it is; None where the cell is no list."""
+        """Row of a pair, and its item in the list of captions; None if the cell is no list."""
         if self._ends is None or self._lengths is None:
             return index, None
         row = int(np.searchsorted(self._ends, index, side="right"))
@@ -71,9 +71,9 @@ class CaptionStream:
     """The rows of shards as pairs, with keys ``<shard>:<row>``; see ``CaptionSource``.
 
     Args:
-        shards: opened.
-        name: what they are called in messages.
-        columns: which columns hold what.
+        shards: the opened shards.
+        name: their name in messages.
+        columns: names of the columns.
         image_root: where relative image paths start.
 
     Raises:
@@ -87,7 +87,7 @@ class CaptionStream:
         self.reader = CellReader(columns, image_root if image_root is not None else shards.folder)
 
     def rows(self, shard: int) -> Iterator[list[RawPair]]:
-        """The pairs of each row."""
+        """Yield the pairs of each row of a shard."""
         for row, cells in enumerate(self.shards.rows(shard)):
             yield self.reader.pairs(f"{self.names[shard]}:{row}", cells)
 
@@ -96,13 +96,13 @@ class CaptionsDataModule(PairDataModule):
     """An image-text table as pairs.
 
     Args:
-        preparer: of the model that reads them.
+        preparer: the preparer of the model that reads the pairs.
         path: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, an image folder, a hub data set, or shards.
-        columns: which columns hold what.
+        columns: names of the columns.
         image_root: where relative image paths start; None for the table's folder.
-        split: of a hub data set.
-        streaming: read shards (``.tar``, ``.parquet``, a hub data set) forwards, with flat memory; tars always are.
-        options: ``PairDataModule``'s.
+        split: split of a hub data set.
+        streaming: whether to stream shards (``.tar``, ``.parquet``, a hub data set) with flat memory; tars always are.
+        options: arguments of ``PairDataModule``.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class CaptionsDataModule(PairDataModule):
         if data.path is None:
             raise M2IBError(
                 "data.name=captions needs data.path: a .csv, .tsv, .jsonl or .parquet file, an image folder with "
-                "captions beside it, or a hub data set"
+                "captions, or a hub data set"
             )
         return cls(
             preparer,

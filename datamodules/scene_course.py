@@ -20,19 +20,24 @@ from m2ib_lightning.scenes.objects import UNSAID, Attributes
 from m2ib_lightning.scenes.scene_captions import training_captions
 
 SCENES = 32_000
-"""How many scenes there are where no limit is said."""
+"""Number of scenes without a limit."""
 
 _CAPTIONS = 4
-"""Of each scene: one object, two, up to three or a wrong one, a wrong one."""
+"""Captions of each scene: of one object, of two, of up to three (or a false one), and a false one."""
 
 
 class SceneCourse:
-    """Scene ``index`` is made from (seed, index); how hard it is depends on its place among ``count``.
+    """Scenes that become harder. Scene ``index`` is made from (seed, index) and its place among ``count``.
 
-    One object in the grid's centres, then one or two, two or three, and two to four, with more and more jitter. The
-    other captions of a pair are true ones and hard negatives; ``named`` and ``contains`` say which is true of what.
-    Phrases of a caption are of different objects; only where two overlap and neither says all of the other (a small
-    star and a red star) is the caption taken to be true also of one small red star: one pairing in 4,000.
+    The first scenes have one object, centred on the grid; later ones have two to four, with more jitter. The other
+    captions of a pair are true ones and hard negatives; ``named`` and ``contains`` tell which caption is true of which
+    scene. The phrases of a caption are of different objects. One exception is not noticed: where two phrases overlap
+    and neither contains the other (a small star and a red star), a single small red star passes for both, in one
+    pairing of 4,000.
+
+    Args:
+        seed: which course.
+        count: number of scenes.
     """
 
     def __init__(self, seed: int, count: int = SCENES) -> None:
@@ -43,11 +48,11 @@ class SceneCourse:
         return self.count
 
     def key(self, index: int) -> str:
-        """Which course, and which scene of it."""
+        """Return the key of a scene: its course and its index."""
         return f"scene-course-{self.seed}-{self.count}:{index}"
 
     def difficulty(self, index: int) -> Difficulty:
-        """Of the scene at that place."""
+        """Return how hard the scene at an index is."""
         progress = index / self.count
         if progress < 0.05:
             return Difficulty(objects=(1, 1), jitter=0, rotation=0)
@@ -62,60 +67,60 @@ class SceneCourse:
     def __getitem__(self, index: int) -> RawPair:
         rng = np.random.default_rng([self.seed, index])
         scene = paint_scene(rng, self.difficulty(index))
-        own, *others = training_captions(rng, scene.objects, _CAPTIONS)
+        first, *others = training_captions(rng, scene.objects, _CAPTIONS)
         contains = numbered(name for obj in scene.objects for name in names(obj))
         truth = RawTruth(
             others=[OtherCaption("given", caption.text, named=_named(caption)) for caption in others],
             contains=contains,
-            named=_named(own),
+            named=_named(first),
         )
         uri = f"scene-course://{self.seed}/{self.count}/{index}"
-        return RawPair(self.key(index), Image.fromarray(scene.image), uri, own.text, truth=truth)
+        return RawPair(self.key(index), Image.fromarray(scene.image), uri, first.text, truth=truth)
 
 
 def names(obj: Attributes) -> list[str]:
-    """All that a phrase can call an object.
+    """Return every name that a phrase can give an object.
 
     >>> names(Attributes(0, 1, 1))
     ['red square large', 'red square', 'red large', 'red', 'square large', 'square', 'large']
     """
     return [
-        Attributes(*(value if place in said else UNSAID for place, value in enumerate(obj))).name
-        for said in ((0, 1, 2), (0, 1), (0, 2), (0,), (1, 2), (1,), (2,))
+        Attributes(*(value if place in stated else UNSAID for place, value in enumerate(obj))).name
+        for stated in ((0, 1, 2), (0, 1), (0, 2), (0,), (1, 2), (1,), (2,))
     ]
 
 
 def numbered(things: Iterable[str]) -> tuple[str, ...]:
-    """The second of a name is another thing than the first.
+    """Number repeated names: the second of a name is another thing than the first.
 
     >>> numbered(["red", "square", "red"])
     ('red', 'square', 'red 2')
     """
-    seen: Counter[str] = Counter()
-    found = []
+    counts: Counter[str] = Counter()
+    unique = []
     for thing in things:
-        seen[thing] += 1
-        found.append(thing if seen[thing] == 1 else f"{thing} {seen[thing]}")
-    return tuple(found)
+        counts[thing] += 1
+        unique.append(thing if counts[thing] == 1 else f"{thing} {counts[thing]}")
+    return tuple(unique)
 
 
 def _named(caption: Caption) -> tuple[str, ...]:
-    """A phrase names as many things as there are phrases that say it, or more: each is of an object of its own."""
-    said = [phrase.name for phrase in caption.phrases]
-    found = []
-    for own in said:
-        count = sum(set(own.split()) <= set(other.split()) for other in said)
-        found.append(own if count == 1 else f"{own} {count}")
-    return tuple(found)
+    """Names of what a caption says; a name that k phrases imply stands for its k-th object, as in ``numbered``."""
+    phrases = [phrase.name for phrase in caption.phrases]
+    names = []
+    for phrase in phrases:
+        count = sum(set(phrase.split()) <= set(other.split()) for other in phrases)
+        names.append(phrase if count == 1 else f"{phrase} {count}")
+    return tuple(names)
 
 
 class SceneCourseDataModule(PairDataModule):
     """The course as pairs; ``data.limit`` is its length.
 
     Args:
-        preparer: of the model that reads them.
+        preparer: the preparer of the model that reads the pairs.
         seed: which course.
-        options: ``PairDataModule``'s.
+        options: arguments of ``PairDataModule``.
     """
 
     default_workers = 1

@@ -1,4 +1,4 @@
-"""How well maps of scenes localise: against the mask of each object, and the owner of each word."""
+"""Scores of maps of scenes: against the mask of each object, and the owner of each word."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _IOU_THRESHOLD = 0.5
 
 
 def score_scenes(results: Iterable[Attribution], examples: Iterable[SceneExample]) -> list[dict[str, float]]:
-    """Of each scene, ``score_scene``.
+    """Return the ``score_scene`` of each scene.
 
     Raises:
-        ValueError: if there is no scene, or not one result for each.
+        ValueError: if there is no scene, or not one result per scene.
     """
     scores = [score_scene(result, example) for result, example in zip(results, examples, strict=True)]
     if not scores:
@@ -31,22 +31,22 @@ def score_scenes(results: Iterable[Attribution], examples: Iterable[SceneExample
 
 
 def means(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each score, over the scenes where it is defined."""
+    """Return the mean of each score, over the scenes where it is defined."""
     return {name: float(np.nanmean([score[name] for score in scores])) for name in scores[0]}
 
 
 def score_scene(result: Attribution, example: SceneExample) -> dict[str, float]:
-    """The scores of one scene, on the heatmap at the scene's size.
+    """Return the scores of one scene, for the heatmap at the scene's size.
 
     Returns:
         ``point``: the highest pixel is on a mentioned object, or within 2 px of it (1 or 0).
-        ``point_exact``: it is on one.
+        ``point_exact``: the highest pixel is on a mentioned object (1 or 0).
         ``pick``: the object with the highest mean is a mentioned one (1 or 0).
-        ``mass``: the share of the map on the mentioned objects.
-        ``mass_ratio``: that, over their share of the area.
-        ``iou``: of the pixels above 0.5 with the mentioned objects.
-        ``average_precision``: of the pixels.
-        ``text_auroc``: content words over filler; NaN where the caption has only one kind.
+        ``mass``: share of the map on the mentioned objects.
+        ``mass_ratio``: ``mass`` over their share of the area.
+        ``iou``: intersection over union of the pixels above 0.5 and the mentioned objects.
+        ``average_precision``: average precision of the pixels.
+        ``text_auroc``: AUROC of content words against filler; NaN if the caption has only one kind.
     """
     heatmap = result.image_heatmap
     objects = example.scene.masks > 0.5  # (objects, H, W)

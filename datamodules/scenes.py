@@ -23,14 +23,14 @@ from m2ib_lightning.scenes.scene_captions import FILLER_WORD
 from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, SHAPES
 
 SCENES = 500
-"""How many scenes there are where no limit is said."""
+"""Number of scenes without a limit."""
 
 _MOST_OBJECTS = 4
 
 
 @dataclass(frozen=True)
 class SceneExample:
-    """A scene, a caption of it, and how many of its objects (the first ones) the caption names."""
+    """A scene, a caption of it, and how many of its first objects the caption names."""
 
     scene: Scene
     caption: Caption
@@ -38,14 +38,14 @@ class SceneExample:
 
 
 class SceneSource:
-    """Scene ``index`` is made from (seed, index) alone.
+    """Scenes as pairs. Scene ``index`` is made from (seed, index) alone.
 
     Args:
         seed: which set of scenes.
-        count: how many.
-        objects: in each scene.
+        count: number of scenes.
+        objects: objects per scene.
         mentioned: how many of them each caption names, by colour and shape.
-        truth: whether pairs come with what their maps can be judged by.
+        truth: whether pairs come with the truth that scores their maps.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SceneSource:
     ) -> None:
         if not 1 <= mentioned <= objects <= _MOST_OBJECTS:
             raise M2IBError(
-                f"scenes hold 1 to {_MOST_OBJECTS} objects and the caption names some of them, "
+                f"scenes hold 1 to {_MOST_OBJECTS} objects and the caption names 1 or more of them, "
                 f"got data.objects={objects} and data.mentioned={mentioned}"
             )
         self.seed = seed
@@ -66,14 +66,14 @@ class SceneSource:
         return self.count
 
     def example(self, index: int) -> SceneExample:
-        """The scene with its ground truth."""
+        """Return a scene with its ground truth."""
         rng = np.random.default_rng([self.seed, index, self.objects])
         scene = paint_scene(rng, Difficulty(objects=(self.objects, self.objects)))
         named = [obj._replace(size=UNSAID) for obj in scene.objects[: self.mentioned]]
         return SceneExample(scene, describe(rng, named), self.mentioned)
 
     def key(self, index: int) -> str:
-        """Which set of scenes, and which of them."""
+        """Return the key of a scene: its set and its index."""
         return f"scenes-{self.seed}:{index}"
 
     def __getitem__(self, index: int) -> RawPair:
@@ -104,12 +104,13 @@ class SceneSource:
     def _unnamed(
         self, rng: np.random.Generator, scene: Scene
     ) -> Iterator[tuple[str, Attributes, NDArray[np.bool_] | None]]:
-        """An object that is there and not named, if there is one, and one that is not there."""
+        """An object of the scene that the caption does not name, if there is one, and one that is not in the scene."""
         if self.mentioned < self.objects:
             yield "present", scene.objects[self.mentioned]._replace(size=UNSAID), _union(scene.masks[[self.mentioned]])
-        there = {obj[:2] for obj in scene.objects}
-        kinds = [Attributes(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPES)) if (c, s) not in there]
-        yield "absent", kinds[rng.integers(len(kinds))], None
+        present = {obj[:2] for obj in scene.objects}
+        kinds = [(colour, shape) for colour in range(len(COLOUR_NAMES)) for shape in range(len(SHAPES))]
+        absent = [kind for kind in kinds if kind not in present]
+        yield "absent", Attributes(*absent[rng.integers(len(absent))]), None
 
 
 def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -117,7 +118,7 @@ def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _content(caption: Caption) -> list[tuple[int, int]]:
-    """Where the words stand that name something."""
+    """Character spans of the words that name something."""
     spans, start = [], 0
     for word, owner in zip(caption.words, caption.owners, strict=True):
         if owner != FILLER_WORD:
@@ -130,12 +131,12 @@ class ScenesDataModule(PairDataModule):
     """Scenes as pairs.
 
     Args:
-        preparer: of the model that reads them.
+        preparer: the preparer of the model that reads the pairs.
         seed: which set of scenes.
-        objects: in each scene.
+        objects: objects per scene.
         mentioned: how many of them each caption names.
-        truth: whether pairs come with what their maps can be judged by.
-        options: ``PairDataModule``'s.
+        truth: whether pairs come with the truth that scores their maps.
+        options: arguments of ``PairDataModule``.
     """
 
     default_workers = 0  # painting a scene is cheaper than starting a process

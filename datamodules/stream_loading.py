@@ -1,4 +1,4 @@
-"""Batches of pairs that can only be read forwards: each rank and each of its processes reads a share of its own."""
+"""Batches of pairs from a stream: each rank, and each of its worker processes, reads its own share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.run.done_rows import DoneRows, code_of
 
 _FAR = 2**62
-"""The position of pairs that are not drawn: those after the first shard, whose place in the source nobody knows."""
+"""Position of every pair after the first shard: their places in the source are unknown, and they are not drawn."""
 
 
 class StreamLoader:
@@ -23,11 +23,11 @@ class StreamLoader:
 
     Args:
         dataset: this rank's share.
-        batch_size: pairs at a time.
+        batch_size: pairs per batch.
         num_workers: processes that read and decode; 0 for none.
 
     Raises:
-        M2IBError: when one of them dies: what it had read ahead is not known, ``resume`` reads it again.
+        M2IBError: if a worker dies. What it had read ahead is unknown; ``resume`` reads it again.
     """
 
     def __init__(self, dataset: StreamDataset, batch_size: int, num_workers: int) -> None:
@@ -48,23 +48,23 @@ class StreamLoader:
             if not is_worker_death(error):
                 raise
             raise M2IBError(
-                f"a process that reads the stream died ({error}). What is done is kept; with resume=true the same "
-                "command reads the rest"
+                f"a process that reads the stream died ({error}). Finished pairs are kept: run the same command with "
+                "resume=true to read the rest"
             ) from error
 
 
 class StreamDataset(IterableDataset[PreparedPair | Pair]):
-    """One rank's share of a stream, prepared.
+    """One rank's share of a stream, as prepared pairs.
 
     Args:
-        stream: the pairs.
-        preparer: makes them tensors.
-        rank: of this process.
-        ranks: how many there are.
+        stream: the stream of all pairs.
+        preparer: turns pairs into tensors.
+        rank: index of this process.
+        ranks: number of processes.
         chunk: how many pairs are downloaded and prepared together.
-        pictures: the first so many pairs keep a copy to draw on; -1 for all.
-        limit: only the first so many pairs of the source; each rank then counts them all.
-        done: pairs that have a row already.
+        pictures: how many of the first pairs keep a copy of the picture to draw on; -1 for all.
+        limit: number of pairs of the source, from the first; every rank then counts all of them.
+        done: pairs that already have a row.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
     def __iter__(self) -> Iterator[PreparedPair | Pair]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        mine = self._pairs(self.rank + self.ranks * number, self.ranks * workers)
-        while chunk := list(islice(mine, self.chunk)):
+        share = self._pairs(self.rank + self.ranks * number, self.ranks * workers)
+        while chunk := list(islice(share, self.chunk)):
             raws = self.preparer.download([raw for _, raw in chunk])
             for (position, _), raw in zip(chunk, raws, strict=True):
                 keep = self.pictures < 0 or position < self.pictures
                 yield self.preparer.prepare(raw, keep_picture=keep, position=position)
 
     def _pairs(self, reader: int, readers: int) -> Iterator[tuple[int, RawPair]]:
-        """The pairs, with their positions, of one of all the processes that read."""
-        found = self._by_shard(reader, readers) if self.limit is None else self._counted(reader, readers, self.limit)
+        """Pairs with their positions, for one of all the processes that read."""
+        pairs = self._by_shard(reader, readers) if self.limit is None else self._counted(reader, readers, self.limit)
         done: Collection[int] = ()
         name = None
-        for shard, position, raw in found:
+        for shard, position, raw in pairs:
             if name != self.stream.names[shard]:
                 name = self.stream.names[shard]
                 done = self.done.of(name)
@@ -121,7 +121,7 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
 
 
 def in_source_order(stream: PairStream) -> Iterator[tuple[int, int, RawPair]]:
-    """Shard, position and pair of all there are."""
+    """Yield shard, position and pair of the whole stream."""
     for shard in range(len(stream.names)):
         for row, pairs in enumerate(stream.rows(shard)):
             yield from ((shard, _position(shard, row), raw) for raw in pairs)
@@ -132,9 +132,9 @@ def _position(shard: int, row: int) -> int:
 
 
 def shares(shards: int, reader: int, readers: int) -> list[tuple[int, int, int]]:
-    """What one of the readers reads: shards, and of each every ``members``-th row from ``member`` on.
+    """Return what one reader reads: (shard, member, members), every ``members``-th row of a shard from ``member`` on.
 
-    With fewer shards than readers, some share a shard; each of them then reads all of it.
+    With fewer shards than readers, several readers share a shard: each reads through all of it and keeps its rows.
 
     >>> shares(5, reader=1, readers=2)
     [(1, 0, 1), (3, 0, 1)]

@@ -99,6 +99,10 @@ class Tower:
     @torch.no_grad()
     def prefix(self, inputs: Inputs, layer: int) -> Hidden:
         """Run a batch up to the cut: embeddings and blocks 0..layer."""
+        return self.prefix_with_gradients(inputs, layer)
+
+    def prefix_with_gradients(self, inputs: Inputs, layer: int) -> Hidden:
+        """Run a batch up to the cut as ``prefix`` does, with gradients unless the caller has turned them off."""
         hidden = self.spec.embed(self.model, inputs)  # (B, T, D)
         pairs, tokens = hidden.shape[:2]
         if self.spec.lengths is None:
@@ -108,20 +112,23 @@ class Tower:
             valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
             # Padding is never read, but a NaN in its embedding would be: attention weighs it with 0, and 0 NaN = NaN.
             hidden = hidden.masked_fill(~valid[..., None], 0)
-        arguments = self.spec.block_arguments(self.model, hidden)
-        for block in self.blocks[: layer + 1]:
-            hidden = block(hidden, **arguments)
+        hidden = self.advance(hidden, -1, layer)
         pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
         return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
 
     def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
         """Run hidden states (N, T, D) from the cut to the embedding (N, E): the remaining blocks, norm, projection."""
-        arguments = self.spec.block_arguments(self.model, hidden)
-        for block in self.blocks[layer + 1 :]:
-            hidden = block(hidden, **arguments)
+        hidden = self.advance(hidden, layer, len(self.blocks) - 1)
         if pooled is not None:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
         return self.spec.head(self.model, hidden)
+
+    def advance(self, hidden: Tensor, layer: int, last: int) -> Tensor:
+        """Run hidden states (N, T, D) from the cut after block ``layer`` through block ``last``."""
+        arguments = self.spec.block_arguments(self.model, hidden)
+        for block in self.blocks[layer + 1 : last + 1]:
+            hidden = block(hidden, **arguments)
+        return hidden
 
 
 class Encoder:

@@ -1,4 +1,4 @@
-"""What fine-tuning leaves: a Hugging Face folder that plain transformers loads, and the bottlenecks beside it."""
+"""The folder of a fine-tuned model: plain transformers loads it, and a file in it holds the bottlenecks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 
 
 def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write the model, its processor, what its folder recommended, and the bottlenecks.
+    """Write the model, its processor, its recommended preset, its statistics and the bottlenecks.
 
     Args:
         network: the trained model and bottlenecks.
-        model: as it was loaded, with the statistics that hold now.
-        folder: where to.
-        dtype: of the model's weights there; it is cast to it.
+        model: the model as it was loaded, with statistics of the trained weights.
+        folder: where to write.
+        dtype: type of the saved weights; the model is cast to it in place.
     """
     hugging_face: Any = network.model.to(dtype)
     hugging_face.save_pretrained(folder)
@@ -45,10 +45,10 @@ def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dty
 
 
 def load_network(model: LoadedModel) -> BottleneckedModel:
-    """The model with the bottlenecks of its folder.
+    """Return the model with the bottlenecks of its folder.
 
     Raises:
-        M2IBError: if there are none, or they are of another model.
+        M2IBError: if the folder has no bottlenecks, or those of another model.
     """
     path = None if model.folder is None else model.folder / BOTTLENECK_FILE
     if path is None or not path.exists():

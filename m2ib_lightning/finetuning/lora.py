@@ -1,4 +1,4 @@
-"""Low-rank adapters on the blocks of both towers, by ``peft``."""
+"""Low-rank adapters on the blocks of both towers, with ``peft``."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.seeding import seeded
 
 ADAPTER = "lora_"
-"""In the name of each parameter of an adapter."""
+"""Part of the name of every adapter's parameters."""
 
 
 def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
     r"""Give each linear layer of the blocks :math:`W + 2 B A` in place of W (LoRA; Hu et al., ICLR 2022).
 
-    A (rank, in) is drawn from the seed and B (out, rank) begins at 0, so that nothing changes at first.
+    A (rank, in) is drawn from the seed. B (out, rank) starts at 0, so the model's outputs do not change at first.
 
     Args:
-        encoder: its model is changed in place.
-        rank: of the product.
+        encoder: the encoder; its model is changed in place.
+        rank: rank of B A.
         seed: keys A.
 
     Raises:
-        M2IBError: without ``peft``, or if the model has adapters already.
+        M2IBError: if ``peft`` is not installed, or the model has adapters already.
     """
     if any(ADAPTER in name for name, _ in encoder.model.named_parameters()):
         raise M2IBError("the model has adapters already: merge them, or load it again")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise M2IBError("finetune.train=lora is peft's: pip install 'm2ib_lightning[lora]'") from None
+        raise M2IBError("finetune.train=lora needs peft: pip install 'm2ib_lightning[lora]'") from None
     blocks = {id(block) for m in MODALITIES for block in encoder.towers[m].blocks}
     targets = [
         f"{name}.{inner}"
@@ -47,7 +47,7 @@ def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Add the products to the weights and take the adapters away; without any, nothing is changed."""
+    """Add each B A to its weight and remove the adapters; a model without adapters is not changed."""
     if not any(ADAPTER in name for name, _ in model.named_parameters()):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer

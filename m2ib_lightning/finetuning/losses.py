@@ -1,7 +1,7 @@
 """Contrastive losses over the pairs of all ranks.
 
-Legend: B pairs of this rank, N of all ranks, E embedding size; C captions of this rank, M of all. There are as many
-captions as pairs, or more where each pair brings other captions.
+Legend: B pairs of this rank, N of all ranks, E embedding size; C captions of this rank, M of all ranks. There are as
+many captions as pairs, or more where pairs bring hard negatives.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def contrastive_loss(
 
     and likewise for captions: other positives stay out of the denominator. With one positive each this is CLIP's cross
     entropy. A caption that is true of no picture (a hard negative, as in NegCLIP; Yuksekgonul et al., ICLR 2023) is in
-    the denominators of pictures and has no term of its own. The mean over ranks of this is the loss of the global
-    batch, and memory is B x M, not N x M.
+    the denominators of the pictures and has no term itself. The mean over ranks is the loss of the global batch. It
+    takes B x M memory, not N x M.
 
     Args:
         image: (N, E) normalised.
         text: (M, E) normalised.
-        scale: (), what cosines are multiplied with.
+        scale: (), factor of the cosines.
         positive: (B, M) and (C, N) bool: which captions belong to this rank's pictures, and which pictures to its
             captions.
-        own: which pictures and which captions are this rank's.
-        answered: (), how many captions of a rank are true of a picture, mean over ranks; None for all.
+        own: rows of this rank's pictures, and of its captions.
+        answered: (), captions of a rank that are true of a picture, mean over ranks; None for all.
     """
     rows = scale * image[own[0]] @ text.T  # (B, M)
     columns = scale * text[own[1]] @ image.T  # (C, N)
@@ -49,17 +49,17 @@ def contrastive_loss(
 
 
 def _terms(logits: Tensor, positive: Tensor) -> Tensor:
-    """Of each row; 0 where it has no positive."""
-    others = torch.logsumexp(logits.masked_fill(positive, -torch.inf), dim=1, keepdim=True)
-    each = F.softplus(others - logits)
+    """Loss of each row; 0 for a row without positives."""
+    negatives = torch.logsumexp(logits.masked_fill(positive, -torch.inf), dim=1, keepdim=True)
+    each = F.softplus(negatives - logits)
     return (each * positive).sum(1) / positive.sum(1).clamp(min=1)
 
 
 def sigmoid_loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, positive: Tensor, own: slice) -> Tensor:
     r"""SigLIP's loss (Zhai et al., ICCV 2023) of this rank's rows.
 
-    :math:`-\frac1B \sum_{ij} \log \sigma(y_{ij} (s_{ij} + b))` with y = 1 where they belong together (``positive``,
-    (B, M)), else -1.
+    :math:`-\frac1B \sum_{ij} \log \sigma(y_{ij} (s_{ij} + b))` with y = 1 where caption j is true of picture i
+    (``positive``, (B, M)), else -1.
     """
     logits = scale * image[own] @ text.T + bias
     labels = 2.0 * positive - 1.0
@@ -67,5 +67,5 @@ def sigmoid_loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, posit
 
 
 def similarity_loss(image: Tensor, text: Tensor) -> Tensor:
-    """What M2IB minimises: minus the mean cosine (B, E) of pairs, each half against the other's clean embedding."""
+    """Minus the mean cosine of B pairs (B, E): M2IB's fit term, one half against the other's clean embedding."""
     return -F.cosine_similarity(image, text, dim=-1).mean()

@@ -1,4 +1,4 @@
-"""Maps of a few validation pairs while a model is trained: how they lie on the truth, and what they look like.
+"""Maps of a few validation pairs during a training: made, scored against the truth, and drawn.
 
 Legend: B pairs, T tokens.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -28,13 +28,13 @@ from m2ib_lightning.results.attribution import Attribution, TowerAttribution
 from m2ib_lightning.results.drawing import draw_attribution
 
 SHOWN = 4
-"""Validation pairs whose maps are drawn."""
+"""How many validation pairs have their maps drawn."""
 
 
 def readout_maps(
-    network: BottleneckedModel, batch: PairBatch, outputs: dict[Modality, TowerOutput]
+    network: BottleneckedModel, batch: PairBatch, outputs: Mapping[Modality, TowerOutput]
 ) -> list[Attribution]:
-    """The maps of a batch's pass: nats per patch and per token."""
+    """Return the maps of a batch's forward pass, in nats per patch and per token."""
     spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
     assert spec.grid is not None
     assert image.saliency is not None
@@ -55,14 +55,14 @@ def readout_maps(
 
 
 class OptimisedMaps:
-    """M2IB's maps of the model as it is now, with what its folder recommends.
+    """M2IB's maps of a model that is being trained, with the preset of its folder.
 
-    The priors are those of before the training: the maps of the saved folder, whose priors are measured again at the
-    end, differ by that.
+    The priors are those from before the training. The saved folder's maps differ slightly, because its priors are
+    measured again at the end.
 
     Args:
-        model: that is trained.
-        statistics: priors.
+        model: the model that is trained.
+        statistics: priors from before the training.
         seed: keys the noise.
     """
 
@@ -73,7 +73,7 @@ class OptimisedMaps:
 
     @cached_property
     def settings(self) -> BottleneckSettings | None:
-        """The folder's; None, said once, where its layer does not exist or the statistics of its prior are missing."""
+        """The preset of the folder; None, with one warning, if it does not fit the model or lacks statistics."""
         try:
             settings = resolve(self.model.preset, self.model.encoder)
             missing = needed(settings, self.statistics)
@@ -81,25 +81,25 @@ class OptimisedMaps:
         except M2IBError as error:
             reason = str(error)
         if reason is not None:
-            warnings.warn(f"no maps at validation: of what the model's folder recommends, {reason}", stacklevel=2)
+            warnings.warn(f"no maps at validation: the folder's preset does not fit: {reason}", stacklevel=2)
             return None
         return settings
 
     def __call__(self, batch: PairBatch, places: Sequence[int]) -> list[Attribution]:
-        """Of the pairs that stand there in the tensors; meanwhile the model is frozen where and as it is."""
+        """Return the maps of the pairs in some rows of a batch; the model is frozen meanwhile, on its own device."""
         if not places or self.settings is None:
             return []
         weights = next(self.model.encoder.model.parameters())
         with torch.inference_mode(False), torch.autocast(weights.device.type, enabled=False):
-            chosen = batch.some(places)  # copies: what was made in inference mode takes no gradients
+            chosen = batch.some(places)  # copies: tensors made in inference mode take no gradients
             explainer = Explainer(self.model.encoder, self.settings, seed=self.seed, statistics=self.statistics)
             explainer.bottlenecks.to(device=weights.device, dtype=weights.dtype)
             with explainer.at_work():
                 return explainer(chosen, explainer.optimizer())
 
 
-def judged(maps: Sequence[Attribution]) -> dict[str, float]:
-    """How maps lie on what their captions name, where that is known: the mean of each score."""
+def map_metrics(maps: Sequence[Attribution]) -> dict[str, float]:
+    """Return the mean of each localisation score, over the maps whose truth is known."""
     failed = [result for result in maps if result.error is not None]
     if failed:
         first = f"{failed[0].pair.id}: {failed[0].error}"
@@ -111,7 +111,7 @@ def judged(maps: Sequence[Attribution]) -> dict[str, float]:
 
 
 def draw(maps: Sequence[Attribution], loggers: Sequence[Logger], step: int) -> None:
-    """The first whose pictures were kept, to TensorBoard."""
+    """Draw the first maps whose pictures were kept, for TensorBoard."""
     shown = [result for result in maps if result.error is None and result.pair.picture is not None][:SHOWN]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -1,4 +1,4 @@
-"""The bottleneck that is trained with a model: one mask for all pairs, or one that a small head reads off each pair.
+"""The bottleneck that is trained with a model: one mask for all pairs, or one that a small head reads from each pair.
 
 Legend: B pairs, T tokens, D width, E embedding size, F features.
 """
@@ -19,8 +19,8 @@ class ChannelMask(nn.Module):
     """One alpha per channel, shared by all pairs and tokens.
 
     Args:
-        width: D.
-        initial_alpha: where every alpha starts.
+        width: number of channels D.
+        initial_alpha: value at which every alpha starts.
     """
 
     def __init__(self, width: int, initial_alpha: float = 5.0) -> None:
@@ -28,22 +28,22 @@ class ChannelMask(nn.Module):
         self.alpha = nn.Parameter(torch.full((width,), initial_alpha))
 
     def forward(self, features: Sequence[Tensor], context: Tensor) -> Tensor:
-        """(1, 1, D), whatever the pairs are."""
+        """Return alpha (1, 1, D), the same for all pairs."""
         return self.alpha[None, None]
 
 
 class ReadoutMask(nn.Module):
-    r"""One alpha per token, read off hidden states by a head: the readout bottleneck of Schulz et al. (ICLR 2020).
+    r"""One alpha per token, read from hidden states by a head: the readout bottleneck of Schulz et al. (ICLR 2020).
 
     :math:`\alpha_t = w^T g(W [g(x_t) \odot U e, g(x_t)]) + b` with :math:`x_t` the token's normalised features, *e*
-    the other tower's clean embedding and *g* GELU: Schulz et al. have one network and its logits, here the other half
+    the other tower's clean embedding and *g* GELU. Schulz et al. have one network and its logits; here the other half
     of the pair says what to look for.
 
     Args:
-        widths: of the F features.
-        embedding: E.
+        widths: width of each of the F features.
+        embedding: size E of the embedding.
         hidden: inner width.
-        initial_alpha: where every alpha starts.
+        initial_alpha: value at which every alpha starts.
     """
 
     def __init__(self, widths: Sequence[int], embedding: int, hidden: int = 128, initial_alpha: float = 5.0) -> None:
@@ -57,7 +57,7 @@ class ReadoutMask(nn.Module):
         nn.init.constant_(self.out.bias, initial_alpha)
 
     def forward(self, features: Sequence[Tensor], context: Tensor) -> Tensor:
-        """F features (B, T, D) and the other tower's embeddings (B, E) to (B, T, 1)."""
+        """Return alpha (B, T, 1) from F features (B, T, D) and the other tower's embeddings (B, E)."""
         normalised = [norm(feature) for norm, feature in zip(self.norms, features, strict=True)]
         tokens = F.gelu(self.token(torch.cat(normalised, dim=-1)))  # (B, T, hidden)
         wanted = self.context(F.normalize(context, dim=-1) * context.shape[-1] ** 0.5)[:, None]
@@ -71,12 +71,12 @@ MASKS: dict[str, Any] = {"channel": ChannelMask, "readout": ReadoutMask}
 class TrainedBottleneck(nn.Module):
     r"""The bottleneck of one tower: :math:`t = m + \sigma s (\lambda z' + (1 - \lambda) \epsilon)`.
 
-    Without noise (at evaluation) :math:`t = m + \sigma s \lambda z'`. Masks and information are float32 whatever the
-    precision around them.
+    Without noise (at evaluation) :math:`t = m + \sigma s \lambda z'`. Masks and information are float32 in every
+    precision.
 
     Args:
-        mask: gives alpha.
-        sigma: scale of the noise, in the prior's deviations.
+        mask: the module that gives alpha.
+        sigma: scale of the noise, in the prior's standard deviations.
         mean: (D,) the prior's mean m.
         std: (D,) the prior's standard deviation s.
     """
@@ -94,13 +94,13 @@ class TrainedBottleneck(nn.Module):
     def forward(
         self, z: Tensor, features: Sequence[Tensor], context: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What goes on, (B, T, D) in the type of z, and the information, (B, T, D) nats.
+        """Return the gated hidden states (B, T, D), in the type of z, and the information (B, T, D) in nats.
 
         Args:
-            z: (B, T, D) at the cut.
-            features: what the mask reads.
-            context: (B, E), the other tower's clean embeddings.
-            noise: (B, T, D); None for none.
+            z: (B, T, D) hidden states at the cut.
+            features: hidden states that the mask reads.
+            context: (B, E) clean embeddings of the other tower.
+            noise: (B, T, D) standard normal noise; None for no noise.
         """
         with torch.autocast(z.device.type, enabled=False):
             wide = torch.promote_types(z.dtype, torch.float32)

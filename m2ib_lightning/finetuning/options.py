@@ -1,4 +1,4 @@
-"""What ``finetune.*`` can say: which loss, which parameters, and what is refused."""
+"""Checks of ``finetune.*``, and what it means: which loss, and which parameters are trained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LOSSES = ("contrastive", "sigmoid", "similarity")
 
 
 def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) -> None:
-    """Before anything is made.
+    """Check ``finetune.*`` before anything is made.
 
     Raises:
-        M2IBError: on an option that does not exist, a number out of range, or nothing to train.
+        M2IBError: if an option does not exist, a number is out of range, or nothing is left to train.
     """
     loss_name(options, model)
     trained_names(model, options.train)
@@ -26,13 +26,13 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
         raise M2IBError("finetune.train=bottleneck and bottleneck.enabled=false leave nothing to train")
     if loss_name(options, model) == "similarity" and options.train != "bottleneck":
         raise M2IBError(
-            "finetune.loss=similarity knows no wrong pairs, so a model that it trains ends up with one embedding for "
-            "all: it goes with finetune.train=bottleneck"
+            "finetune.loss=similarity knows no wrong pairs, so a model trained with it gives all pairs one embedding: "
+            "use it with finetune.train=bottleneck"
         )
     if options.hard_negatives < 0 or (options.hard_negatives and loss_name(options, model) == "similarity"):
         raise M2IBError(
-            f"finetune.hard_negatives={options.hard_negatives}: expected a number of at least 0, and 0 with "
-            "finetune.loss=similarity, which contrasts nothing"
+            f"finetune.hard_negatives must be at least 0, and 0 with finetune.loss=similarity, which has no negatives; "
+            f"got {options.hard_negatives}"
         )
     if options.mask not in MASKS:
         raise M2IBError(f"finetune.mask must be one of {', '.join(MASKS)}, got {options.mask!r}")
@@ -40,7 +40,7 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
         raise M2IBError(f"finetune.prompt must have {{}} where the class's name goes, got {options.prompt!r}")
     for name in ("lr", "bottleneck_lr", "weight_decay", "warmup", "beta_warmup", "maps", "checkpoint_every"):
         if not 0 <= getattr(options, name) < math.inf:
-            raise M2IBError(f"finetune.{name} must be a number and not negative, got {getattr(options, name)}")
+            raise M2IBError(f"finetune.{name} must be a finite number of at least 0, got {getattr(options, name)}")
     for name in ("hidden", "rank"):
         if not 1 <= getattr(options, name) <= 65536:
             raise M2IBError(f"finetune.{name} must be from 1 to 65536, got {getattr(options, name)}")
@@ -49,20 +49,24 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
 
 
 def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
-    """The loss that is asked for; else the model's own, or M2IB's similarity where the model is frozen.
+    """Return ``finetune.loss``; if it is null, the model's own loss, or ``similarity`` if the model is frozen.
 
     Raises:
-        M2IBError: if it does not exist.
+        M2IBError: if the loss does not exist.
     """
     if options.loss is not None and options.loss not in _LOSSES:
         near = nearest(options.loss, _LOSSES)
         raise M2IBError(f"finetune.loss must be one of {', '.join(_LOSSES)}, got {options.loss!r}.{near}")
-    own = "sigmoid" if hasattr(model.encoder.model, "logit_bias") else "contrastive"
-    return options.loss or ("similarity" if options.train == "bottleneck" else own)
+    default = "sigmoid" if hasattr(model.encoder.model, "logit_bias") else "contrastive"
+    return options.loss or ("similarity" if options.train == "bottleneck" else default)
 
 
 def trained_names(model: LoadedModel, train: str) -> list[str]:
-    """The model's parameters that ``finetune.train`` names."""
+    """Return the names of the model's parameters that ``finetune.train`` selects.
+
+    Raises:
+        M2IBError: if ``finetune.train`` is not one of its values.
+    """
     layers = from_the_top(model.encoder)
     single = [name for name, p in model.encoder.model.named_parameters() if p.numel() == 1]  # temperature, bias
     if train == "bottleneck":

@@ -1,7 +1,7 @@
 """Which captions are true of which pictures of a batch, as far as is known.
 
-Pictures and captions of all ranks must be compared, so what is known of each is a row of numbers, its print: numbers
-can be gathered.
+Pictures and captions of all ranks must be compared. So what is known of each one is a row of numbers, its signature,
+which ranks can gather.
 
 Legend: B pictures, C captions.
 """
@@ -20,51 +20,53 @@ _NAMED, _CONTAINED, _NOTHING = 4, 32, 0
 
 
 def picture_signatures(pairs: Sequence[Pair]) -> Tensor:
-    """(B, 34): numbers for the picture, its caption, and what it contains."""
+    """Return the signatures (B, 34) of the pictures: the picture, its caption, and what it contains."""
     return torch.tensor([_picture(pair) for pair in pairs])
 
 
 def caption_signatures(pairs: Sequence[Pair], hard_negatives: int = 0) -> Tensor:
-    """(C, 6): numbers for the picture, the caption, and what it names; C = B (1 + ``hard_negatives``).
+    """Return the signatures (C, 6) of the captions: the picture, the caption, and what it names.
 
-    First the pairs' own captions, then the first so many others of the first pair, of the second, and so on.
+    C is B (1 + ``hard_negatives``). The pairs' own captions come first, then the hard negatives of the first pair, of
+    the second, and so on.
     """
     rows = []
     for pair in pairs:
         named = pair.truth.named if pair.truth is not None else ()
         rows.append([_number(pair.image), _caption(pair.caption), *_padded(named, _NAMED)])
-    for other in (other for pair in pairs for other in pair.other_captions(hard_negatives)):
-        rows.append([_NOTHING, _caption(other.text), *_padded(other.named, _NAMED)])
+    for negative in (negative for pair in pairs for negative in pair.other_captions(hard_negatives)):
+        rows.append([_NOTHING, _caption(negative.text), *_padded(negative.named, _NAMED)])
     return torch.tensor(rows)
 
 
 def owners(pictures: int, captions: int) -> Tensor:
-    """(C,): which picture each caption came with, in the order of ``caption_signatures``."""
-    own = torch.arange(pictures)
-    return torch.cat([own, own.repeat_interleave(captions // pictures - 1)])
+    """Return which picture each caption came with (C,), in the order of ``caption_signatures``."""
+    first = torch.arange(pictures)
+    return torch.cat([first, first.repeat_interleave(captions // pictures - 1)])
 
 
 def positives(pictures: Tensor, captions: Tensor) -> Tensor:
-    """(B, C): where caption j is true of picture i, as far as is known.
+    """Return whether caption j is true of picture i (B, C), as far as is known.
 
-    They are of one pair, of one picture, or j says what i's own caption says; or i contains all that j names.
+    It is if both are of one pair or of one picture, if j is the text of i's own caption, or if i contains all that j
+    names.
 
     Args:
-        pictures: (B, 34) prints.
-        captions: (C, 6) prints.
+        pictures: (B, 34) signatures.
+        captions: (C, 6) signatures.
     """
     image, text, contains = pictures.split([1, 1, _CONTAINED], dim=1)
-    other_image, other_text, named = captions.split([1, 1, _NAMED], dim=1)
-    same = (image == other_image.T) | (text == other_text.T)
-    says = (named != _NOTHING).any(-1)
-    if not says.any():  # of a table nothing is known: no 128 comparisons for nothing
+    caption_image, caption_text, named = captions.split([1, 1, _NAMED], dim=1)
+    same = (image == caption_image.T) | (text == caption_text.T)
+    names_something = (named != _NOTHING).any(-1)
+    if not names_something.any():  # a table's captions name nothing: skip 128 comparisons for each
         return same
-    true = says[None].expand(len(image), -1)
-    for word in named.T:  # one at a time: together they would take 128 numbers for each picture and caption
-        inside = torch.zeros_like(true)
+    true = names_something[None].expand(len(image), -1)
+    for name in named.T:  # one at a time: together they would take 128 numbers for each picture and caption
+        contained = torch.zeros_like(true)
         for thing in contains.T:
-            inside |= thing[:, None] == word[None]
-        true = true & (inside | (word == _NOTHING)[None])
+            contained |= thing[:, None] == name[None]
+        true = true & (contained | (name == _NOTHING)[None])
     return same | true
 
 

@@ -1,4 +1,4 @@
-"""Each rank keeps a share of the weights (FSDP2; Zhao et al., VLDB 2023), by Lightning's ``ModelParallelStrategy``."""
+"""Sharded weights (FSDP2; Zhao et al., VLDB 2023), through Lightning's ``ModelParallelStrategy``."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from m2ib_lightning.finetuning.network import BottleneckedModel
 
 
 def sharded_strategy(ranks: int) -> ModelParallelStrategy:
-    """Samples and weights over the ranks; a checkpoint is one file, as of other strategies."""
+    """Return the strategy that shards samples and weights over the ranks; a checkpoint is one file."""
     return ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def is_sharded(arguments: dict[str, Any]) -> bool:
-    """Whether a Trainer with these arguments leaves ranks shares of the weights."""
+    """Whether a Trainer with these arguments shards the weights."""
     return isinstance(arguments.get("strategy"), ModelParallelStrategy)
 
 
 def shard(network: BottleneckedModel, mesh: DeviceMesh) -> None:
-    """Leave each rank a share of every weight: a block's are gathered where it works, the others for the whole step.
+    """Shard every weight over the ranks.
+
+    The weights of a block are gathered while it runs, the others for the whole step.
 
     Args:
-        network: changed in place; the temperature (), which has no dimension to share, becomes (1,).
-        mesh: of the ranks.
+        network: the network, changed in place; the temperature () has no dimension to shard and becomes (1,).
+        mesh: the mesh of the ranks.
     """
     if isinstance(network, FSDPModule):
         return
@@ -45,7 +47,7 @@ def shard(network: BottleneckedModel, mesh: DeviceMesh) -> None:
 
 
 def gathered_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module of which the ranks have shares, on rank 0; nothing on the others. Every rank calls it."""
+    """Return the full state of a sharded module on rank 0, an empty one elsewhere; every rank must call it."""
     state: dict[str, Any] = get_model_state_dict(
         module, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )

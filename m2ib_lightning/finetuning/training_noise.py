@@ -1,6 +1,6 @@
-"""The noise of training: of each pair its own, whatever batch and rank it is in.
+"""The noise of training: every pair has its own, in whatever batch and on whatever rank it is.
 
-Legend: B pairs, T tokens, D width.
+Legend: B pairs, C captions, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -15,30 +15,47 @@ import torch
 from torch import Tensor
 
 from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.finetuning.network import Noise
+from m2ib_lightning.pairs.pair import Pair
 
 
-def _threads() -> int:
-    """Those that torch computes with; under torchrun, which gives each rank one, its share of the processors."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-    if ranks and hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)) // ranks)
-    return torch.get_num_threads()
+def pair_noise(seed: int, epoch: int, pairs: Sequence[Pair]) -> Noise:
+    """Return the noise of a batch in an epoch: (B, T, D) for pictures, (C, T, D) for captions and hard negatives."""
+
+    def noise(modality: Modality, z: Tensor) -> Tensor:
+        keys = [pair.key for pair in pairs]
+        if modality == "text":
+            hard_negatives = len(z) // len(pairs) - 1
+            keys += [f"{pair.key}#{number}" for pair in pairs for number in range(hard_negatives)]
+        drawn = draw_noise(seed, modality, epoch, keys, (z.shape[1], z.shape[2]))
+        if z.device.type == "cuda":
+            drawn = drawn.pin_memory()
+        return drawn.to(z, non_blocking=True)
+
+    return noise
 
 
 def draw_noise(seed: int, modality: Modality, epoch: int, keys: Sequence[str], shape: tuple[int, int]) -> Tensor:
-    """Standard normal numbers (B, T, D) on the CPU, in float32.
+    """Draw standard normal numbers (B, T, D) on the CPU, in float32, with several threads.
 
-    Those of a key are keyed by (seed, tower, epoch, key) alone, and those of a token do not depend on T. Several
-    threads draw.
+    A key's numbers depend on (seed, tower, epoch, key) alone. A token's numbers do not depend on T.
     """
     noise = torch.empty(len(keys), *shape, dtype=torch.float32)
     rows: np.ndarray = noise.numpy()
 
     def draw(row: int) -> None:
-        words = hashlib.sha256(keys[row].encode("utf-8", "surrogatepass")).digest()[:8]
-        sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), epoch, int.from_bytes(words)])
+        digest = hashlib.sha256(keys[row].encode("utf-8", "surrogatepass")).digest()[:8]
+        sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), epoch, int.from_bytes(digest)])
         np.random.default_rng(sequence).standard_normal(dtype=np.float32, out=rows[row])
 
     with ThreadPoolExecutor(_threads()) as threads:
         list(threads.map(draw, range(len(keys))))
     return noise
+
+
+def _threads() -> int:
+    """Number of torch's threads; under torchrun, which sets that to one, this rank's share of the processors."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    if ranks and hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)) // ranks)
+    return torch.get_num_threads()

@@ -12,29 +12,29 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 _PROMPTS = 256
-"""How many are embedded together."""
+"""How many prompts are embedded at a time."""
 
 
 def zero_shot_accuracy(
     images: Tensor, labels: Sequence[str | None], prompt: str, embed: Callable[[list[str]], Tensor]
 ) -> float | None:
-    """The share of pictures for which no other class's prompt is nearer.
+    """Return the share of pictures whose nearest prompt is that of their own class.
 
     Args:
-        images: (N, E).
-        labels: the class of each; None where that is not known, which leaves the picture out.
-        prompt: with ``{}`` for the class.
-        embed: of (C) captions, their (C, E) embeddings.
+        images: (N, E) embeddings.
+        labels: class of each picture; a picture without one (None) is left out.
+        prompt: text with ``{}`` in place of the class.
+        embed: maps C captions to their (C, E) embeddings.
 
     Returns:
-        None where there are fewer than two classes.
+        The accuracy, or None if there are fewer than two classes.
     """
-    known = [place for place, label in enumerate(labels) if label is not None]
+    labelled = [place for place, label in enumerate(labels) if label is not None]
     classes = sorted({label for label in labels if label is not None})
     if len(classes) < 2:
         return None
-    prompts = [prompt.replace("{}", name) for name in classes]  # not format: a name may have braces
+    prompts = [prompt.replace("{}", name) for name in classes]  # format would choke on braces in a name
     parts = [embed(prompts[first : first + _PROMPTS]) for first in range(0, len(prompts), _PROMPTS)]
-    similarity = F.normalize(images[known].float(), dim=-1) @ F.normalize(torch.cat(parts).float(), dim=-1).T
+    similarity = F.normalize(images[labelled].float(), dim=-1) @ F.normalize(torch.cat(parts).float(), dim=-1).T
     right = torch.tensor([classes.index(label) for label in labels if label is not None], device=similarity.device)
     return float((similarity.argmax(1) == right).float().mean())

@@ -1,4 +1,4 @@
-"""Loading models, and the folder of the bundled one."""
+"""Loading of models, and the folder of the bundled one."""
 
 from m2ib_lightning.models.load import LoadedModel, load_model
 

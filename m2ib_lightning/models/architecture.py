@@ -1,4 +1,4 @@
-"""The bundled model before its training: its architecture and its start. ``configs/scenes-model.yaml`` trains it."""
+"""The untrained bundled model: architecture and first weights. ``configs/scenes-model.yaml`` trains it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Architecture:
 
 
 def build_processor() -> CLIPProcessor:
-    """Images of 64 x 64 pixels, tokens of the scenes' vocabulary."""
+    """Return the processor: images of 64 x 64 pixels, tokens of the scenes' vocabulary."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": CANVAS},
         crop_size={"height": CANVAS, "width": CANVAS},
@@ -36,7 +36,7 @@ def build_processor() -> CLIPProcessor:
 
 
 def build_model(architecture: Architecture, tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPModel:
-    """A small CLIP with fresh weights, drawn from the seed."""
+    """Return a small CLIP with random weights, drawn from the seed."""
     shared = {"num_attention_heads": architecture.heads, "hidden_act": "gelu"}
     text = {
         "vocab_size": len(tokenizer),
@@ -66,7 +66,7 @@ def build_model(architecture: Architecture, tokenizer: CLIPTokenizer, seed: int 
 
 @torch.no_grad()
 def _initialise(model: CLIPModel) -> None:
-    """Xavier weights and a 2-D sine-cosine position table: CLIP's own start is tuned for large models, slow here."""
+    """Xavier weights and a 2-D sine-cosine position table; CLIP's own start is tuned for large models and slow here."""
     vision, text = model.vision_model, model.text_model
     table = vision.embeddings.position_embedding.weight
     table[0] = 0
@@ -80,7 +80,7 @@ def _initialise(model: CLIPModel) -> None:
 
 
 def _sine_cosine_table(side: int, width: int) -> torch.Tensor:
-    """(side * side, width): the first half encodes the row, the second the column."""
+    """Position codes (side * side, width): the first half encodes the row, the second the column."""
     quarter = width // 4
     frequency = 30.0 ** -(torch.arange(quarter) / quarter)
     angle = torch.arange(side)[:, None] * frequency[None]  # (side, quarter)

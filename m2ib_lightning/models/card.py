@@ -1,4 +1,4 @@
-"""Writes what the bundled model's folder says about itself: the card and the recommended preset."""
+"""The card and the recommended preset in the bundled model's folder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write_card(
     trials: list[dict[str, Any]],
     choose_scenes: int,
 ) -> None:
-    """Write the folder's ``README.md``; every number comes from the arguments."""
+    """Write the folder's ``README.md``; every number in it comes from the arguments."""
     retrieval = training["retrieval"]
     text = _CARD.format(
         parameters=training["parameters"],
@@ -99,7 +99,7 @@ def write_card(
 
 
 def write_preset(path: Path, preset: BottleneckSettings) -> None:
-    """Write ``m2ib.yaml``: what null keys of the bottleneck mean for this model."""
+    """Write ``m2ib.yaml``, the preset that null keys of the bottleneck take for this model."""
     header = "# Recommended for this model: chosen by scripts/score_scenes_model.py, see README.md.\n"
     path.write_text(header + OmegaConf.to_yaml({"bottleneck": preset.to_dict()}), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""From a name to a model, its processor, and what its folder recommends."""
+"""Loading of a model by name: the model, its processor, its preset, and its statistics."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ STATISTICS_FILE = "m2ib_statistics.safetensors"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to be explained.
+    """A model with all that is needed to explain it.
 
     Attributes:
-        encoder: its two towers.
-        processor: its Hugging Face processor.
-        preset: the settings its folder recommends, else the published ones.
-        statistics: of the layers its folder has them for.
-        name: what it was loaded from.
-        folder: where that is, if it is a folder here.
+        encoder: the two towers.
+        processor: the Hugging Face processor.
+        preset: settings that the folder recommends, else the published ones.
+        statistics: statistics of layers that the folder has.
+        name: name that it was loaded by.
+        folder: the local folder; None for a model from elsewhere.
     """
 
     encoder: Encoder
@@ -52,7 +52,7 @@ class LoadedModel:
 
     @property
     def preparer(self) -> Preparer:
-        """Makes pairs the tensors that this model reads."""
+        """The preparer, which turns pairs into the tensors that this model reads."""
         return Preparer(self.processor, self.encoder.towers["text"].max_tokens, self.encoder.family.padding)
 
 
@@ -60,11 +60,11 @@ def load_model(name: str) -> LoadedModel:
     """Load a model by name.
 
     Args:
-        name: ``scenes`` (bundled), ``scenes-untrained`` (the same with random weights, always the same), a local
+        name: ``scenes`` (bundled), ``scenes-untrained`` (the same model with fixed random weights), a local
             Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
 
     Raises:
-        M2IBError: if there is no such model or its family is not supported.
+        M2IBError: if the model does not exist or its family is not supported.
     """
     if name == UNTRAINED:
         processor = build_processor()
@@ -86,7 +86,7 @@ def load_model(name: str) -> LoadedModel:
 
 
 def wrap_model(model: Any, processor: Any) -> LoadedModel:
-    """A model and a processor that are loaded already, with what their folder recommends where it is known."""
+    """Wrap a loaded model and processor, with the preset and the statistics of their folder if it is known."""
     name = getattr(model, "name_or_path", "")
     if name and (folder := Path(name)).is_dir():
         return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name, folder)

@@ -1,4 +1,4 @@
-"""What an object is, and how a set of objects is drawn at random and laid out without overlap."""
+"""Objects of a scene: their attributes, random sets of them, and places without overlap."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, RADII, SHAPES, SIZES
 UNSAID = -1
 """The value of an attribute that a phrase leaves open."""
 
-_SHARED_COLOUR, _SHARED_SHAPE = 0.3, 0.3  # so that colour and shape must be bound
+_SHARED_COLOUR, _SHARED_SHAPE = 0.3, 0.3  # shared attributes force the model to bind colour and shape
 _GAP = 1.5  # pixels between two objects
 _TRIES = 40
 
 
 class Attributes(NamedTuple):
-    """An object, or the phrase that names it: indices into the vocabulary, ``UNSAID`` where a phrase is silent."""
+    """An object, or a phrase that names it: indices into the vocabulary, ``UNSAID`` for what a phrase leaves open."""
 
     colour: int
     shape: int
@@ -25,7 +25,7 @@ class Attributes(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it says, in a fixed order.
+        """The words of the attributes, in a fixed order.
 
         >>> Attributes(0, 1).name
         'red square'
@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
 
 def sample_attributes(rng: np.random.Generator, count: int) -> list[Attributes]:
-    """``count`` objects with distinct (colour, shape); later ones often copy a colour or a shape of an earlier one."""
+    """Draw ``count`` objects with distinct (colour, shape); many share a colour or a shape with an earlier one."""
     objects = [_random_attributes(rng)]
     while len(objects) < count:
         earlier = objects[rng.integers(len(objects))]
@@ -65,7 +65,7 @@ def _random_attributes(rng: np.random.Generator) -> Attributes:
 def lay_out(
     rng: np.random.Generator, objects: list[Attributes], canvas: int, grid: int, jitter: int
 ) -> list[Place] | None:
-    """A place for each object (large ones should come first), or None when this arrangement does not fit.
+    """Return a place for each object (large ones should come first), or None if this arrangement does not fit.
 
     Centres snap to the patch grid and then jitter: with free positions a ViT this small learns colours but not shapes.
     """

@@ -1,4 +1,4 @@
-"""Paints a scene: a noisy background, two to four rimmed shapes, and the mask of each."""
+"""Painting of a scene: a noisy background, two to four rimmed shapes, and the mask of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard the scenes are: objects per scene (from, to), jitter of the centres in pixels, rotation in degrees."""
+    """Difficulty of scenes: objects per scene (from, to), jitter of the centres in pixels, rotation in degrees."""
 
     objects: tuple[int, int] = (2, 4)
     jitter: int = 2
@@ -39,8 +39,8 @@ class Scene:
 
     Attributes:
         image: (64, 64, 3) uint8.
-        objects: what is in it, in random order.
-        masks: (objects, 64, 64) float32, how much of each pixel is the object.
+        objects: the objects, in random order.
+        masks: (objects, 64, 64) float32, the share of each pixel that the object covers.
     """
 
     image: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Scene:
 
 
 def paint_scene(rng: np.random.Generator, difficulty: Difficulty | None = None) -> Scene:
-    """A random scene."""
+    """Paint a random scene."""
     difficulty = difficulty or Difficulty()
     low, high = difficulty.objects
     count = int(rng.integers(low, high + 1))
@@ -83,7 +83,7 @@ def _paint(rng: np.random.Generator, image: Floats, mask: Floats, obj: Attribute
 
 @cache
 def _stamp(shape: str, radius: int, degrees: int) -> tuple[Floats, Floats]:
-    """The anti-aliased shape, with and without its dark rim, as coverage in [0, 1]."""
+    """Coverage in [0, 1] of the anti-aliased shape, with and without its dark rim."""
     size = 2 * radius + 3
     big = Image.new("L", (size * _OVERSAMPLING,) * 2, 0)
     _draw_shape(ImageDraw.Draw(big), shape, size * _OVERSAMPLING / 2, radius * _OVERSAMPLING, math.radians(degrees))

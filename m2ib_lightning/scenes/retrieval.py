@@ -1,4 +1,4 @@
-"""How well the bundled model finds captions of scenes, and scenes of captions."""
+"""Retrieval by the bundled model: captions of scenes, and scenes of captions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from m2ib_lightning.scenes.truth_matrix import truth_matrix
 def retrieval(
     model: CLIPModel, processor: CLIPProcessor, *, phrases: int, batches: int = 16, size: int = 64
 ) -> dict[str, float]:
-    """Retrieval in batches of ``size`` fresh scenes; a hit is a caption that is true of the scene.
+    """Measure retrieval in batches of ``size`` fresh scenes; a hit is a caption that is true of the scene.
 
     Args:
         model: a trained CLIP.
-        processor: its processor.
-        phrases: how many objects each caption names.
-        batches: how many batches, each from its own seed.
-        size: scenes in a batch.
+        processor: the processor of the model.
+        phrases: objects that each caption names.
+        batches: number of batches, each from its own seed.
+        size: scenes per batch.
 
     Returns:
         ``image_to_text`` and ``text_to_image``, the share of hits.

@@ -1,4 +1,4 @@
-"""Captions for a scene: noun phrases joined by connectors, and which object each word names."""
+"""Captions of a scene: noun phrases joined by connectors, and the object that each word names."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Caption:
     """A caption and its ground truth.
 
     Attributes:
-        words: the text, split at spaces.
-        owners: for each word, the index of the phrase it belongs to, ``FILLER_WORD`` for filler and articles.
-        phrases: the noun phrases, as the attributes they state.
+        words: words of the text, split at spaces.
+        owners: index of the phrase that each word belongs to; ``FILLER_WORD`` for filler and articles.
+        phrases: attributes that each noun phrase states.
     """
 
     words: list[str]
@@ -43,22 +43,22 @@ class Caption:
 
 
 def describe(rng: np.random.Generator, phrases: list[Attributes], *, plain: bool = False) -> Caption:
-    """Words for the phrases in their order; ``plain`` leaves out the prefix and the suffix."""
+    """Return a caption of the phrases, in their order; ``plain`` leaves out the prefix and the suffix."""
     words: list[str] = []
     owners: list[int] = []
 
-    def say(text: list[str], owner: int = FILLER_WORD) -> None:
+    def append(text: list[str], owner: int = FILLER_WORD) -> None:
         words.extend(text)
         owners.extend(owner if word in CONTENT else FILLER_WORD for word in text)
 
     if not plain:
-        say(_choice(rng, PREFIXES).split())
+        append(_choice(rng, PREFIXES).split())
     for index, phrase in enumerate(phrases):
         if index:
-            say(_choice(rng, CONNECTORS).split())
-        say(_noun_phrase(rng, phrase), index)
+            append(_choice(rng, CONNECTORS).split())
+        append(_noun_phrase(rng, phrase), index)
     if not plain:
-        say(_choice(rng, SUFFIXES).split())
+        append(_choice(rng, SUFFIXES).split())
     return Caption(words, owners, phrases)
 
 
@@ -76,21 +76,21 @@ def _noun_phrase(rng: np.random.Generator, phrase: Attributes) -> list[str]:
 
 
 def training_captions(rng: np.random.Generator, objects: list[Attributes], count: int) -> list[Caption]:
-    """``count`` captions: of one object, of two, of up to three, and at least one hard negative at the end."""
+    """Return ``count`` captions: of one object, of two, of up to three, and at least one hard negative at the end."""
     captions = []
     for index in range(count):
         if index == count - 1 or (index == 2 and rng.random() < 0.5):
             phrases = hard_negative(rng, objects)
         else:
-            wanted = (1, 2, int(rng.integers(1, 4)))[min(index, 2)]
-            chosen = rng.permutation(len(objects))[: min(len(objects), wanted)]
+            size = (1, 2, int(rng.integers(1, 4)))[min(index, 2)]
+            chosen = rng.permutation(len(objects))[: min(len(objects), size)]
             phrases = [_partial(rng, objects[k]) for k in chosen]
         captions.append(describe(rng, phrases))
     return captions
 
 
 def _partial(rng: np.random.Generator, obj: Attributes) -> Attributes:
-    """An object as people name it: mostly colour and shape, sometimes its size, sometimes only one attribute."""
+    """A phrase as people say it: mostly colour and shape, sometimes the size too, sometimes one attribute."""
     u = rng.random()
     if u < 0.70:
         return obj._replace(size=UNSAID)
@@ -104,7 +104,7 @@ def _partial(rng: np.random.Generator, obj: Attributes) -> Attributes:
 
 
 def hard_negative(rng: np.random.Generator, objects: list[Attributes]) -> list[Attributes]:
-    """Phrases with the attributes bound to the wrong objects, or with one attribute replaced.
+    """Return phrases with attributes bound to the wrong objects, or with one attribute replaced.
 
     They may be true of the scene by chance: ``truth_matrix`` decides.
     """

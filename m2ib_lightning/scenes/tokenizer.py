@@ -19,10 +19,10 @@ _END = "</w>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Byte-pair encoding trained on the word list until each word is a single token.
+    """Train a byte-pair encoding on the word list until each word is a single token.
 
     Raises:
-        RuntimeError: if a word of the vocabulary is not one token (the merges would be wrong).
+        RuntimeError: if a word of the vocabulary is not one token, because the merges are wrong.
     """
     vocabulary = {token: index for index, token in enumerate(SPECIALS)}
     tokens = [word + _END for word in WORDS]
@@ -46,7 +46,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _train_merges() -> list[tuple[str, str]]:
-    """Merge the most frequent pair until every word is whole; the learnt order is what makes it right for all."""
+    """Merge the most frequent pair until every word is one piece; the merges apply in the order they were learnt."""
     pieces = {word: [*word[:-1], word[-1] + _END] for word in WORDS}
     merges = []
     while any(len(parts) > 1 for parts in pieces.values()):

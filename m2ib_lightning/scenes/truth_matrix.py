@@ -11,7 +11,7 @@ _ABSENT = -9
 
 
 def truth_matrix(scenes: list[list[Attributes]], captions: list[list[Attributes]]) -> NDArray[np.bool_]:
-    """(scenes, captions): True where every phrase finds an object and no two phrases need the same single one."""
+    """Return (scenes, captions), True where every phrase fits an object and no two phrases need the same single one."""
     objects = _padded(scenes, _ABSENT)  # (S, O, 3)
     phrases = _padded(captions, _ABSENT)  # (C, P, 3)
     used = phrases[..., 0] != _ABSENT  # (C, P)

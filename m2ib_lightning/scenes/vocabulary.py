@@ -16,9 +16,9 @@ RADII = (8, 12)  # pixels, in the order of SIZES
 PREFIXES = ("", "", "there is", "a photo of", "a picture of", "an image with", "we can see", "this shows")
 CONNECTORS = ("and", "next to", "with", "near", "beside", "and also")
 SUFFIXES = ("", "", "", "in the image", "on a noisy background", "here", "somewhere")
-NOUNS = ("object", "shape")  # said when the shape is not
+NOUNS = ("object", "shape")  # for a phrase that leaves the shape open
 ARTICLES = ("a", "an", "the")
-SPARE = ("some", "which", "that", "it", "of")  # never in a caption of ours, but likely in a user's
+SPARE = ("some", "which", "that", "it", "of")  # not in our captions, but likely in a user's
 
 CONTENT = frozenset(SHAPES) | frozenset(COLOUR_NAMES) | frozenset(SIZES)
 FILLER = tuple(

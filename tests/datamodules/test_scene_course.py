@@ -120,7 +120,7 @@ def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: 
         f"output_dir={tmp_path / 'run'}",
     ]
     assert main(words) == 2
-    assert "where nothing is contrasted" in capsys.readouterr().err
+    assert "finetune.loss=similarity, which has no negatives; got 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mask", ["channel", "readout"])

@@ -236,7 +236,7 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negatives"]
     words += ["finetune.hard_negatives=1", "data.batch_size=4", "data.num_workers=1", f"output_dir={tmp_path / 'run'}"]
     code = "import sys; from m2ib_lightning.cli import main; sys.exit(main())"
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 2
     assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
@@ -284,7 +284,7 @@ def test_a_preset_that_does_not_fit_costs_the_maps_alone() -> None:
     model, data = scenes(16, 4, validation=0.25)
     wrong = replace(model, preset=model.preset.override({"image": {"layer": 9}}))
     module = IBClipModule(wrong, FinetuneConfig(), model.preset)
-    with pytest.warns(UserWarning, match="no maps at validation: of what the model's folder recommends, .*layer"):
+    with pytest.warns(UserWarning, match="no maps at validation: the folder's preset does not fit: .*layer"):
         trainer = train(module, data)
     assert "val/image_information" in trainer.callback_metrics
     assert "val/image_pointing" not in trainer.callback_metrics

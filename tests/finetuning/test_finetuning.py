@@ -14,7 +14,7 @@ from lightning import Trainer
 
 from m2ib_lightning import load_model
 from m2ib_lightning.config import FinetuneConfig
-from m2ib_lightning.datamodules.training import EpochSampler
+from m2ib_lightning.datamodules.epochs import EpochSampler
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import IBClipModule
