@@ -13,9 +13,9 @@ from PIL import Image
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.attribution import Attribution, TowerAttribution, min_max
-from m2ib_lightning.results.drawing import draw_attribution, heat_colours, lay_out_words, overlay, word_colour
+from m2ib_lightning.results.drawing import draw_attribution, heat_colours, lay_out_caption, overlay, word_colour
 from m2ib_lightning.results.html import attribution_fragment, attribution_page, coloured_caption
-from m2ib_lightning.results.spans import spans
+from m2ib_lightning.results.spans import token_spans
 
 CAPTION = "a <b>red</b> circle,  and another word & more to come after the line is full"
 
@@ -90,7 +90,7 @@ def test_colours_grow_lighter_with_the_value() -> None:
 
 def test_words_keep_their_order_stay_inside_and_do_not_overlap() -> None:
     width, line = 200, 30
-    words = lay_out_words(make_result(), width, line)
+    words = lay_out_caption(make_result(), width, line)
     assert [word.text for word in words] == CAPTION.split()
     assert max(word.top for word in words) > 0  # it wraps
     for before, after in pairwise(words):
@@ -101,7 +101,7 @@ def test_words_keep_their_order_stay_inside_and_do_not_overlap() -> None:
 def test_pieces_of_a_word_stand_together() -> None:
     result = make_result("ab cd")
     pieces = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
-    words = lay_out_words(Attribution(pieces, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
+    words = lay_out_caption(Attribution(pieces, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
     assert words[1].left == words[0].right
     assert words[2].left > words[1].right
 
@@ -118,8 +118,8 @@ def test_tokens_that_share_a_letter_are_written_once() -> None:
     )
     curve = np.arange(6, dtype=np.float32)
     shared = Attribution(pair, 0.0, result.image, TowerAttribution(curve, curve, curve, curve))
-    assert [(span.text, span.nats) for span in spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
-    assert [word.text for word in lay_out_words(shared, 500, 30)] == ["a", "ß", "é", "!"]
+    assert [(span.text, span.nats) for span in token_spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
+    assert [word.text for word in lay_out_caption(shared, 500, 30)] == ["a", "ß", "é", "!"]
     assert re.sub(r"<[^>]*>", "", coloured_caption(shared)) == "a ßé!"
 
 
@@ -128,7 +128,7 @@ def test_lines_break_between_words_only() -> None:
     offsets = [(k, k + 1) for k, letter in enumerate(result.pair.caption or "") if letter != " "]
     pair = Pair(**{**result.pair.__dict__, "tokens": ["x"] * len(offsets), "token_offsets": offsets})
     values = np.zeros(len(offsets), np.float32)
-    words = lay_out_words(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
+    words = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
     for first, second in zip(words[::2], words[1::2], strict=True):
         assert first.top == second.top
     assert words[-1].top > 0
