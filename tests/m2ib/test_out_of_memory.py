@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from m2ib_lightning import M2IBModule, ScenesDataModule, explain, load_model
 from m2ib_lightning.encoder.towers import Hidden, Tower
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.m2ib.chunks import Chunk, halved, plan_chunks
+from m2ib_lightning.m2ib.chunks import Chunk, plan_chunks, smaller_max_rows
 from m2ib_lightning.m2ib.explainer import Explainer
 from m2ib_lightning.m2ib.optimise import Problem
 from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
@@ -149,10 +149,10 @@ def test_each_halving_changes_the_plan_and_the_last_plan_is_single_draws(
     lengths: list[int], draws: int, max_rows: int
 ) -> None:
     chunks = plan_chunks(lengths, draws, max_rows)
-    while (smaller := halved(chunks)) is not None:
+    while (smaller := smaller_max_rows(chunks)) is not None:
         new = plan_chunks(lengths, draws, smaller)
         assert new != chunks
-        assert (halved(new) or 0) <= smaller // 2
+        assert (smaller_max_rows(new) or 0) <= smaller // 2
         chunks = new
     assert len(chunks) == draws * len(lengths)
 
@@ -346,7 +346,7 @@ def test_the_user_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):
             made(make_batch(model, make_pairs(model, LENGTHS)), made.optimizer())
     (told,) = [str(warning.message) for warning in caught if "memory" in str(warning.message)]
-    assert "the batch is repeated with less at a time" in told
+    assert "the batch is repeated with smaller chunks" in told
     assert "Results do not change" in told
 
 
