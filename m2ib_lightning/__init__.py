@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first used: `m2ib-fit --help` and a typo's error need neither torch nor Lightning.
+# Names are imported on first use, because `m2ib-fit --help` and the error of a typo need neither torch nor Lightning.
 _HOMES = {
     "Attribution": "results.attribution",
     "BottleneckSettings": "m2ib.settings",
