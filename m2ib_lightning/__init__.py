@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is {', '.join(_HOMES)}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, only {', '.join(_HOMES)}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         """
         if name not in self:
             raise M2IBError(
-                f"unknown {self.kind} {name!r}: there is {', '.join(self)}.{nearest(name, self)} "
+                f"unknown {self.kind} {name!r}: choose from {', '.join(self)}.{nearest(name, self)} "
                 f"Your own can be added with m2ib_lightning.{self.register_function}(...)."
             )
         if name not in self._items:

@@ -106,9 +106,7 @@ def _at(hidden: Tensor, position: Tensor) -> Tensor:
     return hidden.gather(1, index).squeeze(1)
 
 
-def _scaled(
-    linear: nn.Linear, weight_factor: float = 1.0, bias_factor: float = 1.0
-) -> tuple[Tensor, Tensor | None]:
+def _scaled(linear: nn.Linear, weight_factor: float = 1.0, bias_factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias, multiplied by their factors; the model's own tensors if a factor is 1."""
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     weight = weight if weight_factor == 1 else weight * weight_factor

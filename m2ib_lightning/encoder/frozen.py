@@ -33,8 +33,8 @@ def frozen(model: nn.Module, device: torch.device | None = None, dtype: torch.dt
     moved = (device or model_device, dtype or model_dtype) != (model_device, model_dtype)
     if dtype is not None and torch.promote_types(model_dtype, dtype) != dtype:
         raise M2IBError(
-            f"the model's weights are {model_dtype}: {dtype} would change them. Use dtype=torch.float64, or on the command "
-            "line trainer.precision=64-true."
+            f"the model's weights are {model_dtype}: {dtype} would change them. Use dtype=torch.float64, or on the "
+            "command line trainer.precision=64-true."
         )
     try:
         model.eval()

@@ -30,7 +30,7 @@ class Terms(NamedTuple):
 
 
 def mean_information(information: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean (B,) of nats (B, T, D) over the channels and the ``valid`` (B, T) tokens, which the tower reads."""
+    """Return the mean (B,) of nats (B, T, D) over the channels and the ``valid`` (B, T) tokens, those that are read."""
     weight = valid.to(information.dtype)
     return (information.mean(-1) * weight).sum(-1) / weight.sum(-1)
 

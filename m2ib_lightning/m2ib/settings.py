@@ -103,7 +103,7 @@ def _replace(settings: Any, values: Mapping[str, Any], where: str) -> Any:
         raise M2IBError(f"{where} must be a mapping of {', '.join(names)}, got {values!r}")
     for key in values:
         if key not in names:
-            raise M2IBError(f"unknown key {where}.{key}: there is {', '.join(names)}.{nearest(key, names)}")
+            raise M2IBError(f"unknown key {where}.{key}: choose from {', '.join(names)}.{nearest(key, names)}")
     return replace(settings, **{key: value for key, value in values.items() if value is not None})
 
 

@@ -1,4 +1,4 @@
-"""SigLIP from a folder: its own padding, its own head, and a picture that is stretched, not cropped."""
+"""SigLIP from a folder: its padding, its pooling head, and its stretched pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return save_siglip_folder(tmp_path_factory.mktemp("siglip"), sentencepiece=request.param, max_tokens=LIMIT)
 
 
-def test_the_results_are_the_references(folder: Path, tmp_path: Path) -> None:
+def test_equals_the_reference(folder: Path, tmp_path: Path) -> None:
     loaded = load_model(str(folder))
     captions = ["a red circle", "the small blue star and a white ring near the square"]
     pictures = [save_photograph(tmp_path / f"{k}.png", 90 + k, 40) for k in range(2)]
@@ -34,25 +34,41 @@ def test_the_results_are_the_references(folder: Path, tmp_path: Path) -> None:
         ids = loaded.processor.tokenizer(caption, padding="max_length", max_length=LIMIT, return_tensors="pt").input_ids
         for modality in ("image", "text"):
             expected = explain_reference(model, modality, pixels.double(), ids, layer=1, beta=0.1, seed=4)["saliency"]
-            found = getattr(result, modality).saliency.ravel()
-            assert relative_difference(found, expected if modality == "image" else expected[: len(found)]) < 1e-6
+            saliency = getattr(result, modality).saliency.ravel()
+            assert relative_difference(saliency, expected[: len(saliency)]) < 1e-6
     assert [len(result.tokens) for result in results] == [len(caption.split()) for caption in captions]
 
 
-def test_the_whole_picture_is_seen(folder: Path) -> None:
+def test_the_model_sees_the_whole_picture(folder: Path) -> None:
     result = explain(np.zeros((20, 90, 3), np.uint8), "a star", model=folder)
     assert result.pair.crop == (0, 0, 90, 20)
     assert result.image_heatmap.shape == (20, 90)
     assert result.image_saliency.shape == (4, 4)
 
 
-def test_without_sentencepiece_the_error_says_what_to_install(tmp_path: Path) -> None:
-    save_siglip_folder(tmp_path / "model", sentencepiece=True)
-    hide = (
-        "import importlib.util, sys; find = importlib.util.find_spec; sys.modules['sentencepiece'] = None; "
-        "importlib.util.find_spec = lambda name, *rest: None if name == 'sentencepiece' else find(name, *rest); "
-    )
-    code = f"{hide} from m2ib_lightning.cli import main; sys.exit(main(['model.name={tmp_path / 'model'}']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
+WITHOUT_SENTENCEPIECE = """
+import importlib.util, sys
+find = importlib.util.find_spec
+sys.modules["sentencepiece"] = None
+importlib.util.find_spec = lambda name, *rest: None if name == "sentencepiece" else find(name, *rest)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("from m2ib_lightning import load_model; load_model(sys.argv[1])", 1),
+        pytest.param(
+            "from m2ib_lightning.cli import main; sys.exit(main([f'model.name={sys.argv[1]}']))",
+            2,
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["load_model", "command"],
+)
+def test_without_sentencepiece_the_error_says_what_to_install(code: str, status: int, tmp_path: Path) -> None:
+    folder = save_siglip_folder(tmp_path / "model", sentencepiece=True)
+    command = [sys.executable, "-c", WITHOUT_SENTENCEPIECE + code, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == status
     assert "has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]'" in done.stderr

@@ -100,7 +100,7 @@ def family_of(model: Any) -> Family:
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if model_type not in _FAMILIES:
         raise M2IBError(
-            f"models of type {model_type!r} are not supported: there is {', '.join(_FAMILIES)}. "
+            f"models of type {model_type!r} are not supported; the supported types are {', '.join(_FAMILIES)}. "
             "Another family can be added with m2ib_lightning.register_family(model_type, Family(...))."
         )
     return _FAMILIES.get(model_type)
