@@ -1,4 +1,4 @@
-"""Transformer blocks with frozen, fused weights, cast to the type of the arithmetic.
+"""Transformer blocks with frozen, fused weights, cast to the compute dtype.
 
 Legend: N sequences (each a draw of a pair), T tokens, D width, H heads, d = D / H.
 """
@@ -24,7 +24,7 @@ class Block:
 
     Args:
         parts: parts of the model's block, frozen.
-        dtype: type of the arithmetic.
+        dtype: compute dtype.
     """
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:

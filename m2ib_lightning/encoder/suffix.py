@@ -27,7 +27,7 @@ class Suffix:
     Args:
         tower: tower of the frozen model.
         layer: index of the block after which the tower is cut.
-        dtype: type of the arithmetic.
+        dtype: compute dtype.
     """
 
     def __init__(self, tower: Tower, layer: int, dtype: torch.dtype) -> None:
@@ -56,7 +56,7 @@ class FusedSuffix(Suffix):
     Args:
         tower: tower of the frozen model.
         layer: index of the block after which the tower is cut.
-        dtype: type of the arithmetic.
+        dtype: compute dtype.
         parts: parts of each block after the cut (``TowerSpec.parts``).
     """
 

@@ -45,7 +45,7 @@ def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
     """Cut the ``draws`` of each pair, of ``lengths`` tokens, into chunks of at most ``max_rows`` rows.
 
     A row is one token of one draw of one pair. Neighbours share a chunk if all their draws fit. The draws of a pair
-    that is too large alone are split, but a chunk holds at least one draw.
+    that is itself too large are split, but a chunk holds at least one draw.
 
     >>> [(c.pairs.start, c.pairs.stop, c.draws.start, c.draws.stop, c.tokens) for c in plan_chunks([5, 6, 30], 2, 24)]
     [(0, 2, 0, 2, 6), (2, 3, 0, 1, 30), (2, 3, 1, 2, 30)]

@@ -64,7 +64,7 @@ class _SuffixPlan(NamedTuple):
 class Explainer:
     """Optimises the bottlenecks of both towers for a batch of pairs. Call it inside ``at_work``.
 
-    The towers compute in autocast's type, everything else in the type of the alphas.
+    The towers compute in autocast's dtype, everything else in the dtype of the alphas.
 
     Args:
         encoder: the model.
@@ -160,7 +160,7 @@ class Explainer:
         """Explain a batch on the model's device; failed pairs are included, all in source order.
 
         If memory runs out, the batch is repeated with smaller chunks, which changes no result. Later batches start
-        with the chunk size that worked. A pair that does not fit alone fails alone.
+        with the chunk size that worked. If a single pair does not fit, only that pair fails.
         """
         failed = [Attribution(pair, error=pair.error) for pair in batch.failed]
         explained = self._explain(batch, optimizer, backward) if batch.pairs else []
@@ -257,7 +257,7 @@ class Explainer:
         )
 
     def _suffix_plan(self, modality: Modality) -> _SuffixPlan:
-        """Return the tower's suffix in the current arithmetic, made once per run."""
+        """Return the tower's suffix in the current compute dtype, made once per run."""
         if self._suffixes is None:
             raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
         alpha, tower, layer = self._get(modality).alpha, self.encoder.towers[modality], self._layer(modality)

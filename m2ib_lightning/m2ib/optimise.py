@@ -35,7 +35,7 @@ class Problem:
         draws: number of draws K.
         chunks: parts of the batch that go through the suffix one by one; together each draw of each pair once.
         loss_scale: power of 2 that the loss is multiplied by and the gradient divided by, because gradients vanish in
-            float16. A pair whose gradient overflows fails alone.
+            float16. Only a pair whose gradient overflows fails.
     """
 
     suffix: SuffixFunction

@@ -27,7 +27,7 @@ _NO_CAPTION = "the image was explained against an embedding, not a caption"
 
 @dataclass(frozen=True)
 class Attribution:
-    """What in this picture, and which words of this caption, made the model match them.
+    """The result for a pair: what in its picture, and which words of its caption, made the model match them.
 
     Attributes:
         pair: the explained pair.

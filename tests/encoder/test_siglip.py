@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from m2ib_lightning import explain, load_model
+from m2ib_lightning.errors import M2IBError
 from tests.conftest import relative_difference
 from tests.folders import open_image, save_photograph, save_siglip_folder
 from tests.reference import explain_reference
@@ -46,29 +50,26 @@ def test_the_model_sees_the_whole_picture(folder: Path) -> None:
     assert result.image_saliency.shape == (4, 4)
 
 
-WITHOUT_SENTENCEPIECE = """
-import importlib.util, sys
-find = importlib.util.find_spec
-sys.modules["sentencepiece"] = None
-importlib.util.find_spec = lambda name, *rest: None if name == "sentencepiece" else find(name, *rest)
-"""
+INSTALL = "has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]'"
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [
-        ("from m2ib_lightning import load_model; load_model(sys.argv[1])", 1),
-        pytest.param(
-            "from m2ib_lightning.cli import main; sys.exit(main([f'model.name={sys.argv[1]}']))",
-            2,
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["load_model", "command"],
-)
-def test_without_sentencepiece_the_error_says_what_to_install(code: str, status: int, tmp_path: Path) -> None:
+def test_without_sentencepiece_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_pretrained(*arguments: Any, **options: Any) -> None:
+        raise ImportError("\nSiglipTokenizer requires the SentencePiece library but it was not found.")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", from_pretrained)
+    with pytest.raises(M2IBError, match=re.escape(INSTALL)):
+        load_model(str(folder))
+
+
+@pytest.mark.slow
+def test_the_command_without_sentencepiece_says_what_to_install(tmp_path: Path) -> None:
     folder = save_siglip_folder(tmp_path / "model", sentencepiece=True)
-    command = [sys.executable, "-c", WITHOUT_SENTENCEPIECE + code, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == status
-    assert "has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]'" in done.stderr
+    hide = (
+        "import importlib.util, sys; find = importlib.util.find_spec; sys.modules['sentencepiece'] = None; "
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'sentencepiece' else find(name, *rest); "
+    )
+    code = f"{hide} from m2ib_lightning.cli import main; sys.exit(main(['model.name={folder}']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert INSTALL in done.stderr

@@ -69,6 +69,7 @@ print("repeated" if any("out of memory" in str(w.message) for w in caught) else 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory limits are those of Linux")
 def test_memory_that_really_runs_out() -> None:
     command = [sys.executable, "-c", LIMITED, "40"]  # MiB; the whole batch in one chunk needs some 120 MB more

@@ -18,7 +18,7 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """How to run one tower of a Hugging Face model block by block.
+    """Description of one tower of a Hugging Face model: how to run it block by block.
 
     Attributes:
         embed: (model, inputs) -> (B, T, D), the first block's input.
