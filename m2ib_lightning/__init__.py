@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first used: `m2ib-fit --help` and a typo's error need neither torch nor Lightning.
+# Names are imported on first use, because `m2ib-fit --help` and the error of a typo need neither torch nor Lightning.
 _HOMES = {
     "Attribution": "results.attribution",
     "BottleneckSettings": "m2ib.settings",
@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: there is {', '.join(_HOMES)}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, only {', '.join(_HOMES)}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""What writes results: ``ResultsCallback`` for one of your own, and those that a run has."""
+"""Public path of the callbacks that write results; subclass ``ResultsCallback`` for your own."""
 
 from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, PairProgressBar, ResultsCallback, TableWriter
 

@@ -1,4 +1,4 @@
-"""Whether two runs have the same table: ``differences``."""
+"""Public path of ``differences``, which compares the tables of two runs."""
 
 from m2ib_lightning.run.differences import differences
 

@@ -1,4 +1,4 @@
-"""What differs between model families, and how to add one: ``register_family``."""
+"""Public path of the model families and ``register_family``."""
 
 from m2ib_lightning.encoder.families import Family, TowerSpec, family_of, register_family
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process."""
+"""Atomic writes: a file is complete or absent, whatever ends the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside it, which is synced and renamed at the end, or removed after an error."""
+    """Open a temporary file next to ``path``; sync and rename it at the end, or remove it after an error."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -26,6 +26,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write text, as UTF-8; what UTF-8 has no bytes for becomes ``?``."""
+    """Write text atomically as UTF-8; characters that UTF-8 can't encode become ``?``."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "replace"))

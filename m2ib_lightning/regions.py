@@ -1,4 +1,4 @@
-"""From a heatmap to a mask and its parts: ``segment``."""
+"""Public path of ``segment``, which cuts a heatmap into a mask and its parts."""
 
 from m2ib_lightning.results.segmentation import RegionOptions, Regions, segment
 

@@ -1,4 +1,4 @@
-"""Named things that users can add to: each registry refuses duplicates and says how to register what it lacks."""
+"""Registries that users can extend; they refuse duplicates, and an unknown name is an error that says how to add it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A guarded mapping from names to things.
+    """A mapping from names to items that refuses duplicates.
 
     Args:
-        kind: what is registered, for messages ("data source").
-        register_function: the public function that adds one, named when a name is unknown.
+        kind: kind of the items, for error messages ("data source").
+        register_function: name of the public function that adds an item, for error messages.
     """
 
     def __init__(self, kind: str, register_function: str) -> None:
@@ -26,7 +26,7 @@ class Registry(Generic[T]):
         self._paths: dict[str, str] = {}
 
     def register(self, name: str, item: T) -> None:
-        """Add ``item``.
+        """Add an item under a new name.
 
         Raises:
             ValueError: if the name is taken.
@@ -36,11 +36,13 @@ class Registry(Generic[T]):
         self._items[name] = item
 
     def register_path(self, name: str, path: str) -> None:
-        """Add the thing that ``path`` names; it is imported when it is first asked for.
+        """Add an item by its import path; ``get`` imports it on first use.
+
+        This is for items of a module that the registering module may not import.
 
         Args:
-            name: as in ``register``.
-            path: ``<module>:<attribute>``, of a module that a module which registers here may not import.
+            name: the new name.
+            path: import path, ``<module>:<attribute>``.
 
         Raises:
             ValueError: if the name is taken.
@@ -50,14 +52,14 @@ class Registry(Generic[T]):
         self._paths[name] = path
 
     def get(self, name: str) -> T:
-        """The thing of that name.
+        """Return the item of a name.
 
         Raises:
-            M2IBError: if there is none; lists those that exist.
+            M2IBError: if the name is unknown; lists the names that exist.
         """
         if name not in self:
             raise M2IBError(
-                f"unknown {self.kind} {name!r}: there is {', '.join(self)}.{nearest(name, self)} "
+                f"unknown {self.kind} {name!r}: choose from {', '.join(self)}.{nearest(name, self)} "
                 f"Your own can be added with m2ib_lightning.{self.register_function}(...)."
             )
         if name not in self._items:

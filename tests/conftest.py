@@ -1,4 +1,4 @@
-"""What all tests share: no network, and how two results are compared."""
+"""Shared by all tests: no network, and the comparison of two results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more, a run in this process would start pytest again for each
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more devices, a run in this process would start pytest again
 
 import torch
 
@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def relative_difference(a: Any, b: Any) -> float:
-    """max|a - b| / max|b|, the measure of the design."""
+    """Return max|a - b| / max|b|."""
     a, b = (torch.as_tensor(value).detach().double() for value in (a, b))
     return float((a - b).abs().max() / b.abs().max())
 
 
 def assert_same_result(a: Attribution, b: Attribution, tolerance: float) -> None:
-    """Two results of one pair agree."""
+    """Assert that two results of one pair agree."""
     assert a.error is None
     assert b.error is None
     assert a.pair.key == b.pair.key

@@ -1,4 +1,4 @@
-"""Hugging Face folders of small models with random weights, and files of images: what users point the command at."""
+"""Inputs of the command: Hugging Face folders of small models with random weights, and image files."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def save_clip_folder(
     max_tokens: int = 77,
     legacy: bool = False,
 ) -> Path:
-    """Save model, tokenizer and image processor as ``save_pretrained`` does.
+    """Save model, tokenizer and image processor with ``save_pretrained``.
 
-    ``legacy`` is as old folders are: the end of text has the largest id, the config says 2, and it is the padding too.
+    ``legacy`` makes a folder like the first CLIP models: the end of text has the largest id, though the config says 2,
+    and is the padding too.
     """
     tokenizer = _word_tokenizer(["<unk>", BOS], EOS, f"{BOS} $A {EOS}", max_tokens) if legacy else build_tokenizer()
     text: dict[str, Any] = {
@@ -75,7 +76,7 @@ def save_clip_folder(
 
 
 def save_siglip_folder(folder: Path, *, sentencepiece: bool = False, max_tokens: int = 12) -> Path:
-    """End of text and padding are one token, as in SigLIP; with its own SentencePiece tokenizer or a fast one."""
+    """Save a SigLIP model whose end of text is also the padding, with a SentencePiece tokenizer or a fast one."""
     if sentencepiece:
         tokenizer: Any = sentencepiece_tokenizer(folder, max_tokens)
     else:
@@ -92,7 +93,7 @@ def save_siglip_folder(folder: Path, *, sentencepiece: bool = False, max_tokens:
 
 
 def _word_tokenizer(first: list[str], last: str, template: str, max_tokens: int) -> PreTrainedTokenizerFast:
-    """A fast tokenizer with a token for each word; ``last`` ends the text, pads it, and has the largest id."""
+    """Make a fast tokenizer with a token per word; ``last`` ends the text, pads it, and has the largest id."""
     vocabulary = {word: index for index, word in enumerate([*first, *WORDS, last])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -105,7 +106,7 @@ def _word_tokenizer(first: list[str], last: str, template: str, max_tokens: int)
 
 
 def sentencepiece_tokenizer(folder: Path, max_tokens: int) -> SiglipTokenizer:
-    """SigLIP's own class: it lower-cases, and drops punctuation."""
+    """Train a tokenizer of SigLIP's own class, which lower-cases and drops punctuation."""
     rng = random.Random(0)
     words = [*WORDS, "naïve", "日本語", "😀"]
     model = io.BytesIO()
@@ -126,12 +127,12 @@ def sentencepiece_tokenizer(folder: Path, max_tokens: int) -> SiglipTokenizer:
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """The picture that a run sees."""
+    """Return the picture as a run reads it."""
     return read_image(image).picture
 
 
 def save_photograph(path: Path, width: int, height: int, seed: int = 0) -> Path:
-    """Something like a photograph: smooth colours, edges, a little noise; the file's ending is its format."""
+    """Save a picture like a photograph (smooth colours, edges, a little noise) in the format of the ending."""
     rng = np.random.default_rng([seed, width, height])
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC

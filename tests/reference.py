@@ -1,7 +1,7 @@
-"""The oracle: M2IB as the paper and section by section as its equations say, slowly and literally.
+"""The oracle: a slow and literal implementation of M2IB, equation by equation.
 
-One pair, full forward passes through the untouched Hugging Face model, a hook at the layer, no caching, no shared code
-with the package. Legend: K noise draws, T tokens, D width.
+It takes one pair, runs full forward passes of the untouched Hugging Face model with a hook at the layer, caches
+nothing, and shares no code with the package. Legend: K noise draws, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def clean_embeddings(model: Any, pixel_values: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
-    """What the untouched model says."""
+    """Return the embeddings of the untouched model."""
     with torch.no_grad():
         return {
             "image": model.get_image_features(pixel_values=pixel_values).pooler_output,
@@ -25,14 +25,14 @@ def clean_embeddings(model: Any, pixel_values: Tensor, input_ids: Tensor) -> dic
 
 
 def blocks_of(model: Any, modality: str) -> Any:
-    """The block list of one tower."""
+    """Return the list of blocks of one tower."""
     tower = model.vision_model if modality == "image" else model.text_model
     return tower.encoder.layers
 
 
 @contextmanager
 def replaced(model: Any, modality: str, layer: int, make: Any) -> Iterator[None]:
-    """Inside, the hidden states after block ``layer`` (before the first for -1) are what ``make`` returns."""
+    """Replace the hidden states after block ``layer`` (before the first block for -1) by ``make`` of them."""
     blocks = blocks_of(model, modality)
     if layer == -1:
         handle = blocks[0].register_forward_pre_hook(lambda module, args: (make(args[0]), *args[1:]))
@@ -45,14 +45,14 @@ def replaced(model: Any, modality: str, layer: int, make: Any) -> Iterator[None]
 
 
 def embed(model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-    """A full forward pass of one tower."""
+    """Return the embeddings of a full forward pass of one tower."""
     if modality == "image":
         return model.get_image_features(pixel_values=pixel_values).pooler_output
     return model.get_text_features(input_ids=input_ids).pooler_output
 
 
 def hidden_states(model: Any, modality: str, layer: int, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-    """(1, T, D) at the layer, by a full forward pass."""
+    """Return the hidden states (1, T, D) at the layer, from a full forward pass."""
     seen = []
 
     def look(hidden: Tensor) -> Tensor:

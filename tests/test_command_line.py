@@ -53,7 +53,7 @@ MISTAKES = [
     (["data.name=captions", "data.path=${HOME}/x.csv"], "data.path='${HOME}/x.csv' does not exist"),
     (
         ["data.name=captons"],
-        "unknown data source 'captons': there is captions, scene-course, scenes. Did you mean 'captions'?",
+        "unknown data source 'captons': choose from captions, scene-course, scenes. Did you mean 'captions'?",
     ),
     (["data.name=captions"], "data.name=captions needs data.path"),
     (["data.name=captions", "data.path=no/pairs.csv"], "data.path='no/pairs.csv' does not exist"),
@@ -98,7 +98,7 @@ def test_a_family_that_is_not_supported(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert main([f"model.name={tmp_path}", f"output_dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
-    assert "models of type 'bert' are not supported: there is clip" in error
+    assert "models of type 'bert' are not supported; the supported types are clip" in error
     assert "m2ib_lightning.register_family" in error
 
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none. ``python -m pytest tests/test_cuda.py``."""
+"""Tests that need a GPU, skipped without one: ``python -m pytest tests/test_cuda.py``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 NAMES = [name for name in METHODS if not METHODS.get(name).trained]
 
 
-def assert_close(found: Any, expected: Any, tolerance: float) -> None:
-    """max|a - b| / max|b|, where b may be all zeros."""
-    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    """Assert max|a - b| / max|b|, where b may be all zeros."""
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 def some_scenes(count: int) -> tuple[list[Any], list[Any]]:
@@ -44,7 +44,7 @@ def some_scenes(count: int) -> tuple[list[Any], list[Any]]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_gpu_gives_what_a_cpu_gives(family: str, dtype: torch.dtype) -> None:
-    """The noise is drawn on the CPU, so the two differ by rounding alone."""
+    """The noise is drawn on the CPU, so the results differ by rounding only."""
     results = []
     for device in ("cpu", "cuda"):
         model = make_model(family).to(device)
@@ -60,8 +60,7 @@ def test_a_gpu_gives_what_a_cpu_gives(family: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_gives_what_it_gives_on_a_cpu(name: str) -> None:
     images, captions = some_scenes(3)
-    options: dict[str, Any] = {"method": name, "dtype": torch.float64, "bottleneck": {"layer": -1}}
-    options["bottleneck"] = {"steps": 3}
+    options: dict[str, Any] = {"method": name, "dtype": torch.float64, "bottleneck": {"steps": 3}}
     for a, b in zip(
         explain(images, captions, device="cuda", **options),
         explain(images, captions, device="cpu", **options),
@@ -73,14 +72,14 @@ def test_each_method_gives_what_it_gives_on_a_cpu(name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
-    """By torch's own word for it, where a CPU can only watch for operations that would."""
+    """Torch itself reports the waits, where the CPU test can only look for operations that would wait."""
     model = make_model(family).cuda()
     made = make_explainer(model, SETTINGS | {"max_rows": 60})
     made.bottlenecks.cuda()
     with made.at_work():
         problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)).to("cuda"))
         for problem in problems.values():
-            problem.evaluate(1, torch.Tensor.backward)  # loads kernels, takes memory, brings the step's noise
+            problem.evaluate(1, torch.Tensor.backward)  # loads kernels, allocates memory, moves the step's noise
         torch.cuda.set_sync_debug_mode("error")
         try:
             for problem in problems.values():
@@ -91,9 +90,9 @@ def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def run(folder: Path, *words: str) -> Path:
+def run(folder: Path, *keys: str) -> Path:
     quiet = ["trainer.enable_progress_bar=false", "output.heatmaps=0"]
-    assert main([f"output_dir={folder}", "data.limit=48", *quiet, *words]) == 0
+    assert main([f"output_dir={folder}", "data.limit=48", *quiet, *keys]) == 0
     return folder
 
 
@@ -110,13 +109,13 @@ def test_half_precisions(precision: str, least: float, tmp_path: Path) -> None:
         assert np.median(correlations) > least, column
 
 
-def test_a_run_is_that_of_a_cpu(tmp_path: Path) -> None:
-    words = ["trainer.precision=64-true", "data.limit=12"]
-    found, expected = (
-        load_attributions(run(tmp_path / kind, f"trainer.accelerator={kind}", *words)) for kind in ("gpu", "cpu")
+def test_a_run_gives_what_it_gives_on_a_cpu(tmp_path: Path) -> None:
+    keys = ["trainer.precision=64-true", "data.limit=12"]
+    gpu, cpu = (
+        load_attributions(run(tmp_path / kind, f"trainer.accelerator={kind}", *keys)) for kind in ("gpu", "cpu")
     )
     for column in ("image_saliency", "text_saliency"):
-        for a, b in zip(found[column], expected[column], strict=True):
+        for a, b in zip(gpu[column], cpu[column], strict=True):
             assert relative_difference(np.asarray(a), np.asarray(b)) < 1e-6
 
 
@@ -129,7 +128,7 @@ def test_a_compiled_loop_gives_what_the_plain_one_gives(tmp_path: Path) -> None:
         assert relative_difference(np.asarray(a), np.asarray(b)) < 1e-3
 
 
-def test_a_gpu_whose_memory_runs_out_halves_and_gives_the_same() -> None:
+def test_a_gpu_that_runs_out_of_memory_gives_the_same_results() -> None:
     images, captions = some_scenes(512)
     options: dict[str, Any] = {"device": "cuda", "batch_size": 512, "bottleneck": {"steps": 2}}
     torch.cuda.empty_cache()
@@ -138,13 +137,13 @@ def test_a_gpu_whose_memory_runs_out_halves_and_gives_the_same() -> None:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.4 * peak / total)
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = explain(images, captions, **options)
+            results = explain(images, captions, **options)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert any("out of memory" in str(one.message) for one in said)
-    for a, b in zip(found, expected, strict=True):
+    assert any("out of memory" in str(warning.message) for warning in caught)
+    for a, b in zip(results, expected, strict=True):
         assert a.error is None
         assert relative_difference(a.image_saliency, b.image_saliency) < 1e-3
 
@@ -155,23 +154,23 @@ TRAIN = ["task=finetune", "trainer.accelerator=gpu", "trainer.enable_progress_ba
 @pytest.mark.parametrize("mask", ["channel", "readout"])
 def test_training_gives_the_weights_of_a_cpu(mask: str, tmp_path: Path) -> None:
     for kind in ("gpu", "cpu"):
-        words = [*TRAIN, f"trainer.accelerator={kind}", "data.limit=24", "data.batch_size=4", "trainer.max_epochs=2"]
-        words += ["trainer.precision=64-true", "finetune.lr=1e-4", f"finetune.mask={mask}"]
-        assert main([*words, f"output_dir={tmp_path / kind}"]) == 0
+        keys = [*TRAIN, f"trainer.accelerator={kind}", "data.limit=24", "data.batch_size=4", "trainer.max_epochs=2"]
+        keys += ["trainer.precision=64-true", "finetune.lr=1e-4", f"finetune.mask={mask}"]
+        assert main([*keys, f"output_dir={tmp_path / kind}"]) == 0
     for file in ("model.safetensors", "m2ib_bottleneck.safetensors"):
-        found, expected = (load_file(tmp_path / kind / "model" / file) for kind in ("gpu", "cpu"))
-        for name, value in expected.items():
-            assert torch.allclose(found[name], value, atol=1e-5), name
+        gpu, cpu = (load_file(tmp_path / kind / "model" / file) for kind in ("gpu", "cpu"))
+        for name, value in cpu.items():
+            assert torch.allclose(gpu[name], value, atol=1e-5), name
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("kind", ["all", "lora", "bottleneck"])
 def test_training_in_half_precision(kind: str, precision: str, tmp_path: Path) -> None:
-    words = [*TRAIN, f"trainer.precision={precision}", f"finetune.train={kind}", "finetune.mask=readout"]
-    words += ["data.limit=128", "data.batch_size=32", "trainer.max_epochs=8", "finetune.lr=1e-4", "data.num_workers=0"]
-    assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 0
+    keys = [*TRAIN, f"trainer.precision={precision}", f"finetune.train={kind}", "finetune.mask=readout"]
+    keys += ["data.limit=128", "data.batch_size=32", "trainer.max_epochs=8", "finetune.lr=1e-4", "data.num_workers=0"]
+    assert main([*keys, f"output_dir={tmp_path / 'run'}"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    if kind != "bottleneck":  # it is closed as far as it can be, not trained for retrieval
+    if kind != "bottleneck":  # the bottleneck is trained to close, not for retrieval
         assert summary["val/image_to_text@5"] > 0.8
     assert math.isfinite(summary["train/loss"])
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
@@ -182,22 +181,22 @@ def test_training_in_half_precision(kind: str, precision: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_training_with_shares_of_the_weights(precision: str, tmp_path: Path) -> None:
-    """Of one rank, where nothing is to be gathered; ranks that have less than all of them are of test_sharded.py."""
-    words = [*TRAIN, "data.limit=24", "data.batch_size=4", "trainer.max_epochs=2", "finetune.lr=1e-4"]
-    words += ["finetune.mask=readout", f"trainer.precision={precision}", "trainer.devices=1"]
-    for name, more in (("sharded", ["trainer.strategy=fsdp"]), ("alone", [])):
-        command = [sys.executable, str(ROOT / "fit.py"), *words, *more, f"output_dir={tmp_path / name}"]
+def test_training_with_sharded_weights(precision: str, tmp_path: Path) -> None:
+    """One rank holds all shards here; the tests of sharded training on a CPU have several ranks."""
+    keys = [*TRAIN, "data.limit=24", "data.batch_size=4", "trainer.max_epochs=2", "finetune.lr=1e-4"]
+    keys += ["finetune.mask=readout", f"trainer.precision={precision}", "trainer.devices=1"]
+    for name, strategy in (("sharded", ["trainer.strategy=fsdp"]), ("unsharded", [])):
+        command = [sys.executable, str(ROOT / "fit.py"), *keys, *strategy, f"output_dir={tmp_path / name}"]
         subprocess.run(command, check=True, timeout=300, cwd=ROOT)
-        subprocess.run([*command, "resume=true"], check=True, timeout=300, cwd=ROOT)  # it is over: validated alone
-    atol = 1e-5 if precision == "64-true" else 3e-3  # Adam steps by lr where a gradient is rounding, 10 times here
+        subprocess.run([*command, "resume=true"], check=True, timeout=300, cwd=ROOT)  # training is done: validates only
+    atol = 1e-5 if precision == "64-true" else 3e-3  # where a gradient is rounding, Adam steps by lr, 10 times here
     for file in ("model.safetensors", "m2ib_bottleneck.safetensors"):
-        found, expected = (load_file(tmp_path / name / "model" / file) for name in ("sharded", "alone"))
-        for name, value in expected.items():
-            assert torch.allclose(found[name], value, atol=atol), name
+        sharded, unsharded = (load_file(tmp_path / name / "model" / file) for name in ("sharded", "unsharded"))
+        for name, value in unsharded.items():
+            assert torch.allclose(sharded[name], value, atol=atol), name
 
 
 def test_a_comparison_of_methods(tmp_path: Path) -> None:
-    words = ["--config", "evaluate-quick", "trainer.accelerator=gpu", "data.limit=6", "evaluate.probed=2"]
-    assert main([*words, "trainer.enable_progress_bar=false", f"output_dir={tmp_path / 'run'}"]) == 0
+    keys = ["--config", "evaluate-quick", "trainer.accelerator=gpu", "data.limit=6", "evaluate.probed=2"]
+    assert main([*keys, "trainer.enable_progress_bar=false", f"output_dir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "report.html").exists()

@@ -1,4 +1,4 @@
-"""The wheel holds everything: installed elsewhere, the command works outside the repository."""
+"""The wheel is complete: installed elsewhere, the command works outside the repository."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 pairs explained" in done.stdout
-    asked = "import m2ib_lightning; print(m2ib_lightning.__file__)"
-    found = subprocess.run([sys.executable, "-c", asked], cwd=where, env=environment, capture_output=True, text=True)
-    assert str(site) in found.stdout
+    code = "import m2ib_lightning; print(m2ib_lightning.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=where, env=environment, capture_output=True, text=True)
+    assert str(site) in done.stdout

@@ -1,4 +1,4 @@
-"""Small random models of every family, and pairs for them: what the oracle and the invariants are tried on."""
+"""Small random models of every family and pairs for them, for the oracle and the invariants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from m2ib_lightning.pairs.pair import Pair, PairBatch
 VOCABULARY = 60
 TEXT_LIMIT = 16
 FAMILIES = ("clip", "clip-legacy", "siglip")
-"""``clip-legacy`` has ``eos_token_id`` 2 in its config and pools at the largest id."""
+"""Families; ``clip-legacy`` has ``eos_token_id`` 2 in its config and pools at the largest id."""
 
 SMALL = {"blocks": 3, "width": 32}
 DEEP = {"blocks": 12, "width": 48, "image": 48, "patch": 16}
@@ -21,7 +21,7 @@ DEEP = {"blocks": 12, "width": 48, "image": 48, "patch": 16}
 
 @dataclass(frozen=True)
 class TinyPair:
-    """``pixels`` (3, H, W), ``ids`` as the tower reads them, and where the words stand among them."""
+    """A pair: ``pixels`` (3, H, W), token ``ids`` as the tower reads them, and ``positions`` of the words in them."""
 
     pixels: torch.Tensor
     ids: list[int]
@@ -29,7 +29,7 @@ class TinyPair:
 
 
 def make_model(family: str, *, blocks: int = 3, width: int = 32, image: int = 32, patch: int = 8, seed: int = 0) -> Any:
-    """A model with random weights, large enough that no gradient vanishes."""
+    """Make a model with random weights that are large enough for its gradients not to vanish."""
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": width,
@@ -63,14 +63,14 @@ def make_model(family: str, *, blocks: int = 3, width: int = 32, image: int = 32
 
 
 def make_pairs(model: Any, lengths: list[int], seed: int = 1) -> list[TinyPair]:
-    """Pairs with captions of so many words."""
+    """Make pairs whose captions have ``lengths`` words."""
     generator = torch.Generator().manual_seed(seed)
     side = model.config.vision_config.image_size
     pairs = []
     for count in lengths:
         words = torch.randint(6, VOCABULARY - 1, (count,), generator=generator).tolist()
         pixels = torch.randn(3, side, side, generator=generator)
-        if model.config.model_type == "siglip":  # end of text and padding are one id, and both are read
+        if model.config.model_type == "siglip":  # end of text and padding have the same id, and the tower reads both
             ids = [*words, *[1] * (TEXT_LIMIT - count)]
             pairs.append(TinyPair(pixels, ids, list(range(count))))
         else:
@@ -79,13 +79,13 @@ def make_pairs(model: Any, lengths: list[int], seed: int = 1) -> list[TinyPair]:
 
 
 def end_of_text(model: Any) -> int:
-    """The id that ends captions, and pads them, as in CLIP's own tokenizer."""
+    """Return the id that ends captions and pads them, as in CLIP's own tokenizer."""
     eos: int = model.config.text_config.eos_token_id
     return VOCABULARY - 1 if eos == 2 else eos
 
 
 def make_batch(model: Any, pairs: list[TinyPair], names: list[str] | None = None) -> PairBatch:
-    """A batch, padded to the longest caption."""
+    """Make a batch, padded to the longest caption."""
     longest = max(len(pair.ids) for pair in pairs)
     padded = [pair.ids + [end_of_text(model)] * (longest - len(pair.ids)) for pair in pairs]
     described = [

@@ -1,1 +1,1 @@
-"""From a picture and a caption to an explanation, in one call."""
+"""The one-call interface: from a picture and a caption to an explanation."""

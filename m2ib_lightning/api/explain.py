@@ -1,4 +1,4 @@
-"""One call from a picture and a caption to an explanation; no Trainer, no files."""
+"""``explain``: one call from a picture and a caption to an explanation, without a Trainer and without files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, overload
 import torch
 from typing_extensions import Unpack
 
-from m2ib_lightning.api.request import Request, ask
+from m2ib_lightning.api.request import Request, parse_request
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.statistics import Statistics
@@ -33,7 +33,7 @@ class _Options(TypedDict, total=False):
     dtype: torch.dtype
 
 
-# The last signature takes what the others leave; that it would also take theirs is what the two comments are for.
+# The last signature also accepts the arguments of the first two, hence the two ignored overlaps.
 @overload
 def explain(image: ImageLike, text: str, **options: Unpack[_Options]) -> Attribution: ...  # type: ignore[overload-overlap]
 @overload
@@ -68,50 +68,51 @@ def explain(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Attribution | list[Attribution]:
-    """What in this picture, and which words of this caption, made the model match them?
+    """Explain what in a picture, and which words of its caption, made the model match them.
 
     Args:
         image: a path, bytes, a PIL image or an array; or a list of them.
-        text: a caption; or a list: one per image, or several for one image, each with a result of its own.
-        target: in place of a caption, an embedding (E,) that the image is explained against, or one per image (N, E).
-            There is no text result then.
-        ensemble: explain the image against all captions at once: the target is the mean of their normalised
-            embeddings (a prompt ensemble), and there is one image result and no text result.
+        text: a caption; or a list with one caption per image, or with several captions for one image.
+        target: an embedding (E,) to explain the image against instead of a caption, or one per image (N, E). There is
+            no text result then.
+        ensemble: whether to explain the image against all captions at once (a prompt ensemble). The target is the
+            mean of their normalised embeddings; there is one image result and no text result.
         model: ``scenes``, a Hugging Face folder, a hub id, a ``LoadedModel``, or a loaded Hugging Face model with its
-            ``processor``. It is never changed.
-        processor: with a loaded model.
-        bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. What is not said
-            is the model folder's recommendation, else the published value.
-        statistics: for ``prior="data"`` where the model's folder has none: a file that a run has written.
+            ``processor``. The model is never changed.
+        processor: the processor of a loaded Hugging Face model.
+        bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings are
+            those that the model folder recommends, else the published values.
+        statistics: statistics for ``prior="data"``, or a file of them that a run has written; needed if the model
+            folder has none.
         method: the attribution method, with its options after a colon: ``m2ib``, ``gradcam:image_layer=3``,
             ``rise:samples=1000``; see ``m2ib_lightning.methods``. Only ``m2ib`` gives nats and curves.
         fit: how pictures fit the model's input: ``crop``, ``pad`` or ``stretch``; None for the model's own way.
-        seed: keys the noise.
-        batch_size: pairs at a time; does not change a result.
-        device: where to work; None for where the model is.
-        dtype: float32, or float64.
+        seed: seed of the noise.
+        batch_size: number of pairs at a time; it changes no result.
+        device: device to compute on; None for the model's own.
+        dtype: ``torch.float32`` or ``torch.float64``.
 
     Returns:
-        One ``Attribution``, or a list of them in the order given.
+        One ``Attribution``, or a list of them in the order of the arguments.
 
     Raises:
-        M2IBError: if the model, a setting, an image or a caption is no good; of several pairs, the failed ones come
-            back with ``error`` instead.
+        M2IBError: if the model, a setting, an image or a caption is invalid. In a list, a pair with an invalid image or
+            caption is returned with its ``error`` instead.
     """
     if batch_size < 1:
         raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
     if dtype not in (torch.float32, torch.float64):
         raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-    # Gradients are needed, also where the caller has switched them off.
+    # The caller may have switched gradients off.
     with torch.inference_mode(False), torch.enable_grad():
         loaded = _load(model, processor)
-        request = ask(image, text, target=target, ensemble=ensemble)
+        request = parse_request(image, text, target=target, ensemble=ensemble)
         settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
-        given = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
-        known = loaded.statistics if given is None else loaded.statistics.updated(given)
-        chosen = make_method(method, Context(loaded, settings, known, seed=seed))
-        with chosen.at_work(_device(loaded, device), dtype):
-            results = _explain(chosen, loaded.preparer.with_options(fit=fit), request, batch_size)
+        overrides = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
+        priors = loaded.statistics if overrides is None else loaded.statistics.updated(overrides)
+        attributor = make_method(method, Context(loaded, settings, priors, seed=seed))
+        with attributor.at_work(_device(loaded, device), dtype):
+            results = _explain(attributor, loaded.preparer.with_options(fit=fit), request, batch_size)
     if request.many:
         return results
     if results[0].error is not None:
@@ -124,14 +125,14 @@ def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.dev
         return next(loaded.encoder.model.parameters()).device
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise M2IBError(f"device={str(device)!r} can't be used: {str(error).splitlines()[0]}") from None
     return torch.device(device)
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:
-    named = isinstance(model, LoadedModel | str | Path)
-    if named and processor is not None:
+    has_processor = isinstance(model, LoadedModel | str | Path)
+    if has_processor and processor is not None:
         raise M2IBError("processor= goes with a loaded Hugging Face model; a folder and a LoadedModel have their own")
     if isinstance(model, LoadedModel):
         return model

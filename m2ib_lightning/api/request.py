@@ -1,8 +1,8 @@
-"""What ``explain`` is asked: which images against which captions, or against which embedding."""
+"""A request to ``explain``: images against captions, or against a target embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from m2ib_lightning.pairs.prepare import Preparer
 
 @dataclass(frozen=True)
 class Request:
-    """The pairs to explain.
+    """The pairs to explain, and what to explain them against.
 
     Attributes:
-        pairs: one for each result.
-        many: whether the answer is a list.
-        target: what the images are explained against in place of captions, as the user gave it, or None.
-        captions: of a prompt ensemble; else none.
+        pairs: one pair per result.
+        many: whether ``explain`` returns a list.
+        target: the user's target embedding or embeddings, or None.
+        captions: captions of a prompt ensemble; empty without one.
     """
 
     pairs: list[RawPair]
@@ -35,33 +35,35 @@ class Request:
     captions: tuple[str, ...] = ()
 
     def targets(self, encoder: Encoder, preparer: Preparer, like: Tensor) -> Tensor | None:
-        """(N, E), a target for each pair, in the type and on the device of ``like``; None where captions are.
+        """Return one target per pair (N, E), in the type and on the device of ``like``; None for pairs with captions.
 
         Raises:
-            M2IBError: if the target does not fit the model, or a caption of an ensemble holds no word.
+            M2IBError: if the target does not fit the model, or a caption of an ensemble has no words.
         """
         if self.target is None and not self.captions:
             return None
         size = encoder.towers["image"].embedding_size
-        given = _tensor(self.target) if self.target is not None else _ensemble(encoder, preparer, self.captions, like)
-        if given.shape not in ((size,), (1, size), (len(self.pairs), size)):
+        target = (
+            _to_tensor(self.target)
+            if self.target is not None
+            else _ensemble_embedding(encoder, preparer, self.captions, like)
+        )
+        if target.shape not in ((size,), (1, size), (len(self.pairs), size)):
             raise M2IBError(
                 f"target must be ({size},), the size of this model's embeddings, or one for each image "
-                f"({len(self.pairs)}, {size}), got {tuple(given.shape)}"
+                f"({len(self.pairs)}, {size}), got {tuple(target.shape)}"
             )
-        if not given.isfinite().all() or (given == 0).all(-1).any():
-            raise M2IBError("target must be finite and not zero: its direction is what counts")
-        given = given.double()
-        given = F.normalize(
-            given / given.abs().amax(-1, keepdim=True), dim=-1
-        )  # a tiny or a huge one keeps its direction
-        return given.to(like).expand(len(self.pairs), size)
+        if not target.isfinite().all() or (target == 0).all(-1).any():
+            raise M2IBError("target must be finite and not zero: only its direction counts")
+        target = target.double()
+        scaled = target / target.abs().amax(-1, keepdim=True)  # the norm of a tiny or huge target is out of range
+        return F.normalize(scaled, dim=-1).to(like).expand(len(self.pairs), size)
 
     def batch(self, preparer: Preparer, indices: Iterable[int], targets: Tensor | None) -> PairBatch:
-        """Some of the pairs, prepared."""
+        """Prepare the pairs at ``indices`` as a batch; with ``targets``, only their images."""
         indices = list(indices)
-        alone = targets is not None
-        items = [preparer.prepare(self.pairs[k], keep_picture=True, image_only=alone) for k in indices]
+        image_only = targets is not None
+        items = [preparer.prepare(self.pairs[k], keep_picture=True, image_only=image_only) for k in indices]
         batch = preparer.collate(items)
         if targets is not None:
             readable = [k for k, item in zip(indices, items, strict=True) if isinstance(item, PreparedPair)]
@@ -69,18 +71,34 @@ class Request:
         return batch
 
 
-def ask(image: Any, text: Any, *, target: Any = None, ensemble: bool = False) -> Request:
-    """What is meant by the arguments of ``explain``.
+def parse_request(image: Any, text: Any, *, target: Any = None, ensemble: bool = False) -> Request:
+    """Turn the arguments of ``explain`` into a request.
 
     Raises:
-        M2IBError: if they do not go together; says what would.
+        M2IBError: if the arguments do not go together; says which would.
     """
-    images = list(image) if isinstance(image, list | tuple) else [image]
-    listed = isinstance(image, list | tuple)
+    many_images = isinstance(image, list | tuple)
+    images = list(image) if many_images else [image]
     if target is not None:
         if text is not None or ensemble:
             raise M2IBError("give captions or a target embedding, not both")
-        return Request([_pair(k, one, None) for k, one in enumerate(images)], listed, target=target)
+        return Request(_pairs(images, [None] * len(images)), many_images, target=target)
+    captions = _checked_captions(text)
+    if ensemble:
+        if isinstance(text, str) or not captions:
+            raise M2IBError("ensemble=True needs a list of captions: the target is the mean of their embeddings")
+        joined = "; ".join(captions)
+        return Request(_pairs(images, [joined] * len(images)), many_images, captions=tuple(captions))
+    if many_images and isinstance(text, str):
+        captions = captions * len(images)
+    elif not many_images:
+        images = images * len(captions)
+    elif len(images) != len(captions):
+        raise M2IBError(f"there must be one caption per image, got {len(images)} images and {len(captions)} captions")
+    return Request(_pairs(images, captions), many=many_images or not isinstance(text, str))
+
+
+def _checked_captions(text: Any) -> list[str]:
     if text is None:
         raise M2IBError("give a caption, a list of captions, or target= (an embedding to explain the image against)")
     if not isinstance(text, str | list | tuple):
@@ -89,22 +107,11 @@ def ask(image: Any, text: Any, *, target: Any = None, ensemble: bool = False) ->
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise M2IBError(f"caption {index} must be a string, got {type(caption).__name__}")
-    if ensemble:
-        if isinstance(text, str) or not captions:
-            raise M2IBError("ensemble=True needs a list of captions: the target is the mean of their embeddings")
-        shown = "; ".join(captions)
-        return Request([_pair(k, one, shown) for k, one in enumerate(images)], listed, captions=tuple(captions))
-    if listed and not isinstance(text, str):
-        if len(images) != len(captions):
-            raise M2IBError(
-                f"there must be one caption per image, got {len(images)} images and {len(captions)} captions"
-            )
-    elif listed:
-        captions = captions * len(images)
-    else:
-        images = images * len(captions)
-    pairs = [_pair(k, one, caption) for k, (one, caption) in enumerate(zip(images, captions, strict=True))]
-    return Request(pairs, many=listed or not isinstance(text, str))
+    return captions
+
+
+def _pairs(images: list[Any], captions: Sequence[str | None]) -> list[RawPair]:
+    return [_pair(k, image, caption) for k, (image, caption) in enumerate(zip(images, captions, strict=True))]
 
 
 def _pair(index: int, image: Any, caption: str | None) -> RawPair:
@@ -112,7 +119,7 @@ def _pair(index: int, image: Any, caption: str | None) -> RawPair:
     return RawPair(key=f"explain:{index}", image=image, uri=uri, caption=caption)
 
 
-def _tensor(target: Any) -> Tensor:
+def _to_tensor(target: Any) -> Tensor:
     try:
         if torch.is_tensor(target) and not target.is_complex():
             return target.detach().cpu()
@@ -122,8 +129,11 @@ def _tensor(target: Any) -> Tensor:
 
 
 @torch.no_grad()
-def _ensemble(encoder: Encoder, preparer: Preparer, captions: tuple[str, ...], like: Tensor) -> Tensor:
-    """(E,): the mean of the captions' normalised embeddings. One by one, so that no caption depends on the others."""
+def _ensemble_embedding(encoder: Encoder, preparer: Preparer, captions: tuple[str, ...], like: Tensor) -> Tensor:
+    """Return the mean (E,) of the captions' normalised embeddings.
+
+    The captions run one by one, so that none depends on the others.
+    """
     tower = encoder.towers["text"]
     embeddings = []
     for caption in captions:

@@ -1,1 +1,1 @@
-"""An encoder, cut in two: what differs between model families, and the part that runs in every step."""
+"""Encoders cut in two: the towers, the suffix that runs in every step, and the model families."""

@@ -1,6 +1,6 @@
-"""A transformer block made ready for the loop: frozen weights in the type of the arithmetic, fused where it pays.
+"""Transformer blocks with frozen, fused weights, cast to the compute dtype.
 
-Legend: N rows (each a draw of a pair), T tokens, D width, H heads, d = D / H.
+Legend: N sequences (each a draw of a pair), T tokens, D width, H heads, d = D / H.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _QUICK_GELU = 1.702
 
 
 class Block:
-    r"""The same function as the model's own block, to rounding, in fewer passes over memory.
+    r"""Computes the function of the model's own block, up to rounding, in fewer passes over memory.
 
-    - q, k and v are one product, and the queries come out scaled by :math:`d^{-1/2}`.
-    - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702: one kernel, once the two factors
-      are in the weights on either side.
+    - q, k and v are one product, whose weights scale the queries by :math:`d^{-1/2}`.
+    - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702: one kernel, because the two
+      factors are fused into the weights on either side.
 
     Args:
-        parts: of the model's block, frozen.
-        dtype: of the arithmetic.
+        parts: parts of the model's block, frozen.
+        dtype: compute dtype.
     """
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
@@ -33,16 +33,16 @@ class Block:
         scale = (parts.query.out_features // parts.heads) ** -0.5
         self.heads = parts.heads
         self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
-        three = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
-        biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in three]
-        self.qkv = _Linear(torch.cat([weight for weight, _ in three]), torch.cat(biases), dtype)
+        projections = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
+        biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in projections]
+        self.qkv = _Linear(torch.cat([weight for weight, _ in projections]), torch.cat(biases), dtype)
         self.out = _Linear(*_scaled(parts.out), dtype)
         self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
         self.activation = F.silu if quick else parts.activation
         self.down = _Linear(*_scaled(parts.down, 1 / factor), dtype)
 
     def __call__(self, hidden: Tensor, causal: bool) -> Tensor:
-        """All tokens: (N, T, D) to (N, T, D)."""
+        """Map the hidden states of all tokens (N, T, D) to (N, T, D)."""
         rows, tokens, width = hidden.shape
         qkv = self.qkv(self.norm1(hidden)).view(rows, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
@@ -54,11 +54,11 @@ class Block:
 
 
 class PooledBlock(Block):
-    r"""A tower's last block, computed for the one token that pooling reads.
+    r"""A tower's last block, computed only for the token that pooling reads.
 
-    The other tokens then need no query and no perceptron; nor, the map being linear, a key or a value. A score
-    :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` and a number that is the same for all t, which the softmax
-    forgets; and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
+    The other tokens need no query and no perceptron. As the projections are linear, they need no key or value either.
+    A score :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` plus a constant over t, which the softmax cancels;
+    and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
     """
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
@@ -71,7 +71,7 @@ class PooledBlock(Block):
         self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
 
     def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
-        """(N, T, D) and the token's position (N,) to (N, D)."""
+        """Map hidden states (N, T, D) and the token's positions (N,) to that token's hidden states (N, D)."""
         rows, tokens, _ = hidden.shape
         x = self.norm1(hidden)
         query = self.query(_at(x, position)).view(rows, self.heads, -1)  # (N, H, d)
@@ -84,11 +84,11 @@ class PooledBlock(Block):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-    """Softmax attention of scaled queries, (N, H, T, d) each."""
+    """Return the softmax attention of scaled queries; all tensors are (N, H, T, d)."""
     tokens = query.shape[-2]
     if query.device.type != "cpu" or query.dtype.itemsize >= 4:
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
-    # Written out: in half precision on a CPU the fused kernel's backward pass is several times slower (torch 2.13).
+    # In half precision on a CPU, the backward pass of the fused kernel is several times slower (torch 2.13).
     scores = query @ key.transpose(-1, -2)
     if causal:
         later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
@@ -101,15 +101,16 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 def _at(hidden: Tensor, position: Tensor) -> Tensor:
-    """Row n's token ``position[n]``: (N, T, D) to (N, D)."""
+    """Select token ``position[n]`` of each sequence n: (N, T, D) to (N, D)."""
     index = position.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
     return hidden.gather(1, index).squeeze(1)
 
 
-def _scaled(linear: nn.Linear, weight: float = 1.0, bias: float = 1.0) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias, each multiplied; the model's own tensors where the factor is 1."""
-    weights, biases = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-    return weights if weight == 1 else weights * weight, biases if biases is None or bias == 1 else biases * bias
+def _scaled(linear: nn.Linear, weight_factor: float = 1.0, bias_factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias, multiplied by their factors; the model's own tensors if a factor is 1."""
+    weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+    weight = weight if weight_factor == 1 else weight * weight_factor
+    return weight, bias if bias is None or bias_factor == 1 else bias * bias_factor
 
 
 class _Linear:

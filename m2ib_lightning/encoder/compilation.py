@@ -1,4 +1,4 @@
-"""``model.compile=true``: the body of the loop through ``torch.compile``."""
+"""The check behind ``model.compile=true``, which runs the body of the loop through ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from m2ib_lightning.errors import M2IBError
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile a small function and its gradient, so that a missing compiler is known before any pair is started.
+    """Compile a small function and its gradient, so that a missing compiler is an error before any pair starts.
 
     Raises:
-        M2IBError: if that fails; says why.
+        M2IBError: if compilation fails; says why.
     """
     x = torch.ones(8, device=device, requires_grad=True)
     try:
         torch.compile(lambda y: (y.sin() + 1).sum())(x).backward()
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise M2IBError(f"torch.compile does not work here ({first}): leave out model.compile=true") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise M2IBError(f"torch.compile does not work here ({reason}): leave out model.compile=true") from error

@@ -7,22 +7,22 @@ from m2ib_lightning.encoder.towers import Encoder
 
 
 def from_the_top(encoder: Encoder) -> list[list[str]]:
-    """The names of the parameters, layer by layer.
+    """Return the names of the parameters by layer, from the top down.
 
-    First what is above the blocks (norms, pooling, projections), then the blocks of both towers side by side from the
-    last to the first, then the embeddings. The temperature, a single number, is in none of them.
+    The first layer is what follows the blocks (norms, pooling, projections). Then come the blocks of both towers
+    together, from the last to the first, then the embeddings. The temperature, a single number, is left out.
     """
-    place: dict[int, int] = {}  # of a block's parameter: how many blocks are above it
-    deepest = 0
+    blocks_above: dict[int, int] = {}  # by the id of a block's parameter
+    depth = 0
     for modality in MODALITIES:
         blocks = list(encoder.towers[modality].blocks)
-        deepest = max(deepest, len(blocks))
+        depth = max(depth, len(blocks))
         for above, block in enumerate(reversed(blocks)):
-            place |= {id(parameter): above for parameter in block.parameters()}
-    stages: list[list[str]] = [[] for _ in range(deepest + 2)]
+            blocks_above |= {id(parameter): above for parameter in block.parameters()}
+    layers: list[list[str]] = [[] for _ in range(depth + 2)]
     for name, parameter in encoder.model.named_parameters():
-        bottom = "embed" in name or "pre_layrnorm" in name
-        stage = place.get(id(parameter), deepest if bottom else -1) + 1
+        is_embedding = "embed" in name or "pre_layrnorm" in name
+        layer = blocks_above.get(id(parameter), depth if is_embedding else -1) + 1
         if parameter.numel() > 1:
-            stages[stage].append(name)
-    return [names for names in stages if names]
+            layers[layer].append(name)
+    return [names for names in layers if names]

@@ -1,4 +1,4 @@
-"""Between patches and pixels: a value for each patch, and the mean of each patch."""
+"""From patches to pixels and back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def spread(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """A value for each patch (..., h, w) to one for each pixel (..., H, W): every pixel of a patch has the patch's.
+    """Give every pixel (..., H, W) the value of its patch (..., h, w).
 
-    Where patches do not fill the picture, the last ones take the rest, which no patch reads.
+    If the patches do not fill the picture, the pixels that no patch reads get the value of the last patch.
     """
     height, width = cells.shape[-2:]
     rows = (torch.arange(size[0], device=cells.device) // (size[0] // height)).clamp(max=height - 1)
@@ -18,7 +18,7 @@ def spread(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def gather(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The mean of each patch: (..., H, W) to (..., h, w)."""
+    """Return the mean (..., h, w) of each patch of the pixels (..., H, W)."""
     high, wide = pixels.shape[-2] // grid[0], pixels.shape[-1] // grid[1]
-    whole = pixels[..., : high * grid[0], : wide * grid[1]]
-    return whole.unflatten(-2, (grid[0], high)).unflatten(-1, (grid[1], wide)).mean((-3, -1))
+    covered = pixels[..., : high * grid[0], : wide * grid[1]]
+    return covered.unflatten(-2, (grid[0], high)).unflatten(-1, (grid[1], wide)).mean((-3, -1))

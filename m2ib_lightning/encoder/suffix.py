@@ -1,6 +1,6 @@
-"""What runs in every step: a tower from the cut to the embedding.
+"""The suffix of a tower, from the cut to the embedding, which runs in every step.
 
-Legend: N rows (each a draw of a pair), T tokens, D width, E embedding size.
+Legend: B pairs, N sequences (each a draw of a pair), T tokens, D width, E embedding size.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from m2ib_lightning.encoder.towers import Hidden, Tower
 
 
 def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
-    """The rest of a frozen tower after ``layer``, its arithmetic in ``dtype``: the fast one if all blocks allow it."""
-    parts = [tower.spec.parts(block) if tower.spec.parts else None for block in tower.blocks[layer + 1 :]]
-    known = [part for part in parts if part is not None]
-    return FusedSuffix(tower, layer, dtype, known) if len(known) == len(parts) else Suffix(tower, layer, dtype)
+    """Return the rest of a frozen tower after ``layer``, computed in ``dtype``; fused if all its blocks allow it."""
+    blocks = tower.blocks[layer + 1 :]
+    parts = [part for block in blocks if tower.spec.parts and (part := tower.spec.parts(block)) is not None]
+    return FusedSuffix(tower, layer, dtype, parts) if len(parts) == len(blocks) else Suffix(tower, layer, dtype)
 
 
 class Suffix:
-    """The blocks after ``layer``, the final norm and the projection, as the model has them, under autocast.
+    """The model's own blocks after ``layer``, its final norm and projection, under autocast.
 
     Args:
-        tower: of the frozen model.
-        layer: where it is cut.
-        dtype: of the arithmetic.
+        tower: tower of the frozen model.
+        layer: index of the block after which the tower is cut.
+        dtype: compute dtype.
     """
 
     def __init__(self, tower: Tower, layer: int, dtype: torch.dtype) -> None:
@@ -37,38 +37,38 @@ class Suffix:
 
     @torch.no_grad()
     def embed(self, hidden: Hidden) -> Tensor:
-        """(B, E): the clean embedding of a batch at the cut."""
+        """Return the clean embeddings (B, E) of a batch at the cut."""
         return self(hidden.z, hidden.pooled)
 
     def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
-        """(N, T, D), and (N,) the token that pooling reads, to (N, E) in the type of the weights."""
-        own = self.tower.dtype
-        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != own):
-            return self.tower.suffix(hidden.to(own), self.layer, pooled).to(own)
+        """Map hidden states (N, T, D) and pooled positions (N,) to embeddings (N, E) in the type of the weights."""
+        weight_dtype = self.tower.dtype
+        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != weight_dtype):
+            return self.tower.suffix(hidden.to(weight_dtype), self.layer, pooled).to(weight_dtype)
 
 
 class FusedSuffix(Suffix):
-    """The same with the blocks' weights made ready.
+    """A suffix with fused blocks; it gives the same embeddings as ``Suffix``, up to rounding.
 
-    Only blocks change: the final norm and the projection are the model's, in the type of its weights where they get
-    one token, under autocast where they read them all.
+    The final norm and the projection are the model's own. They run in the type of the weights if they read one token,
+    else under autocast.
 
     Args:
-        tower: of the frozen model.
-        layer: where it is cut.
-        dtype: of the arithmetic.
-        parts: what each block after the cut is made of (``TowerSpec.parts``).
+        tower: tower of the frozen model.
+        layer: index of the block after which the tower is cut.
+        dtype: compute dtype.
+        parts: parts of each block after the cut (``TowerSpec.parts``).
     """
 
     def __init__(self, tower: Tower, layer: int, dtype: torch.dtype, parts: list[BlockParts]) -> None:
         super().__init__(tower, layer, dtype)
-        whole = parts if tower.spec.pooled is None else parts[:-1]
-        self.blocks = [Block(part, dtype) for part in whole]
+        all_tokens = parts if tower.spec.pooled is None else parts[:-1]
+        self.blocks = [Block(part, dtype) for part in all_tokens]
         self.last = None if tower.spec.pooled is None else PooledBlock(parts[-1], dtype)
 
     @override
     def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
-        spec, own = self.tower.spec, self.tower.dtype
+        spec, weight_dtype = self.tower.spec, self.tower.dtype
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.dtype)
             for block in self.blocks:
@@ -76,6 +76,6 @@ class FusedSuffix(Suffix):
             if self.last is not None:
                 assert pooled is not None
                 vector = self.last.pooled(hidden, pooled, spec.causal)  # (N, D)
-                return spec.head(self.tower.model, vector.to(own))
-        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != own):
-            return spec.head(self.tower.model, hidden.to(own)).to(own)
+                return spec.head(self.tower.model, vector.to(weight_dtype))
+        with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != weight_dtype):
+            return spec.head(self.tower.model, hidden.to(weight_dtype)).to(weight_dtype)

@@ -1,4 +1,4 @@
-"""One place that cuts an encoder in two: the prefix runs once per pair, the suffix in every step.
+"""Towers cut in two: the prefix runs once per pair, the suffix in every step.
 
 Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
 """
@@ -22,9 +22,9 @@ class Hidden:
 
     Attributes:
         z: (B, T, D) hidden states.
-        valid: (B, T) bool, the tokens that the tower reads.
-        pooled: (B,) the position of the token that pooling reads; None where it reads them all.
-        padded: whether there can be tokens that the tower does not read.
+        valid: (B, T) bool, True for tokens that the tower reads.
+        pooled: (B,) position of the token that pooling reads; None if it reads all tokens.
+        padded: whether some tokens may be padding that the tower does not read.
     """
 
     z: Tensor
@@ -33,18 +33,18 @@ class Hidden:
     padded: bool = True
 
     def lengths(self) -> list[int]:
-        """How many tokens of each pair the tower reads; waits for the device where there is padding."""
+        """Return the number of tokens that the tower reads of each pair; with padding, this waits for the device."""
         pairs, tokens = self.valid.shape
         return self.valid.sum(-1).tolist() if self.padded else [tokens] * pairs
 
 
 class Tower:
-    """One frozen encoder of an image-text model, run block by block. Holds the model, never changes it.
+    """One frozen encoder of an image-text model, run block by block. The model is never changed.
 
     Args:
         model: the Hugging Face model.
-        spec: what its family says about this tower.
-        modality: which tower.
+        spec: the family's description of this tower.
+        modality: image or text.
     """
 
     def __init__(self, model: Any, spec: TowerSpec, modality: Modality) -> None:
@@ -59,30 +59,30 @@ class Tower:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """Floating type of the weights."""
         return next(self.blocks.parameters()).dtype
 
     @property
     def width(self) -> int:
-        """D."""
+        """Width D of the hidden states."""
         return self.spec.width(self.model)
 
     @property
     def embedding_size(self) -> int:
-        """E."""
+        """Size E of the embeddings."""
         return self.spec.embedding_size(self.model)
 
     @property
     def max_tokens(self) -> int:
-        """T_max: the noise is drawn for this many tokens."""
+        """Largest number of tokens, T_max; the noise is drawn for this many."""
         return self.spec.max_tokens(self.model)
 
     def resolve_layer(self, layer: int | None) -> int:
-        """The layer to cut at: the given one, or the published 9 of 12 scaled to this depth.
+        """Return the layer to cut at: ``layer``, or the published 9 of 12 scaled to this depth if it is None.
 
         Raises:
-            M2IBError: if it is out of range. The last block's output is refused: where pooling reads one token, no
-                other token can matter there.
+            M2IBError: if the layer is out of range. If pooling reads one token, the last block's output is refused:
+                no other token can matter there.
         """
         depth = len(self.blocks)
         if layer is None:
@@ -98,7 +98,7 @@ class Tower:
 
     @torch.no_grad()
     def prefix(self, inputs: Inputs, layer: int) -> Hidden:
-        """Run a batch up to the cut: embeddings and blocks 0..layer."""
+        """Run a batch up to the cut: the embeddings and blocks 0..layer."""
         return self.prefix_with_gradients(inputs, layer)
 
     def prefix_with_gradients(self, inputs: Inputs, layer: int) -> Hidden:
@@ -117,7 +117,7 @@ class Tower:
         return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
 
     def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
-        """Run hidden states (N, T, D) from the cut to the embedding (N, E): the remaining blocks, norm, projection."""
+        """Run hidden states (N, T, D) from the cut to the embeddings (N, E): remaining blocks, norm and projection."""
         hidden = self.advance(hidden, layer, len(self.blocks) - 1)
         if pooled is not None:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
@@ -138,7 +138,7 @@ class Encoder:
         model: a Hugging Face model of a registered family.
 
     Raises:
-        M2IBError: if the family is not supported; lists those that are.
+        M2IBError: if the family is not supported; lists the supported ones.
     """
 
     def __init__(self, model: Any) -> None:

@@ -13,7 +13,7 @@ from m2ib_lightning.m2ib.settings import TowerSettings
 
 
 class InformationBottleneck(nn.Module):
-    r"""Replaces part of a layer's output by noise; what it lets through is measured in nats.
+    r"""Replaces part of a layer's output by noise, and measures in nats what passes.
 
     With :math:`\lambda = \sigma(\alpha)` and the whitened features :math:`z' = (z - m) / (\sigma s)`, a draw is
 
@@ -26,20 +26,20 @@ class InformationBottleneck(nn.Module):
         \mathrm{KL}\big(N(\lambda z', (1-\lambda)^2) \,\|\, N(0, 1)\big)
         = -\tfrac12 \big(1 + 2 \log(1 - \lambda) - (\lambda z')^2 - (1 - \lambda)^2\big).
 
-    Every pair of a batch has gates of its own: ``alpha`` is (B, T, D), or (B, T, 1) with ``granularity="token"``.
-    Everything here stays in the type of ``alpha`` (float32, or float64), whatever the precision around it.
+    Each pair of a batch has its own gates: ``alpha`` is (B, T, D), or (B, T, 1) with ``granularity="token"``.
+    All computation is in the type of ``alpha`` (float32 or float64), whatever the precision around it.
 
     Args:
-        width: D.
+        width: the layer's width D.
         settings: beta, sigma and granularity.
-        initial_alpha: where every alpha starts.
+        initial_alpha: start value of every alpha.
         mean: (D,) the prior's mean m; None for 0.
         std: (D,) the prior's standard deviation s; None for 1.
 
     Attributes:
         alpha: the trainable parameter; empty until ``reset``.
-        mean: m, in alpha's type and on its device.
-        std: s, likewise.
+        mean: the prior's mean, in alpha's type and on its device.
+        std: the prior's standard deviation, in alpha's type and on its device.
     """
 
     def __init__(
@@ -62,46 +62,46 @@ class InformationBottleneck(nn.Module):
         self.reset(pairs=0, tokens=0)
 
     def reset(self, pairs: int, tokens: int) -> None:
-        """Fresh gates for a new batch; the parameter object stays the same, so an optimiser may keep it."""
+        """Start new gates for a batch. The parameter object stays the same, so an optimiser may keep it."""
         alpha = self.alpha
         alpha.data = alpha.new_full((pairs, tokens, self.gates), self.initial_alpha)
         alpha.grad = None
-        # Cast from the float64 statistics here, not held as buffers: some devices have no float64.
+        # The float64 statistics are cast here and are no buffers, because some devices have no float64.
         self.mean, self.std = (value.to(alpha.dtype).to(alpha.device) for value in self._prior)
 
     @property
     def lambda_(self) -> Tensor:
-        """(B, T, D) or (B, T, 1): the share of the signal that passes, sigmoid(alpha)."""
+        """Share of the signal that passes, sigmoid(alpha): (B, T, D) or (B, T, 1)."""
         return torch.sigmoid(self.alpha)
 
     def whiten(self, z: Tensor) -> Tensor:
-        """Z' = (z - m) / (sigma s), (B, T, D)."""
+        """Return the whitened features z' = (z - m) / (sigma s), (B, T, D)."""
         return (z.to(self.alpha.dtype) - self.mean) / (self.sigma * self.std)
 
     def information(self, whitened: Tensor) -> Tensor:
-        """(B, T, D) nats per token and channel."""
+        """Return the information (B, T, D) in nats per token and channel."""
         return divergence(self.alpha, whitened)
 
     def part(self, pairs: slice, tokens: int) -> Tensor:
-        """Some pairs' alphas, to be differentiated alone: the gradient of a slice would be of alpha's size."""
+        """Return a copy of some pairs' alphas as a leaf, because the gradient of a slice has the size of all alphas."""
         return self.alpha.detach()[pairs, :tokens].clone().requires_grad_()
 
     def add_gradient(self, part: Tensor, pairs: slice) -> None:
-        """Add what ``part`` has gathered to those pairs' place in ``alpha.grad``, which must be there."""
+        """Add the gradient of ``part`` to the same pairs in ``alpha.grad``, which must exist."""
         assert self.alpha.grad is not None
         assert part.grad is not None
         self.alpha.grad[pairs, : part.shape[1]] += part.grad
 
     def forward(self, whitened: Tensor, noise: Tensor, alpha: Tensor | None = None) -> Tensor:
-        """The draws t_k.
+        """Return the draws t_k.
 
         Args:
-            whitened: (B, T, D), from ``whiten``.
-            noise: (K, T, D), shared by all pairs.
-            alpha: the gates of these pairs, from ``part``; None for those of the whole batch.
+            whitened: (B, T, D) features from ``whiten``.
+            noise: (K, T, D) standard normal numbers, shared by all pairs.
+            alpha: the pairs' gates from ``part``; None for the gates of the whole batch.
 
         Returns:
-            (B, K, T, D).
+            The draws (B, K, T, D).
         """
         alpha = self.alpha if alpha is None else alpha
         scale = self.sigma * self.std
@@ -111,11 +111,11 @@ class InformationBottleneck(nn.Module):
 
 
 def divergence(alpha: Tensor, whitened: Tensor) -> Tensor:
-    """The information of gates ``alpha`` (broadcast) on z' (..., T, D), in nats per token and channel.
+    """Return the information of gates ``alpha`` (broadcast) on z' (..., T, D), in nats per token and channel.
 
-    log(1 - lambda) is ``logsigmoid(-alpha)``, so it never overflows.
+    log(1 - lambda) is computed as ``logsigmoid(-alpha)``, which never overflows.
     """
-    keep_log = F.logsigmoid(-alpha)
-    keep = torch.sigmoid(-alpha)
+    log_noise_share = F.logsigmoid(-alpha)
+    noise_share = torch.sigmoid(-alpha)
     signal = torch.sigmoid(alpha) * whitened
-    return -0.5 * (1 + 2 * keep_log - signal.square() - keep.square())
+    return -0.5 * (1 + 2 * log_noise_share - signal.square() - noise_share.square())

@@ -1,4 +1,4 @@
-"""What goes through a suffix at a time, so that memory is bounded."""
+"""Chunks: the part of a batch that goes through a suffix at a time, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from m2ib_lightning.encoder.towers import Tower
 
 _CPU_ROWS = 2048
 _GPU_ROWS = 2**18
-_TENSORS_KEPT = 20
-"""Per block and row, what the backward pass needs takes about so many times D numbers."""
+_SAVED_TENSORS = 20
+"""Approximate number of D-vectors per block and row that are saved for the backward pass."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some draws of some pairs, cut to the longest of the pairs."""
+    """Some draws of some pairs, cut to the length of the longest pair.
+
+    Attributes:
+        pairs: range of pairs in the batch.
+        draws: range of draws.
+        tokens: length of the longest pair.
+    """
 
     pairs: slice
     draws: slice
@@ -26,20 +32,20 @@ class Chunk:
 
     @property
     def sequences(self) -> int:
-        """Draws of all its pairs together."""
+        """Number of draws, over all its pairs."""
         return (self.pairs.stop - self.pairs.start) * (self.draws.stop - self.draws.start)
 
     @property
     def rows(self) -> int:
-        """Tokens of all its draws together."""
+        """Number of tokens, over all its draws."""
         return self.sequences * self.tokens
 
 
 def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
-    """Cut B pairs of so many tokens with K draws each into chunks of at most ``max_rows`` rows.
+    """Cut the ``draws`` of each pair, of ``lengths`` tokens, into chunks of at most ``max_rows`` rows.
 
-    A row is one token of one draw of one pair. Neighbours share a chunk while all their draws fit; a pair that is too
-    large alone has its draws cut, but never into less than one draw.
+    A row is one token of one draw of one pair. Neighbours share a chunk if all their draws fit. The draws of a pair
+    that is itself too large are split, but a chunk holds at least one draw.
 
     >>> [(c.pairs.start, c.pairs.stop, c.draws.start, c.draws.stop, c.tokens) for c in plan_chunks([5, 6, 30], 2, 24)]
     [(0, 2, 0, 2, 6), (2, 3, 0, 1, 30), (2, 3, 1, 2, 30)]
@@ -53,18 +59,18 @@ def plan_chunks(lengths: list[int], draws: int, max_rows: int) -> list[Chunk]:
             stop += 1
         largest = max(1, max_rows // longest) if stop == start + 1 else draws
         parts = -(-draws // largest)
-        bounds = [draws * part // parts for part in range(parts + 1)]  # as even as can be
+        bounds = [draws * part // parts for part in range(parts + 1)]  # sizes differ by one at most
         chunks += [Chunk(slice(start, stop), slice(first, last), longest) for first, last in pairwise(bounds)]
         start = stop
     return chunks
 
 
-def halved(chunks: Iterable[Chunk]) -> int | None:
-    """Half the rows of the largest chunk that can be cut: a bound for a plan whose chunks are smaller.
+def smaller_max_rows(chunks: Iterable[Chunk]) -> int | None:
+    """Return half the rows of the largest divisible chunk, the ``max_rows`` of a plan with smaller chunks.
 
-    None if there is nothing to cut, every chunk being one draw of one pair.
+    Return None if every chunk is one draw of one pair.
 
-    >>> halved(plan_chunks([5, 6, 30], 2, 24)), halved(plan_chunks([5, 6, 30], 2, 6))
+    >>> smaller_max_rows(plan_chunks([5, 6, 30], 2, 24)), smaller_max_rows(plan_chunks([5, 6, 30], 2, 6))
     (12, None)
     """
     rows = [chunk.rows for chunk in chunks if chunk.sequences > 1]
@@ -72,11 +78,11 @@ def halved(chunks: Iterable[Chunk]) -> int | None:
 
 
 def default_max_rows(tower: Tower, layer: int, dtype: torch.dtype, device: torch.device) -> int:
-    """So many rows that large matrix products are efficient; on a GPU, no more than half of its free memory holds."""
+    """Return enough rows for efficient matrix products; on a GPU, no more than half of its free memory holds."""
     if device.type != "cuda":
         return _CPU_ROWS
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + unused  # torch holds the latter for the next tensor
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + cached
     blocks = len(tower.blocks) - layer - 1
-    row = _TENSORS_KEPT * tower.width * dtype.itemsize * max(1, blocks)
+    row = _SAVED_TENSORS * tower.width * dtype.itemsize * max(1, blocks)
     return max(_CPU_ROWS, min(_GPU_ROWS, free // 2 // row))

@@ -1,4 +1,4 @@
-"""M2IB for a batch of pairs: cut, optimise, collect. What the Lightning module and ``explain`` have in common.
+"""M2IB for a batch of pairs, shared by the Lightning module and ``explain``.
 
 Legend: B pairs, T tokens, D width, E embedding size.
 """
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
@@ -20,25 +19,26 @@ from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.compilation import check_compiler
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.suffix import Suffix, make_suffix
-from m2ib_lightning.encoder.towers import Encoder, Hidden, Tower
+from m2ib_lightning.encoder.towers import Encoder, Hidden
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.m2ib.batch_results import batch_results
 from m2ib_lightning.m2ib.bottleneck import InformationBottleneck
-from m2ib_lightning.m2ib.chunks import Chunk, default_max_rows, halved, plan_chunks
+from m2ib_lightning.m2ib.chunks import Chunk, default_max_rows, plan_chunks, smaller_max_rows
 from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
-from m2ib_lightning.m2ib.optimise import Backward, Problem, Run, Trace, optimise
+from m2ib_lightning.m2ib.optimise import Backward, Problem, SuffixFunction, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.pairs.pair import PairBatch
-from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.results.attribution import Attribution
 
 _HALF_LOSS_SCALE = 2.0**12
-"""A cosine's gradient at a hidden state is about 1e-3 to 1e-7, and float16 ends at 6e-8 and 6e4."""
+"""Loss scale in float16, whose range is 6e-8 to 6e4: a cosine's gradient at a hidden state is about 1e-7 to 1e-3."""
 
 
 def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSettings:
-    """The settings with a layer for each tower.
+    """Return the settings with a layer for each tower.
 
     Raises:
         M2IBError: if a layer is out of range.
@@ -47,31 +47,37 @@ def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSetting
     return settings.override({str(modality): {"layer": layer} for modality, layer in layers.items()})
 
 
-class _Ready(NamedTuple):
-    """A suffix, the same as the loop runs it (compiled, perhaps), and how many rows go through it at a time."""
+class _SuffixPlan(NamedTuple):
+    """A suffix and how the loop runs it.
+
+    Attributes:
+        suffix: the frozen rest of a tower.
+        function: the suffix itself, or its compiled form.
+        max_rows: rows that go through it at a time.
+    """
 
     suffix: Suffix
-    run: Run
+    function: SuffixFunction
     max_rows: int
 
 
 class Explainer:
-    """Optimises the bottlenecks of both towers for a batch of pairs, inside ``at_work``.
+    """Optimises the bottlenecks of both towers for a batch of pairs. Call it inside ``at_work``.
 
-    The towers' arithmetic is in the type that autocast asks for; all else is in the type of the alphas.
+    The towers compute in autocast's dtype, everything else in the dtype of the alphas.
 
     Args:
         encoder: the model.
-        settings: with layers resolved.
-        seed: keys the noise.
+        settings: settings with layers resolved.
+        seed: seed of the noise.
         statistics: priors for the towers with ``prior="data"``.
-        compile: whether ``torch.compile`` compiles the body of the loop.
+        compile: whether to run the body of the loop through ``torch.compile``.
 
     Attributes:
-        bottlenecks: one ``InformationBottleneck`` per tower; their alphas are all that is trained.
+        bottlenecks: one ``InformationBottleneck`` per tower; their alphas are the only trained parameters.
 
     Raises:
-        M2IBError: if a prior is needed and its statistics are not there.
+        M2IBError: if the statistics of a ``prior="data"`` layer are missing.
     """
 
     def __init__(
@@ -99,24 +105,24 @@ class Explainer:
             for m, tower in encoder.towers.items()
         }
         self._compile = compile
-        self._ready: dict[tuple[Modality, torch.dtype], _Ready] | None = None
-        self._limit = sys.maxsize  # rows at a time, less once memory has run out
-        self._told = False
+        self._suffixes: dict[tuple[Modality, torch.dtype], _SuffixPlan] | None = None
+        self._max_rows = sys.maxsize  # lowered when memory runs out
+        self._warned = False
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Inside, the model is frozen, on the alphas' device and in their type, and what is made of it is kept."""
+        """Freeze the model, on the alphas' device and in their type, and cache its suffixes and noise meanwhile."""
         alpha = next(self.bottlenecks.parameters())
         if alpha.device.type == "cpu":
             keep_freed_memory()
         if self._compile:
             check_compiler(alpha.device)
         with frozen(self.encoder.model, alpha.device, alpha.dtype):
-            self._ready, self._limit, self._told = {}, sys.maxsize, False
+            self._suffixes, self._max_rows, self._warned = {}, sys.maxsize, False
             try:
                 yield
             finally:
-                self._ready = None
+                self._suffixes = None
                 for bank in self._noise.values():
                     bank.clear()
 
@@ -142,7 +148,7 @@ class Explainer:
         return layer
 
     def optimizer(self) -> torch.optim.Adam:
-        """Adam over both towers' alphas. Clear its state between batches."""
+        """Return an Adam optimiser of both towers' alphas."""
         return torch.optim.Adam(self.bottlenecks.parameters(), lr=self.settings.lr)
 
     def __call__(
@@ -151,59 +157,62 @@ class Explainer:
         optimizer: torch.optim.Optimizer,
         backward: Backward = torch.Tensor.backward,
     ) -> list[Attribution]:
-        """Explain a batch on the model's device; failed pairs come back too, all in source order.
+        """Explain a batch on the model's device; failed pairs are included, all in source order.
 
-        Where memory runs out, the batch is repeated with less at a time, which changes no result. What works is kept
-        for later batches. A pair that does not fit alone fails alone.
+        If memory runs out, the batch is repeated with smaller chunks, which changes no result. Later batches start
+        with the chunk size that worked. If a single pair does not fit, only that pair fails.
         """
         explained = self._explain(batch, optimizer, backward) if batch.pairs else []
         return batch.complete(explained, Attribution)
 
     def _explain(self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward) -> list[Attribution]:
-        """Together, or where that does not fit, one by one, each and the next batch from the limit before this one."""
-        before = self._limit
+        """Explain the pairs together, or one by one if that does not fit.
+
+        Needing single pairs says nothing about later batches, so the row limit is restored afterwards.
+        """
+        limit_before = self._max_rows
         results = self._halve_until_it_fits(batch, optimizer, backward)
         if results is not None:
             return results
-        self._limit = before
+        self._max_rows = limit_before
         if len(batch) == 1:
             return [Attribution(batch.pairs[0], error=DOES_NOT_FIT)]
-        self._tell()
-        parts = [batch.alone(place) for place in range(len(batch))]
-        results = [result for part in parts for result in self._explain(part, optimizer, backward)]
-        self._limit = before
+        self._warn_once()
+        singles = [batch.alone(place) for place in range(len(batch))]
+        results = [result for single in singles for result in self._explain(single, optimizer, backward)]
+        self._max_rows = limit_before
         return results
 
     def _halve_until_it_fits(
         self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward
     ) -> list[Attribution] | None:
-        """None if one draw at a time is too much, or the clean pass, which knows no draws."""
+        """Return None if single draws, or the clean pass, do not fit."""
         while True:
-            plan: list[Chunk] = []
+            chunks: list[Chunk] = []
             try:
-                return self._attempt(batch, optimizer, backward, plan)
+                return self._attempt(batch, optimizer, backward, chunks)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            self._let_go(optimizer)  # not in the except clause: there the traceback holds the attempt's tensors
-            smaller = halved(plan)
+            self._free_memory(optimizer)  # not in the except clause, where the traceback holds the attempt's tensors
+            smaller = smaller_max_rows(chunks)
             if smaller is None:
                 return None
-            self._tell()
-            self._limit = smaller
+            self._warn_once()
+            self._max_rows = smaller
 
     def _attempt(
-        self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward, plan: list[Chunk]
+        self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward, chunks: list[Chunk]
     ) -> list[Attribution]:
-        """All pairs in one go; ``plan`` gets the chunks of both towers once they count."""
+        """Explain all pairs in one go; add the chunks to ``chunks`` once the clean pass has succeeded."""
         problems, similarity = self.problems(batch)
-        plan += [chunk for problem in problems.values() for chunk in problem.chunks]
+        chunks += [chunk for problem in problems.values() for chunk in problem.chunks]
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
-        return list(_collect(batch, similarity, traces, self.encoder.towers["image"]))
+        return list(batch_results(batch, similarity, traces, self.encoder.towers["image"]))
 
-    def _let_go(self, optimizer: torch.optim.Optimizer) -> None:
-        """Of all that a failed attempt has left in memory."""
+    def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop everything that a failed attempt has left in memory."""
         optimizer.zero_grad(set_to_none=True)
         optimizer.state.clear()
         for alpha in self.bottlenecks.parameters():
@@ -211,19 +220,19 @@ class Explainer:
         if alpha.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _tell(self) -> None:
-        if not self._told:
+    def _warn_once(self) -> None:
+        if not self._warned:
             warnings.warn(REPEATED, stacklevel=2)
-        self._told = True
+        self._warned = True
 
     def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
-        """The clean pass: what is to be optimised in each tower, and the clean cosine (B,)."""
+        """Run the clean pass; return the optimisation problem of each tower and the clean cosines (B,)."""
         hidden: dict[Modality, Hidden] = {}
         embeddings: dict[Modality, Tensor] = {}
         modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
         for modality in modalities:
             hidden[modality] = self.encoder.towers[modality].prefix(batch.inputs[modality], self._layer(modality))
-            embeddings[modality] = self._prepared(modality).suffix.embed(hidden[modality])
+            embeddings[modality] = self._suffix_plan(modality).suffix.embed(hidden[modality])
         image = embeddings["image"]
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
@@ -232,59 +241,34 @@ class Explainer:
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
-        ready, draws = self._prepared(modality), self.settings.noise_samples
+        plan, draws = self._suffix_plan(modality), self.settings.noise_samples
         self._get(modality).reset(*hidden.z.shape[:2])
         return Problem(
-            ready.run,
+            plan.function,
             self._get(modality),
             hidden,
             target,
             self._noise[modality],
             draws,
-            plan_chunks(hidden.lengths(), draws, min(ready.max_rows, self._limit)),
-            _HALF_LOSS_SCALE if ready.suffix.dtype == torch.float16 else 1.0,
+            plan_chunks(hidden.lengths(), draws, min(plan.max_rows, self._max_rows)),
+            _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
 
-    def _prepared(self, modality: Modality) -> _Ready:
-        """Made once per run, tower and type of arithmetic."""
-        if self._ready is None:
+    def _suffix_plan(self, modality: Modality) -> _SuffixPlan:
+        """Return the tower's suffix in the current compute dtype, made once per run."""
+        if self._suffixes is None:
             raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
         alpha, tower, layer = self._get(modality).alpha, self.encoder.towers[modality], self._layer(modality)
         device = alpha.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
-        if (modality, dtype) not in self._ready:
+        if (modality, dtype) not in self._suffixes:
             suffix = make_suffix(tower, layer, dtype)
-            run: Run = torch.compile(suffix.__call__) if self._compile else suffix
+            function: SuffixFunction = torch.compile(suffix.__call__) if self._compile else suffix
             max_rows = self.settings.max_rows or default_max_rows(tower, layer, dtype, alpha.device)
-            self._ready[modality, dtype] = _Ready(suffix, run, max_rows)
-        return self._ready[modality, dtype]
+            self._suffixes[modality, dtype] = _SuffixPlan(suffix, function, max_rows)
+        return self._suffixes[modality, dtype]
 
     def _get(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]
         assert isinstance(bottleneck, InformationBottleneck)
         return bottleneck
-
-
-def _collect(
-    batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], image_tower: Tower
-) -> Iterator[Attribution]:
-    clean = similarity.tolist()
-    image, text = traces["image"].cpu(), traces["text"].cpu() if "text" in traces else None
-    spec = image_tower.spec
-    assert spec.grid is not None
-    grid = spec.grid(image_tower.model, batch.inputs["image"])
-    for index, pair in enumerate(batch.pairs):
-        patches = image.saliency[index, spec.prefix_tokens :].reshape(grid)
-        words = None if text is None else _part(text.saliency[index, pair.token_positions], text, index)
-        result = Attribution(pair, clean[index], _part(patches, image, index), words)
-        yield result if _finite(result) else Attribution(pair, error=NOT_FINITE)
-
-
-def _part(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
-    columns = (trace.loss[:, index], trace.information[:, index], trace.similarity[:, index])
-    return TowerAttribution(*(column.numpy() for column in (saliency, *columns)))
-
-
-def _finite(result: Attribution) -> bool:
-    parts = [part for part in (result.image, result.text) if part is not None]
-    return all(np.isfinite(array).all() for part in parts for array in (part.saliency, part.loss) if array is not None)

@@ -1,4 +1,4 @@
-"""The noise of the bottleneck: common random numbers, the same for every pair, batch, device and rank."""
+"""The bottleneck's noise: common random numbers for every pair, batch, device and rank."""
 
 from __future__ import annotations
 
@@ -13,55 +13,57 @@ from m2ib_lightning.config import MODALITIES, Modality
 
 
 def draw_noise(seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal numbers from ``SeedSequence([seed, modality, step])``, drawn on the CPU in float32.
+    """Draw standard normal numbers from ``SeedSequence([seed, modality, step])``, on the CPU in float32.
+
+    Draw all T_max tokens, then slice: drawing fewer would give other numbers, and a caption's noise would depend on
+    the lengths of its neighbours.
 
     Args:
         seed: the run's seed.
-        modality: keys the stream (image 0, text 1).
-        step: keys the stream: the optimiser step, from 0.
-        shape: (K, T_max, D), with T_max the tower's largest number of tokens. Drawing fewer tokens would give other
-            numbers, so a caption's noise would depend on its neighbours' lengths: draw all, then slice.
+        modality: the tower (image 0, text 1).
+        step: the optimiser step, from 0.
+        shape: (K, T_max, D), with T_max the tower's largest number of tokens.
     """
     sequence = np.random.SeedSequence([seed, MODALITIES.index(modality), step])
     return torch.from_numpy(np.random.default_rng(sequence).standard_normal(shape, dtype=np.float32))
 
 
 class NoiseCache:
-    """The latest draws, for all runs of this process: a second ``explain`` need not draw again.
+    """Cache of the latest draws, shared by all runs of this process.
 
     Args:
-        budget: how many bytes are kept.
+        budget: largest number of cached bytes.
     """
 
     def __init__(self, budget: int = 256 * 2**20) -> None:
         self.budget = budget
-        self._kept: OrderedDict[tuple[int, Modality, int, tuple[int, int, int]], Tensor] = OrderedDict()
+        self._tensors: OrderedDict[tuple[int, Modality, int, tuple[int, int, int]], Tensor] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
-        """As ``draw_noise``; do not write to it."""
+        """Return ``draw_noise`` of these arguments, which must not be written to."""
         key = (seed, modality, step, shape)
         with self._lock:
-            noise = self._kept.pop(key, None)
+            noise = self._tensors.pop(key, None)
             if noise is None:
                 noise = draw_noise(*key)
-            self._kept[key] = noise
-            while sum(tensor.nbytes for tensor in self._kept.values()) > self.budget:
-                self._kept.popitem(last=False)
+            self._tensors[key] = noise
+            while sum(tensor.nbytes for tensor in self._tensors.values()) > self.budget:
+                self._tensors.popitem(last=False)
         return noise
 
 
-_drawn = NoiseCache()
+_process_cache = NoiseCache()
 
 
 class NoiseBank:
-    """The noise of a whole run for one tower: kept on the device while it fits ``budget``, else drawn again.
+    """Noise of a whole run for one tower, cached on the device up to ``budget``.
 
     Args:
         seed: the run's seed.
-        modality: which tower.
+        modality: the tower.
         shape: (K, T_max, D).
-        budget: how many bytes may be kept.
+        budget: largest number of cached bytes.
     """
 
     def __init__(self, seed: int, modality: Modality, shape: tuple[int, int, int], budget: int = 512 * 2**20) -> None:
@@ -69,17 +71,17 @@ class NoiseBank:
         self.modality: Modality = modality
         self.shape = shape
         self._budget = budget
-        self._kept: dict[int, Tensor] = {}
+        self._steps: dict[int, Tensor] = {}
 
     def __call__(self, step: int, tokens: int, like: Tensor) -> Tensor:
-        """(K, tokens, D), in the type and on the device of ``like``."""
-        noise = self._kept.get(step)
+        """Return the noise (K, tokens, D) of a step, in the type and on the device of ``like``."""
+        noise = self._steps.get(step)
         if noise is None or noise.device != like.device or noise.dtype != like.dtype:
-            noise = _drawn(self.seed, self.modality, step, self.shape).to(like)
-            if (len(self._kept) + 1) * noise.numel() * noise.element_size() <= self._budget:
-                self._kept[step] = noise
+            noise = _process_cache(self.seed, self.modality, step, self.shape).to(like)
+            if (len(self._steps) + 1) * noise.nbytes <= self._budget:
+                self._steps[step] = noise
         return noise[:, :tokens]
 
     def clear(self) -> None:
-        """Let go of what is kept on the device."""
-        self._kept.clear()
+        """Free the tensors on the device."""
+        self._steps.clear()

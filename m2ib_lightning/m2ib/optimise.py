@@ -1,4 +1,4 @@
-"""The one loop: optimise the gates of a batch of pairs. The Lightning module and ``explain`` both run it.
+"""The optimisation loop for the gates of a batch, shared by the Lightning module and ``explain``.
 
 Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
 """
@@ -18,27 +18,27 @@ from m2ib_lightning.m2ib.chunks import Chunk
 from m2ib_lightning.m2ib.objective import Terms, mean_information, similarities
 
 Backward = Callable[[Tensor], None]
-Run = Callable[[Tensor, Tensor | None], Tensor]
-"""(N, T, D) and (N,) the token that pooling reads, to (N, E): the frozen rest of a tower."""
+SuffixFunction = Callable[[Tensor, Tensor | None], Tensor]
+"""Maps hidden states (N, T, D) and the positions (N,) of the pooled tokens to embeddings (N, E)."""
 
 
 @dataclass
 class Problem:
-    """What is optimised in one tower, for a batch of B pairs.
+    """The optimisation problem of one tower, for a batch of B pairs.
 
     Attributes:
         suffix: the frozen rest of the tower.
-        bottleneck: reset to this batch.
-        hidden: the clean pair at the cut.
-        target: (B, E), the other tower's clean embedding.
-        noise: (step, tokens, like) -> (K, tokens, D).
-        draws: K.
-        chunks: what goes through the suffix at a time; together all draws of all pairs, each once.
-        loss_scale: gradients travel through the suffix multiplied by this, a power of 2, and are divided by it before
-            they are used: in float16 they would vanish. A pair whose gradient overflows fails alone.
+        bottleneck: the bottleneck, reset to this batch.
+        hidden: clean hidden states at the cut.
+        target: (B, E) clean embeddings of the other tower.
+        noise: function (step, tokens, like) -> (K, tokens, D).
+        draws: number of draws K.
+        chunks: parts of the batch that go through the suffix one by one; together each draw of each pair once.
+        loss_scale: power of 2 that the loss is multiplied by and the gradient divided by, because gradients vanish in
+            float16. Only a pair whose gradient overflows fails.
     """
 
-    suffix: Run
+    suffix: SuffixFunction
     bottleneck: InformationBottleneck
     hidden: Hidden
     target: Tensor
@@ -53,7 +53,7 @@ class Problem:
             self.target = self.target.to(self.whitened.dtype)
 
     def evaluate(self, step: int, backward: Backward | None) -> tuple[Tensor, Terms]:
-        """One forward pass, and with ``backward`` the gradient of the summed loss, left in ``alpha.grad``.
+        """Run one forward pass; with ``backward``, also leave the gradient of the summed loss in ``alpha.grad``.
 
         Returns:
             Saliency (B, T) in nats, and the objective's terms (B,).
@@ -78,7 +78,7 @@ class Problem:
         return information.detach().sum(-1), Terms(beta * mean.detach() - similarity, mean.detach(), similarity)
 
     def _similarity(self, chunk: Chunk, gates: Tensor, noise: Tensor) -> Tensor:
-        """The chunk's share of each pair's mean cosine."""
+        """Return the chunk's contribution to each pair's mean cosine."""
         whitened = self.whitened[chunk.pairs, : chunk.tokens]
         draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], gates)  # (b, k, T, D)
         pairs, count = draws.shape[:2]
@@ -89,13 +89,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Trace:
-    """How the optimisation of one tower went.
+    """Record of the optimisation of one tower.
 
     Attributes:
-        saliency: (B, T) nats per token, read in the last step's forward pass.
-        loss: (steps, B).
-        information: (steps, B), mean nats per token and channel.
-        similarity: (steps, B), mean cosine over the draws.
+        saliency: (B, T) nats per token, from the forward pass of the last step.
+        loss: (steps, B) objective.
+        information: (steps, B) mean nats per token and channel.
+        similarity: (steps, B) mean cosine over the draws.
     """
 
     saliency: Tensor
@@ -104,7 +104,7 @@ class Trace:
     similarity: Tensor
 
     def cpu(self) -> Trace:
-        """The same on the CPU: the only copies of a batch's curves."""
+        """Return the same record on the CPU."""
         return Trace(*(value.cpu() for value in (self.saliency, self.loss, self.information, self.similarity)))
 
 
@@ -117,18 +117,18 @@ def optimise(
 ) -> dict[Modality, Trace]:
     """Minimise the sum of the objectives of all pairs and towers.
 
-    The pairs do not meet: each has gates of its own and the loss is a sum, so a pair's gradient, and a NaN, stay its
-    own. Nothing here waits for the device, once the noise is on it.
+    The pairs are independent: each has its own gates and the loss is a sum, so a NaN stays in its pair. Nothing here
+    waits for the device once the noise is on it.
 
     Args:
         problems: one per tower.
-        steps: optimiser steps. The last one's gradient would move gates that nobody reads (the result is what its
-            forward pass sees), so it is not computed.
-        optimizer: over the alphas of all problems; one step of it per inner step.
-        backward: called with parts of the summed loss, which add up.
+        steps: optimiser steps. The gradient of the last step is not computed, because the result is read in its
+            forward pass.
+        optimizer: optimiser of the alphas of all problems.
+        backward: called with parts of the summed loss; their gradients add up.
 
     Returns:
-        What happened, per tower.
+        The record of each tower.
     """
     history: dict[Modality, list[Terms]] = {modality: [] for modality in problems}
     saliency: dict[Modality, Tensor] = {}

@@ -1,29 +1,29 @@
-"""When memory runs out: how to know, and what to tell."""
+"""Running out of memory: how to recognise the error, and the messages."""
 
 from __future__ import annotations
 
 import torch
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED", "std::bad_alloc")
-"""As devices, torch on a CPU (Linux, Windows), cuBLAS and cuDNN, and C++ say it."""
+"""Messages of devices, of torch on a CPU (Linux, Windows), of cuBLAS and cuDNN, and of C++."""
 
 REPEATED = (
-    "out of memory: the batch is repeated with less at a time (fewer draws; if that is not enough, single pairs). "
+    "out of memory: the batch is repeated with smaller chunks (fewer draws at a time, then single pairs). "
     "Results do not change; a smaller batch size or max_rows saves the time of the failed attempts."
 )
 
 DOES_NOT_FIT = (
-    "out of memory, with this pair alone and as few draws at a time as can be: use a smaller model, a lower precision "
-    "(trainer.precision=bf16-mixed) or a device with more memory, and see whether other processes hold some of it"
+    "out of memory, with this pair alone and the smallest chunks: use a smaller model, a lower precision "
+    "(trainer.precision=bf16-mixed) or a device with more memory, and check whether other processes hold some of it"
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller attempt might succeed.
+    """Return whether an error means that memory ran out, so that a smaller attempt might succeed.
 
     >>> is_out_of_memory(RuntimeError("CUDA error: out of memory")), is_out_of_memory(RuntimeError("shapes differ"))
     (True, False)
     """
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):  # the latter is any device's
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):  # raised on every device, not only CUDA
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

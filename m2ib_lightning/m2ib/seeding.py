@@ -1,4 +1,4 @@
-"""PyTorch's random generators, started from a seed for a while."""
+"""A context in which PyTorch's random generators start from a seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's generators start from ``seed`` inside, and are as they were afterwards."""
+    """Seed PyTorch's generators inside the context, and restore their state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

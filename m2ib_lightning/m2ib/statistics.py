@@ -1,4 +1,4 @@
-"""Per-channel statistics of a layer, for ``prior=data``: the noise then looks like the layer's own features."""
+"""Per-channel statistics of a layer, for ``prior=data``: they make the noise look like the layer's features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALLEST_STD = 1e-5
 
 
 class Prior(NamedTuple):
-    """The prior of one tower: mean m and standard deviation s, (D,) float64."""
+    """Prior of one layer: mean m and standard deviation s, each (D,) float64."""
 
     mean: Tensor
     std: Tensor
@@ -30,29 +30,33 @@ class Prior(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Priors by tower and layer, under the names ``image.-1`` or ``text.7``."""
+    """Priors of layers.
+
+    Attributes:
+        priors: priors by tower and layer, under names like ``image.-1`` or ``text.7``.
+    """
 
     priors: dict[str, Prior] = field(default_factory=dict)
 
     def get(self, modality: Modality, layer: int) -> Prior | None:
-        """The prior of that layer, if it is known."""
+        """Return the prior of a layer, or None."""
         return self.priors.get(f"{modality}.{layer}")
 
     def with_prior(self, modality: Modality, layer: int, prior: Prior) -> Statistics:
-        """These statistics and one more."""
+        """Return these statistics with one prior more."""
         return Statistics({**self.priors, f"{modality}.{layer}": prior})
 
     def updated(self, other: Statistics) -> Statistics:
-        """These statistics, with the other's where both have a layer."""
+        """Return both statistics merged; for a layer in both, the prior of ``other``."""
         return Statistics({**self.priors, **other.priors})
 
     @property
     def sha256(self) -> str:
-        """What ``config.yaml`` records: two runs with this hash have the same priors."""
+        """Hash of the priors, which ``config.yaml`` records."""
         return hashlib.sha256(self._bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file."""
+        """Write the priors to a safetensors file."""
         path.write_bytes(self._bytes())
 
     def _bytes(self) -> bytes:
@@ -66,7 +70,7 @@ class Statistics:
         """Read a file that ``save`` wrote.
 
         Raises:
-            M2IBError: if it is missing or not such a file.
+            M2IBError: if the file is missing or no file of statistics.
         """
         try:
             tensors = load_file(path)
@@ -77,7 +81,7 @@ class Statistics:
 
 
 class _Moments:
-    """Sums over tokens, in float64: the same for all batch sizes up to the last bits."""
+    """Sums over tokens, in float64, so that batch sizes differ in the last bits only."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -92,39 +96,42 @@ class _Moments:
         self.squares += tokens.square().sum(0)
 
     def prior(self) -> Prior:
-        """Mean and population standard deviation, the latter at least 1e-5."""
+        """Return mean and population standard deviation, the latter at least 1e-5."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=0)
         return Prior(mean, variance.sqrt().clamp(min=SMALLEST_STD))
 
 
-def _finite(z: Tensor, valid: Tensor) -> Tensor:
-    """The tokens (N, D) that the tower reads, without the pairs that give NaN or infinity: those fail alone."""
-    good = (z.isfinite().all(-1) | ~valid).all(-1)
-    return z[good][valid[good]]
+def _finite_tokens(z: Tensor, valid: Tensor) -> Tensor:
+    """Return the read tokens (N, D) of the pairs without NaN or infinity."""
+    finite = (z.isfinite().all(-1) | ~valid).all(-1)
+    return z[finite][valid[finite]]
 
 
-def needed(settings: BottleneckSettings, known: Statistics) -> dict[Modality, int]:
-    """The towers whose prior is asked for and not known, with their (resolved) layers."""
+def needed(settings: BottleneckSettings, statistics: Statistics) -> dict[Modality, int]:
+    """Return the (resolved) layers with ``prior="data"`` that the statistics lack, by tower."""
     missing: dict[Modality, int] = {}
     for modality in MODALITIES:
         tower = settings.tower(modality)
-        if tower.prior == "data" and tower.layer is not None and known.get(modality, tower.layer) is None:
+        if tower.prior == "data" and tower.layer is not None and statistics.get(modality, tower.layer) is None:
             missing[modality] = tower.layer
     return missing
 
 
 def calibrate(
-    encoder: Encoder, batches: Iterable[PairBatch], layers: dict[Modality, int], known: Statistics, limit: int
+    encoder: Encoder, batches: Iterable[PairBatch], layers: dict[Modality, int], statistics: Statistics, limit: int
 ) -> Statistics:
-    """Measure the priors over all tokens that the towers read, from the first ``limit`` pairs that can be read.
+    """Compute priors over all tokens that the towers read in the first ``limit`` readable pairs.
 
     Args:
         encoder: the model, frozen and on its device.
         batches: pairs in source order.
-        layers: which layer of which tower.
-        known: statistics to add to.
-        limit: how many pairs.
+        layers: layer of each tower.
+        statistics: statistics to add the priors to.
+        limit: number of pairs.
+
+    Returns:
+        The statistics with the new priors.
 
     Raises:
         M2IBError: if no pair could be read.
@@ -139,14 +146,14 @@ def calibrate(
             if take:
                 hidden = encoder.towers[modality].prefix(batch.inputs[modality], layer)
                 first = batch.first(take)
-                moments[modality].add(_finite(hidden.z[first], hidden.valid[first]))
+                moments[modality].add(_finite_tokens(hidden.z[first], hidden.valid[first]))
         seen += take
         if seen == limit:
             break
     if seen == 0 or any(moment.count == 0 for moment in moments.values()):
         raise M2IBError(
-            "prior=data needs statistics of the layer, and no pair gives any: none could be read, or all give NaN"
+            "prior=data needs statistics of the layer, but no pair gives any: none could be read, or all give NaN"
         )
     for modality, layer in layers.items():
-        known = known.with_prior(modality, layer, moments[modality].prior())
-    return known
+        statistics = statistics.with_prior(modality, layer, moments[modality].prior())
+    return statistics

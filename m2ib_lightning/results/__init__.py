@@ -1,1 +1,1 @@
-"""The result for a pair, and what is made of it: rows, pictures, pages, regions."""
+"""The result for a pair and its forms: table rows, pictures, HTML pages, regions."""

@@ -1,4 +1,4 @@
-"""The picture of a result: the image, its overlay, and the caption with its tokens coloured."""
+"""The picture of a result: the image, the heatmap over it, and the coloured caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.results.spans import spans, words
+from m2ib_lightning.results.spans import group_by_word, token_spans
 
 if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-_PANEL = 288  # pixels: the longer side of the image and of the overlay
-_CAPTION = 360  # pixels: width of the caption's column
+_PANEL = 288  # longer side of the image and of the overlay, in pixels
+_CAPTION = 360  # width of the caption's column, in pixels
 _MARGIN = 16
 _FONT, _SMALL = 20, 14
 _INK: Colour = (32, 32, 36)
@@ -28,7 +28,7 @@ _FAINT: Colour = (110, 110, 118)
 _OUTSIDE: Colour = (128, 128, 128)
 _WORD_HIGH = np.array([255, 140, 60], np.float32)
 
-# From dark violet over red and orange to pale yellow: lightness grows with the value, also in grey.
+# Dark violet, red, orange, pale yellow: lightness grows with the value, so the ramp also works in grey.
 _RAMP = np.array(
     [(20, 11, 52), (87, 16, 110), (158, 40, 100), (217, 79, 62), (247, 137, 29), (249, 201, 60), (252, 250, 180)],
     np.float32,
@@ -36,14 +36,14 @@ _RAMP = np.array(
 
 
 def heat_colours(heatmap: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(..., 3) RGB in [0, 255] for values in [0, 1]."""
+    """Return the RGB colours (..., 3) in [0, 255] of values (...) in [0, 1]."""
     position = np.clip(heatmap, 0, 1) * (len(_RAMP) - 1)
     channels = [np.interp(position, np.arange(len(_RAMP)), _RAMP[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def overlay(result: Attribution, picture: Image.Image) -> Image.Image:
-    """The heatmap on the picture: dark where little passes, grey outside what the model saw."""
+    """Draw the heatmap on the picture: dark where little passes, grey where the model saw nothing."""
     width, height = picture.size
     heat = result.heatmap_at(width, height)[..., None]
     image = np.asarray(picture.convert("RGB"), np.float32)
@@ -62,14 +62,14 @@ def _inside(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
 
 
 def word_colour(value: float) -> Colour:
-    """The background of a word: white at 0, orange at 1."""
+    """Return the background colour of a word: white at 0, orange at 1."""
     mixed = 255 + (_WORD_HIGH - 255) * value
     red, green, blue = (round(float(channel)) for channel in mixed)
     return red, green, blue
 
 
 def draw_attribution(result: Attribution) -> Image.Image:
-    """Image, overlay and coloured caption, side by side.
+    """Draw image, overlay and coloured caption side by side.
 
     Raises:
         M2IBError: if the pair failed, or its picture was not kept.
@@ -95,7 +95,7 @@ def _fitted(size: tuple[int, int]) -> tuple[int, int]:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu where the system has it (it knows more scripts), else the one in Pillow."""
+    """Return DejaVu if the system has it (it covers more scripts), else Pillow's own font."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
@@ -103,8 +103,16 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 @dataclass(frozen=True)
-class Word:
-    """A piece of the caption where it is drawn: its text, its value in [0, 1]; left, top and right in pixels."""
+class PlacedSpan:
+    """A span of the caption at its place in the drawing.
+
+    Attributes:
+        text: the text to draw.
+        value: heatmap value in [0, 1].
+        left: left edge in pixels.
+        top: top edge in pixels.
+        right: right edge in pixels.
+    """
 
     text: str
     value: float
@@ -113,37 +121,40 @@ class Word:
     right: float
 
 
-def lay_out_words(result: Attribution, width: int, line: int) -> list[Word]:
-    """Flow the caption into lines: real widths, a space only where the caption has one, breaks only between words."""
+def lay_out_caption(result: Attribution, width: int, line: int) -> list[PlacedSpan]:
+    """Flow the caption into lines of ``width`` pixels, ``line`` pixels apart.
+
+    Spaces stand only where the caption has them. Lines break between words, except in a word longer than a line.
+    """
     face = font(_FONT)
     space = face.getlength(" ")
-    placed: list[Word] = []
+    placed: list[PlacedSpan] = []
     x = y = 0.0
-    for word in words(spans(result)):
+    for word in group_by_word(token_spans(result)):
         x += space if placed else 0.0
-        if placed and x + sum(face.getlength(piece.text) for piece in word) > width:
+        if placed and x + sum(face.getlength(span.text) for span in word) > width:
             x, y = 0.0, y + line
-        for piece in word:
-            length = face.getlength(piece.text)
-            if x > 0 and x + length > width:  # a word longer than a line
+        for span in word:
+            length = face.getlength(span.text)
+            if x > 0 and x + length > width:
                 x, y = 0.0, y + line
-            placed.append(Word(piece.text, piece.value, x, y, x + length))
+            placed.append(PlacedSpan(span.text, span.value, x, y, x + length))
             x += length
     return placed
 
 
 def _draw_caption(result: Attribution) -> Image.Image:
     line = round(_FONT * 1.7)
-    placed = lay_out_words(result, _CAPTION, line)
+    placed = lay_out_caption(result, _CAPTION, line)
     facts = facts_of(result)
     end = round(placed[-1].top) + line + _MARGIN if placed else 0
     height = end + len(facts) * round(_SMALL * 1.5)
     canvas = Image.new("RGB", (_CAPTION, height), "white")
     draw = ImageDraw.Draw(canvas)
-    for word in placed:
-        box = (word.left, word.top, word.right, word.top + line - 6)
-        draw.rectangle(box, fill=word_colour(word.value))
-        draw.text((word.left, word.top + 2), word.text, fill=_INK, font=font(_FONT))
+    for span in placed:
+        box = (span.left, span.top, span.right, span.top + line - 6)
+        draw.rectangle(box, fill=word_colour(span.value))
+        draw.text((span.left, span.top + 2), span.text, fill=_INK, font=font(_FONT))
     y = end
     for fact in facts:
         draw.text((0, y), fact, fill=_FAINT, font=font(_SMALL))
@@ -152,11 +163,11 @@ def _draw_caption(result: Attribution) -> Image.Image:
 
 
 def facts_of(result: Attribution) -> list[str]:
-    """The lines under the caption."""
+    """Return the lines of facts below the caption."""
     facts = [f"similarity {result.similarity:.3f}"]
-    for what, part in (("patches", result.image), ("tokens", result.text)):
+    for unit, part in (("patches", result.image), ("tokens", result.text)):
         if part is not None:
-            facts.append(f"{what} {part.saliency.min():.3g} to {part.saliency.max():.3g} {result.unit}".rstrip())
+            facts.append(f"{unit} {part.saliency.min():.3g} to {part.saliency.max():.3g} {result.unit}".rstrip())
     pair = result.pair
     if result.text is None:
         facts.append("explained against an embedding: no words")

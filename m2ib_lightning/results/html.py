@@ -1,4 +1,4 @@
-"""A result as HTML: picture, overlay, and the caption as selectable text. What comes from the data is escaped."""
+"""A result as HTML: picture, overlay, and the caption as selectable text. All data is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from m2ib_lightning.results.drawing import facts_of, overlay, word_colour
-from m2ib_lightning.results.spans import spans
+from m2ib_lightning.results.spans import token_spans
 
 if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
@@ -23,7 +23,7 @@ img { max-width: 100%; }
 table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top; }
 .error { color: #a02020; }
 """
-# Inline, since a notebook has no page of ours around the fragment; the ink is said, since a notebook may be dark.
+# Styles are inline because a notebook shows the fragment without our page; the text colour is set for dark notebooks.
 _ROW = "display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1rem 0"
 _IMAGE = "max-width: 45%; height: 18rem; object-fit: contain"
 _WORDS = "flex: 1 1 20rem; min-width: 0; line-height: 1.8"
@@ -31,7 +31,7 @@ _WORD = "color: #202024; border-radius: 3px; background: rgb({}, {}, {})"
 
 
 def page(title: str, body: str) -> str:
-    """A complete page around a body that is HTML already."""
+    """Return a complete page around ``body``, which is HTML."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
@@ -39,9 +39,9 @@ def page(title: str, body: str) -> str:
 
 
 def coloured_caption(result: Attribution) -> str:
-    """The caption as given, each piece on its colour, with its nats as a tooltip."""
+    """Return the original caption, each span on its colour with its nats as a tooltip."""
     caption, end, parts = result.pair.caption or "", 0, []
-    for span in spans(result):
+    for span in token_spans(result):
         style = _WORD.format(*word_colour(span.value))
         title = "" if math.isnan(span.nats) else f' title="{f"{span.nats:.4g} {result.unit}".rstrip()}"'
         word = f'<span style="{style}"{title}>{escape(span.text)}</span>'
@@ -51,7 +51,7 @@ def coloured_caption(result: Attribution) -> str:
 
 
 def attribution_fragment(result: Attribution) -> str:
-    """The picture and its overlay (inline), and the coloured caption; the error where the pair failed."""
+    """Return the inlined picture and overlay with the coloured caption, or the error of a failed pair."""
     if result.error is not None:
         return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
     picture = result.pair.picture
@@ -69,5 +69,5 @@ def _inline(image: Image.Image) -> str:
 
 
 def attribution_page(result: Attribution) -> str:
-    """One result as a page of its own."""
+    """Return a page of one result."""
     return page(result.pair.caption or result.pair.id, attribution_fragment(result))

@@ -1,4 +1,4 @@
-"""Masks: their run lengths, as COCO has them, and how well two of them agree.
+"""Binary masks: COCO's run lengths, and the agreement of two masks.
 
 Legend: H x W pixels.
 """
@@ -17,12 +17,12 @@ from m2ib_lightning.results.thresholds import Mask
 
 
 def to_rle(mask: ArrayLike) -> dict[str, list[int]]:
-    """COCO's uncompressed run lengths: column by column, outside and inside in turn, beginning with outside.
+    """Return COCO's uncompressed run lengths: column by column, alternately outside and inside, starting outside.
 
     >>> to_rle([[True, False], [True, True]])
     {'size': [2, 2], 'counts': [0, 2, 1, 1]}
     """
-    array = _bool(mask)
+    array = _checked_mask(mask)
     flat = array.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(changes, prepend=0, append=flat.size).tolist()
@@ -30,7 +30,7 @@ def to_rle(mask: ArrayLike) -> dict[str, list[int]]:
 
 
 def from_rle(rle: Mapping[str, Any]) -> Mask:
-    """The mask (H, W) of COCO's uncompressed run lengths.
+    """Return the mask (H, W) of COCO's uncompressed run lengths.
 
     Raises:
         M2IBError: if the counts don't fill the size.
@@ -46,7 +46,7 @@ def from_rle(rle: Mapping[str, Any]) -> Mask:
 
 
 def dice(a: ArrayLike, b: ArrayLike) -> float:
-    r"""Twice what two masks share, over the sum of their areas (Dice, 1945); NaN where both are empty.
+    r"""Return twice the shared area over the sum of both areas (Dice, 1945); NaN if both masks are empty.
 
     .. math::
         2 |A \cap B| \,/\, (|A| + |B|)
@@ -54,12 +54,12 @@ def dice(a: ArrayLike, b: ArrayLike) -> float:
     >>> dice([[True, True]], [[True, False]])
     0.6666666666666666
     """
-    both, either = _overlap(a, b)
-    return 2 * both / (both + either) if either else math.nan
+    intersection, union = _areas(a, b)
+    return 2 * intersection / (intersection + union) if union else math.nan
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> float:
-    r"""What two masks share, over what either covers (Jaccard, 1912); NaN where both are empty.
+    r"""Return the shared area over the area of the union (Jaccard, 1912); NaN if both masks are empty.
 
     .. math::
         |A \cap B| \,/\, |A \cup B|
@@ -67,19 +67,19 @@ def iou(a: ArrayLike, b: ArrayLike) -> float:
     >>> iou([[True, True]], [[True, False]])
     0.5
     """
-    both, either = _overlap(a, b)
-    return both / either if either else math.nan
+    intersection, union = _areas(a, b)
+    return intersection / union if union else math.nan
 
 
-def _overlap(a: ArrayLike, b: ArrayLike) -> tuple[int, int]:
-    """Pixels in both, and in either."""
-    first, second = _bool(a), _bool(b)
+def _areas(a: ArrayLike, b: ArrayLike) -> tuple[int, int]:
+    """Return the pixels of the intersection and of the union."""
+    first, second = _checked_mask(a), _checked_mask(b)
     if first.shape != second.shape:
         raise M2IBError(f"two masks must be of one size, got {first.shape} and {second.shape}: resize one (nearest)")
     return int((first & second).sum()), int((first | second).sum())
 
 
-def _bool(mask: ArrayLike) -> Mask:
+def _checked_mask(mask: ArrayLike) -> Mask:
     array = np.asarray(mask)
     if array.dtype != np.bool_ or array.ndim != 2 or not array.size:
         raise M2IBError(

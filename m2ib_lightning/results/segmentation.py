@@ -1,4 +1,4 @@
-"""From a heatmap to regions: a mask, its connected parts, their boxes.
+"""Segmentation of a heatmap: a mask, its connected parts, and their boxes.
 
 Legend: H x W pixels.
 """
@@ -18,27 +18,27 @@ from m2ib_lightning.results.thresholds import TAKES_A_VALUE, THRESHOLDS, Mask, T
 Keep = Literal["all", "largest"]
 
 _FLAT = 1e-12
-"""A map whose values differ by less, relative to the largest, is blank: the rest is rounding."""
+"""A map is blank if its values differ by less than this, relative to the largest: the rest is rounding."""
 
 _FADED = 1e-6
-"""A map is blank, too, when smoothing leaves this share of its contrast: the rest is where the Gaussian is cut off."""
+"""A smoothed map is blank if less than this share of its contrast is left: the rest is the Gaussian's truncation."""
 
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """How a heatmap is cut.
+    """Options of ``segment``.
 
     Attributes:
-        threshold: ``otsu``, ``two_means``, ``fixed`` (a share of the way from lowest to highest) or ``energy`` (the
+        threshold: ``otsu``, ``two_means``, ``fixed`` (a fraction of the way from lowest to highest) or ``energy`` (the
             highest pixels that hold a fraction of the positive mass); see ``m2ib_lightning.results.thresholds``.
-        value: the share or the fraction, above 0 and at most 1; the other two don't use it.
-        smooth: standard deviation, in pixels, of the Gaussian that the map is smoothed with first; 0 for none.
-        connectivity: 4 (pixels that share a side are one part) or 8 (or a corner).
-        keep: ``all`` parts, or the ``largest`` alone.
-        min_area: parts with fewer pixels are dropped.
+        value: the fraction of ``fixed`` or ``energy``, above 0 and at most 1; unused by the other two.
+        smooth: standard deviation, in pixels, of the Gaussian that smooths the map first; 0 for no smoothing.
+        connectivity: 4 (pixels that share a side are connected) or 8 (a side or a corner).
+        keep: ``all`` parts, or only the ``largest``.
+        min_area: smallest number of pixels of a part; smaller parts are dropped.
 
     Raises:
-        M2IBError: if one of them is not of these.
+        M2IBError: if an option is out of range.
 
     >>> RegionOptions("energy", 0.3).value
     0.3
@@ -53,9 +53,10 @@ class RegionOptions:
 
     def __post_init__(self) -> None:
         if self.threshold not in THRESHOLDS:
-            known = ", ".join(THRESHOLDS)
+            names = ", ".join(THRESHOLDS)
             raise M2IBError(
-                f"threshold={self.threshold!r} is unknown.{nearest(str(self.threshold), THRESHOLDS)} There is {known}"
+                f"threshold={self.threshold!r} is unknown.{nearest(str(self.threshold), THRESHOLDS)} "
+                f"Thresholds: {names}"
             )
         if self.keep not in get_args(Keep):
             raise M2IBError(f"keep must be 'all' or 'largest', got {self.keep!r}")
@@ -71,13 +72,13 @@ class RegionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The high parts of a heatmap, largest first; of equally large ones, that which comes first in reading order.
+    """The connected high parts of a heatmap, largest first; equal areas are in reading order.
 
     Attributes:
         labels: (H, W) int32: 0 outside, n in the n-th part.
-        boxes: of each part [x, y, width, height] in whole pixels, as COCO has them: x and y of its first pixel.
-        areas: of each part, in pixels.
-        scores: the mean of the heatmap (as given, not smoothed) in each part.
+        boxes: COCO box [x, y, width, height] of each part, in whole pixels.
+        areas: number of pixels of each part.
+        scores: mean of the unsmoothed heatmap in each part.
     """
 
     labels: NDArray[np.int32]
@@ -87,12 +88,12 @@ class Regions:
 
     @property
     def mask(self) -> Mask:
-        """(H, W): all parts together."""
+        """Mask (H, W) of all parts together."""
         return self.labels > 0
 
     @property
     def components(self) -> list[Mask]:
-        """(H, W) each: part by part."""
+        """Masks (H, W) of the single parts."""
         return [self.labels == number for number in range(1, len(self.areas) + 1)]
 
 
@@ -100,14 +101,14 @@ def segment(heatmap: ArrayLike, options: RegionOptions | None = None) -> Regions
     """Cut a heatmap into regions.
 
     Args:
-        heatmap: (H, W), min-max or raw; NaN where the model saw nothing, which is outside and counts for nothing.
-        options: None for the defaults.
+        heatmap: (H, W) min-max or raw values. NaN marks pixels that the model did not see; they are ignored.
+        options: how to cut; None for the defaults.
 
     Returns:
-        The regions; none where the map is blank (all values equal, or all NaN).
+        The regions; none if the map is blank (all values equal, or all NaN).
 
     Raises:
-        M2IBError: if that is no map of finite numbers, or scipy is missing.
+        M2IBError: if the heatmap is no map of finite numbers, or scipy is missing.
 
     >>> regions = segment([[0.0, 0.0, 0.0, 0.9], [1.0, 0.8, 0.0, 0.0]])
     >>> regions.boxes, regions.areas
@@ -115,7 +116,7 @@ def segment(heatmap: ArrayLike, options: RegionOptions | None = None) -> Regions
     """
     options = options or RegionOptions()
     values = _checked(heatmap)
-    return _parts(_high(values, options), values, options)
+    return _connected_parts(_high_pixels(values, options), values, options)
 
 
 def _checked(heatmap: ArrayLike) -> Values:
@@ -130,15 +131,15 @@ def _checked(heatmap: ArrayLike) -> Values:
     return values
 
 
-def _high(values: Values, options: RegionOptions) -> Mask:
-    """(H, W): above the threshold."""
+def _high_pixels(values: Values, options: RegionOptions) -> Mask:
+    """Return the mask (H, W) of the pixels above the threshold."""
     mask, seen = np.zeros(values.shape, np.bool_), ~np.isnan(values)
     if _blank(values[seen]):
         return mask
     inside = _smoothed(values, seen, options.smooth)[seen]
     if np.ptp(inside) > _FADED * np.ptp(values[seen]):
-        takes = (options.value,) if options.threshold in TAKES_A_VALUE else ()
-        mask[seen] = THRESHOLDS[options.threshold](inside, *takes)
+        value = (options.value,) if options.threshold in TAKES_A_VALUE else ()
+        mask[seen] = THRESHOLDS[options.threshold](inside, *value)
     return mask
 
 
@@ -147,7 +148,7 @@ def _blank(values: Values) -> bool:
 
 
 def _smoothed(values: Values, seen: Mask, sigma: float) -> Values:
-    """A Gaussian mean of the pixels that were seen."""
+    """Return the Gaussian mean over the seen pixels."""
     if not sigma:
         return values
     smooth = _ndimage().gaussian_filter
@@ -156,22 +157,22 @@ def _smoothed(values: Values, seen: Mask, sigma: float) -> Values:
     return np.divide(total, weight, out=np.full_like(values, np.nan), where=seen)
 
 
-def _parts(mask: Mask, values: Values, options: RegionOptions) -> Regions:
-    """The connected parts of a mask that the options keep."""
+def _connected_parts(mask: Mask, values: Values, options: RegionOptions) -> Regions:
+    """Return the connected parts of a mask that the options keep."""
     ndimage = _ndimage()
-    found, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 1 if options.connectivity == 4 else 2))
-    sizes = np.bincount(found.ravel(), minlength=count + 1)
+    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 1 if options.connectivity == 4 else 2))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
     order = [int(label) for label in np.argsort(-sizes[1:], kind="stable") + 1 if sizes[label] >= options.min_area]
-    kept = order[:1] if options.keep == "largest" else order
+    selected = order[:1] if options.keep == "largest" else order
     renumber = np.zeros(count + 1, np.int32)
-    renumber[kept] = np.arange(1, len(kept) + 1)
-    sums = np.bincount(found.ravel(), weights=np.where(mask, values, 0.0).ravel(), minlength=count + 1)
-    slices = ndimage.find_objects(found)
+    renumber[selected] = np.arange(1, len(selected) + 1)
+    sums = np.bincount(labels.ravel(), weights=np.where(mask, values, 0.0).ravel(), minlength=count + 1)
+    slices = ndimage.find_objects(labels)
     return Regions(
-        labels=renumber[found],
-        boxes=[_box(*slices[label - 1]) for label in kept],
-        areas=[int(sizes[label]) for label in kept],
-        scores=[float(sums[label] / sizes[label]) for label in kept],
+        labels=renumber[labels],
+        boxes=[_box(*slices[label - 1]) for label in selected],
+        areas=[int(sizes[label]) for label in selected],
+        scores=[float(sums[label] / sizes[label]) for label in selected],
     )
 
 
@@ -180,7 +181,7 @@ def _box(rows: slice, columns: slice) -> list[int]:
 
 
 def _ndimage() -> Any:
-    """``scipy.ndimage``."""
+    """Import ``scipy.ndimage``, which is optional."""
     try:
         import scipy.ndimage
     except ImportError:

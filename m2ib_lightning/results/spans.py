@@ -1,4 +1,4 @@
-"""The caption cut into what is coloured: a token each, but tokens that share a letter are one."""
+"""The caption as coloured spans: one per token, but tokens that share a character are merged."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Span:
-    """A piece of the caption.
+class TokenSpan:
+    """One or more tokens as a stretch of the caption.
 
     Attributes:
-        start: its first character in the caption.
-        end: one after its last.
-        text: as the caption has it.
-        nats: the sum over its tokens; NaN where the caption itself was not explained.
-        value: the largest of its tokens on the scale of ``text_heatmap``.
+        start: index of the first character in the caption.
+        end: index after the last character.
+        text: the stretch as the caption has it.
+        nats: sum over the tokens; NaN if the caption was not explained.
+        value: largest value of the tokens in ``text_heatmap``.
     """
 
     start: int
@@ -30,31 +30,34 @@ class Span:
     value: float
 
 
-def spans(result: Attribution) -> list[Span]:
-    """The tokens in order. Byte-level tokens of one letter (an accent, an emoji) have one place: they are merged."""
+def token_spans(result: Attribution) -> list[TokenSpan]:
+    """Return the spans in caption order; the words of the caption, uncoloured, if it was not explained.
+
+    Byte-level tokens of one character (an accent, an emoji) share its offsets, so they are merged.
+    """
     caption = result.pair.caption or ""
     if result.text is None:
-        found_words = re.finditer(r"\S+", caption)
-        return [Span(word.start(), word.end(), word.group(), float("nan"), 0.0) for word in found_words]
-    found: list[Span] = []
+        words = re.finditer(r"\S+", caption)
+        return [TokenSpan(word.start(), word.end(), word.group(), float("nan"), 0.0) for word in words]
+    spans: list[TokenSpan] = []
     for (start, end), nats, value in zip(
         result.pair.token_offsets, result.text_saliency.tolist(), result.text_heatmap.tolist(), strict=True
     ):
-        if found and start < found[-1].end:
-            last = found.pop()
+        if spans and start < spans[-1].end:
+            last = spans.pop()
             start, end = last.start, max(end, last.end)
             nats, value = nats + last.nats, max(value, last.value)
-        found.append(Span(start, end, caption[start:end], nats, value))
-    return found
+        spans.append(TokenSpan(start, end, caption[start:end], nats, value))
+    return spans
 
 
-def words(pieces: list[Span]) -> Iterator[list[Span]]:
-    """Spans that stand together in the caption, with nothing between them."""
-    word: list[Span] = []
-    for piece in pieces:
-        if word and piece.start > word[-1].end:
+def group_by_word(spans: list[TokenSpan]) -> Iterator[list[TokenSpan]]:
+    """Yield groups of spans that touch in the caption."""
+    word: list[TokenSpan] = []
+    for span in spans:
+        if word and span.start > word[-1].end:
             yield word
             word = []
-        word.append(piece)
+        word.append(span)
     if word:
         yield word

@@ -1,7 +1,7 @@
-"""Where a heatmap is cut in two: which of its values are high.
+"""Thresholds: which values of a heatmap are high.
 
-Each function takes the values of one map in any shape, in float64, finite and not all equal, and gives a bool array of
-the same shape: True where the value is high. All are level sets, so that equal values fall on the same side.
+Each function takes the values of one map: float64 of any shape, finite, not all equal. It returns a bool array of the
+same shape, True where the value is high. Every result is a level set, so equal values fall on the same side.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Values = NDArray[np.float64]
 Threshold = Literal["fixed", "otsu", "two_means", "energy"]
 
 BINS = 256
-"""Of the histogram that Otsu's threshold is chosen from."""
+"""Number of bins of the histogram for Otsu's threshold."""
 
 
 def fixed(values: Values, value: float = 0.5) -> Mask:
-    """At least this share of the way from the lowest value to the highest.
+    """Return the values that lie at least this fraction of the way from the lowest to the highest.
 
     >>> fixed(np.array([0.0, 4.0, 5.0, 10.0])).tolist()
     [False, False, True, True]
@@ -31,13 +31,13 @@ def fixed(values: Values, value: float = 0.5) -> Mask:
 
 
 def otsu(values: Values) -> Mask:
-    r"""The cut of a histogram of 256 bins with the largest variance between the two classes (Otsu, 1979).
+    r"""Return the values above the cut with the largest variance between the two classes (Otsu, 1979).
 
     .. math::
         \sigma_B^2(k) = \omega_0(k) \, \omega_1(k) \, (\mu_1(k) - \mu_0(k))^2
 
-    The bins are of equal width from the lowest value to the highest, a bin's value is its middle, and classes 0 and 1
-    are the bins up to k and those above, with shares omega and means mu. Of several best k, the first.
+    The histogram has 256 bins of equal width from the lowest value to the highest; a bin's value is its middle.
+    Class 0 is the bins up to k and class 1 the bins above, with shares omega and means mu. Ties take the first k.
 
     >>> otsu(np.array([0.0, 0.1, 0.2, 0.9, 1.0])).tolist()
     [False, False, False, True, True]
@@ -48,17 +48,17 @@ def otsu(values: Values) -> Mask:
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(BINS))
     above = below[-1] - below
     between = np.zeros(BINS)
-    cut = above > 0  # the lowest value is in bin 0, so there is always something below
+    cut = above > 0  # `below` is never 0: the lowest value is in bin 0
     difference = (sums[-1] - sums[cut]) / above[cut] - sums[cut] / below[cut]
     between[cut] = below[cut] * above[cut] * difference**2
     return bins > between.argmax()
 
 
 def two_means(values: Values) -> Mask:
-    r"""Two-means in one dimension, from the lowest and the highest value, until nothing moves.
+    r"""Return the upper class of one-dimensional two-means, started at the lowest and the highest value.
 
-    A value belongs to the nearer mean, so that the cut is :math:`t = (\mu_0 + \mu_1) / 2` of the classes it makes: the
-    iterative selection of Ridler and Calvard (1978). A value that is just between belongs to the lower.
+    A value belongs to the nearer mean, so the cut is :math:`t = (\mu_0 + \mu_1) / 2` of its own classes: the iterative
+    selection of Ridler and Calvard (1978). A value midway between the means belongs to the lower class.
 
     >>> two_means(np.array([0.0, 1.0, 2.0, 10.0])).tolist()
     [False, False, False, True]
@@ -66,7 +66,7 @@ def two_means(values: Values) -> Mask:
     ordered = np.sort(values, axis=None)
     sums = np.cumsum(ordered)
     cut, low = (ordered[0] + ordered[-1]) / 2, 0
-    for _ in range(ordered.size):  # the cuts only rise or only fall, so they end long before
+    for _ in range(ordered.size):  # the cuts only rise or only fall, so the loop breaks long before its end
         below = int(np.searchsorted(ordered, cut, side="right"))
         if below == low:
             break
@@ -76,12 +76,12 @@ def two_means(values: Values) -> Mask:
 
 
 def energy(values: Values, value: float = 0.5) -> Mask:
-    r"""The smallest level set that holds this fraction of the positive mass.
+    r"""Return the smallest level set that holds this fraction f of the positive mass.
 
     .. math::
         \{p : a_p \ge t\}, \quad t = \max \Big\{ t > 0 : \sum_{a_p \ge t} a_p \ge f \sum_p \max(a_p, 0) \Big\}
 
-    Pixels of equal value are all in or all out. Nothing is in where no value is positive.
+    The set is empty if no value is positive.
 
     >>> energy(np.array([4.0, 3.0, 2.0, 1.0, -9.0])).tolist()
     [True, True, False, False, False]
@@ -100,7 +100,7 @@ THRESHOLDS: dict[str, Callable[..., Any]] = {
     "two_means": two_means,
     "energy": energy,
 }
-"""By name."""
+"""The thresholds by name."""
 
 TAKES_A_VALUE = ("fixed", "energy")
-"""Those with a setting of their own."""
+"""The thresholds with a ``value`` argument."""

@@ -1,4 +1,4 @@
-"""What ``explain`` is asked: captions, lists of them, a target embedding, a prompt ensemble."""
+"""Requests to ``explain``: captions, lists of captions, a target embedding, a prompt ensemble."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def text_embedding(model: LoadedModel, caption: str) -> torch.Tensor:
-    """What the untouched model says."""
+    """Return the untouched model's embedding of a caption."""
     text = model.preparer.pad([model.preparer.read_caption(caption)[0]])
     weights = model.encoder.model
     side = weights.config.vision_config.image_size
@@ -51,11 +51,11 @@ def assert_same_image(a: Attribution, b: Attribution, tolerance: float = 1e-9) -
 
 def test_the_captions_own_embedding_as_target_gives_the_captions_map(model: LoadedModel, pictures: list[Path]) -> None:
     expected = explain(pictures[0], CAPTIONS[0], model=model, dtype=torch.float64)
-    target = text_embedding(model, CAPTIONS[0]).double() * 7  # its length does not count
+    target = text_embedding(model, CAPTIONS[0]).double() * 7  # its norm does not matter
     result = explain(pictures[0], target=target, model=model, dtype=torch.float64)
     assert_same_image(result, expected, 1e-6)  # the target was computed in float32
-    for given in (target.numpy(), target.tolist(), target[None], target * 1e-30, target * 1e30):
-        assert_same_image(explain(pictures[0], target=given, model=model, dtype=torch.float64), result)
+    for form in (target.numpy(), target.tolist(), target[None], target * 1e-30, target * 1e30):
+        assert_same_image(explain(pictures[0], target=form, model=model, dtype=torch.float64), result)
     assert result.text is None
     assert result.tokens == []
     with pytest.raises(M2IBError, match="has no text result: the image was explained against an embedding"):
@@ -72,12 +72,12 @@ def test_an_ensemble_is_the_mean_of_the_normalised_embeddings(model: LoadedModel
     assert result.pair.caption == "; ".join(CAPTIONS)
 
 
-def test_an_ensemble_of_one_is_its_caption(model: LoadedModel, pictures: list[Path]) -> None:
+def test_an_ensemble_of_one_caption_gives_the_captions_map(model: LoadedModel, pictures: list[Path]) -> None:
     one = explain(pictures[0], CAPTIONS[:1], ensemble=True, model=model, dtype=torch.float64)
     assert_same_image(one, explain(pictures[0], CAPTIONS[0], model=model, dtype=torch.float64))
 
 
-def test_a_list_of_captions_is_a_result_each(model: LoadedModel, pictures: list[Path]) -> None:
+def test_a_list_of_captions_gives_one_result_each(model: LoadedModel, pictures: list[Path]) -> None:
     results = explain(pictures[0], CAPTIONS, model=model, dtype=torch.float64)
     assert [result.pair.caption for result in results] == CAPTIONS
     for result, caption in zip(results, CAPTIONS, strict=True):
@@ -92,7 +92,7 @@ def test_one_caption_for_many_images(model: LoadedModel, pictures: list[Path]) -
     assert_same_image(results[2], explain(pictures[2], CAPTIONS[0], model=model, dtype=torch.float64))
 
 
-def test_targets_go_with_their_images_also_when_one_is_broken(model: LoadedModel, pictures: list[Path]) -> None:
+def test_targets_stay_with_their_images_if_one_is_broken(model: LoadedModel, pictures: list[Path]) -> None:
     targets = torch.stack([text_embedding(model, caption) for caption in CAPTIONS])
     images = [pictures[0], "missing.png", pictures[2]]
     first, broken, last = explain(images, target=targets, model=model, batch_size=3, dtype=torch.float64)
@@ -116,15 +116,13 @@ def test_a_result_without_a_text_part_can_be_drawn(model: LoadedModel, pictures:
 
 
 @pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
-def test_gradients_that_the_caller_has_switched_off(
-    model: LoadedModel, pictures: list[Path], switched_off: Any
-) -> None:
+def test_the_caller_may_switch_gradients_off(model: LoadedModel, pictures: list[Path], switched_off: Any) -> None:
     expected = explain(pictures[0], "ring", model=model)
     with switched_off():
         assert_same_image(explain(pictures[0], "ring", model=model), expected, 1e-6)
 
 
-def test_fit_is_taken(model: LoadedModel, pictures: list[Path]) -> None:
+def test_fit_is_respected(model: LoadedModel, pictures: list[Path]) -> None:
     crops = {fit: explain(pictures[2], "ring", model=model, fit=fit).pair.crop for fit in ("crop", "pad", "stretch")}
     assert crops["crop"] == (15, 0, 55, 40)
     assert crops["stretch"] == (0, 0, 70, 40)
@@ -157,17 +155,17 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
         ({"text": "a star", "device": "meta"}, "device='meta' can't be used"),
     ],
 )
-def test_requests_that_make_no_sense(model: LoadedModel, arguments: dict[str, Any], message: str) -> None:
-    given = {"image": PICTURE, "model": model, **arguments}
+def test_invalid_requests(model: LoadedModel, arguments: dict[str, Any], message: str) -> None:
+    arguments = {"image": PICTURE, "model": model, **arguments}
     size = model.encoder.towers["image"].embedding_size
-    made = {"zeros": torch.zeros(size), "nan": torch.full((size,), torch.nan)}
-    if isinstance(given.get("target"), str):
-        given["target"] = made.get(given["target"], given["target"])
+    targets = {"zeros": torch.zeros(size), "nan": torch.full((size,), torch.nan)}
+    if isinstance(arguments.get("target"), str):
+        arguments["target"] = targets.get(arguments["target"], arguments["target"])
     with pytest.raises(M2IBError, match=message):
-        explain(**given)
+        explain(**arguments)
 
 
-def test_odd_pictures_are_explained(model: LoadedModel) -> None:
+def test_unusual_pictures_are_explained(model: LoadedModel) -> None:
     animated = Image.new("RGB", (30, 20), "red")
     for picture in (Image.new("L", (1, 200)), Image.new("I;16", (40, 20)), Image.new("CMYK", (9, 9)), animated):
         result = explain(picture, "ring", model=model)

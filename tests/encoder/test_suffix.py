@@ -1,4 +1,4 @@
-"""What runs in every step equals the model's own blocks: value and gradient."""
+"""The suffix equals the model's own blocks, in value and gradient."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from m2ib_lightning.encoder.towers import Encoder, Tower
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from tests.conftest import relative_difference
+from tests.covering import covered_product
 from tests.m2ib.test_invariants import LENGTHS
 from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
@@ -25,7 +26,7 @@ from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 def value_and_gradient(suffix: Suffix, hidden: torch.Tensor, pooled: torch.Tensor | None) -> list[torch.Tensor]:
     hidden = hidden.clone().requires_grad_()
     embedding = suffix(hidden, pooled)
-    weight = torch.arange(1.0, embedding.shape[-1] + 1, dtype=embedding.dtype).cos()  # so that no channel is alike
+    weight = torch.arange(1.0, embedding.shape[-1] + 1, dtype=embedding.dtype).cos()  # a different weight per channel
     (gradient,) = torch.autograd.grad((embedding * weight).sum(), hidden)
     return [embedding.detach(), gradient]
 
@@ -34,24 +35,25 @@ def assert_equals_own_blocks(tower: Tower, tokens: int, position: int, layer: in
     generator = torch.Generator().manual_seed(layer + 2)
     hidden = torch.randn(3, tokens, tower.width, generator=generator, dtype=torch.float64)
     pooled = None if tower.spec.pooled is None else torch.tensor([position, max(0, position - 1), position])
-    ready = make_suffix(tower, layer, torch.float64)
-    assert isinstance(ready, FusedSuffix)
-    own = value_and_gradient(Suffix(tower, layer, torch.float64), hidden, pooled)
-    for found, expected in zip(value_and_gradient(ready, hidden, pooled), own, strict=True):
-        assert relative_difference(found, expected) < 1e-12
+    fused = make_suffix(tower, layer, torch.float64)
+    assert isinstance(fused, FusedSuffix)
+    expected = value_and_gradient(Suffix(tower, layer, torch.float64), hidden, pooled)
+    for actual, wanted in zip(value_and_gradient(fused, hidden, pooled), expected, strict=True):
+        assert relative_difference(actual, wanted) < 1e-12
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh", "relu"])
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layer", [-1, 0, 1])
-def test_equals_the_models_own_blocks(family: str, activation: str, layer: int) -> None:
+@pytest.mark.parametrize(
+    ("layer", "family", "activation"),
+    covered_product([-1, 0, 1], FAMILIES, ["quick_gelu", "gelu", "gelu_pytorch_tanh", "relu"]),
+)
+def test_equals_the_models_own_blocks(layer: int, family: str, activation: str) -> None:
     model = make_model(family)
     for block in (*model.vision_model.encoder.layers, *model.text_model.encoder.layers):
         block.mlp.activation_fn = ACT2FN[activation]
     encoder = Encoder(model)
     with frozen(model, dtype=torch.float64):
         assert_equals_own_blocks(encoder.towers["image"], tokens=17, position=0, layer=layer)
-        for position in (3, 9):  # behind it there is padding
+        for position in (3, 9):  # with and without padding
             assert_equals_own_blocks(encoder.towers["text"], tokens=10, position=position, layer=layer)
 
 
@@ -67,7 +69,7 @@ def test_equals_blocks_without_biases(without: str) -> None:
 
 
 class Adapted(torch.nn.Linear):
-    """A layer with an adapter: its ``weight`` does not say what it computes."""
+    """A layer with an adapter: its ``weight`` does not determine what it computes."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(input)
@@ -86,12 +88,12 @@ def hook(model: Any) -> None:
 
 def replace_forward(model: Any) -> None:
     attention = model.vision_model.encoder.layers[-1].self_attn
-    own = attention.forward
-    attention.forward = lambda *args, **kwargs: (2 * own(*args, **kwargs)[0], None)
+    original = attention.forward
+    attention.forward = lambda *args, **kwargs: (2 * original(*args, **kwargs)[0], None)
 
 
 @pytest.mark.parametrize("change", [adapt, hook, replace_forward])
-def test_a_block_that_is_not_as_usual_is_run_as_it_is(change: Any) -> None:
+def test_a_modified_block_is_not_fused(change: Any) -> None:
     model = make_model("clip")
     pairs = make_pairs(model, LENGTHS)
     plain = Encoder(model).towers["image"]
@@ -102,12 +104,12 @@ def test_a_block_that_is_not_as_usual_is_run_as_it_is(change: Any) -> None:
         suffix = make_suffix(tower, 0, torch.float32)
         assert not isinstance(suffix, FusedSuffix)
         batch = make_batch(model, pairs)
-        found = suffix.embed(tower.prefix(batch.inputs["image"], 0))
+        embedding = suffix.embed(tower.prefix(batch.inputs["image"], 0))
     expected = clean_embeddings(model, batch.inputs["image"]["pixel_values"], torch.tensor([pairs[0].ids]))["image"]
-    assert relative_difference(found, expected) < 1e-5
+    assert relative_difference(embedding, expected) < 1e-5
 
 
-def test_hooks_that_transformers_leaves_behind_do_no_harm() -> None:
+def test_hooks_that_transformers_leaves_behind_do_not_prevent_fusing() -> None:
     model = make_model("clip")
     model.get_image_features(pixel_values=torch.zeros(1, 3, 32, 32), output_hidden_states=True)
     assert any(block._forward_hooks for block in model.vision_model.encoder.layers)
@@ -126,20 +128,20 @@ def test_no_gradient_reaches_a_weight() -> None:
 def test_a_family_without_parts_runs_its_own_blocks_with_the_same_result(family: str) -> None:
     model = make_model(family)
     batch = make_batch(model, make_pairs(model, LENGTHS))
-    ready, own = Encoder(model), Encoder(model)
+    fused, plain = Encoder(model), Encoder(model)
 
     def without_parts(spec: TowerSpec) -> TowerSpec:
         return replace(spec, parts=None)
 
-    own.family = Family(without_parts(own.family.image), without_parts(own.family.text), own.family.padding)
-    own.towers = {m: Tower(model, getattr(own.family, m), m) for m in MODALITIES}
+    plain.family = Family(without_parts(plain.family.image), without_parts(plain.family.text), plain.family.padding)
+    plain.towers = {m: Tower(model, getattr(plain.family, m), m) for m in MODALITIES}
     results: list[Any] = []
-    for encoder in (ready, own):
+    for encoder in (fused, plain):
         settings = BottleneckSettings().override({"steps": 4, "noise_samples": 3})
         made = Explainer(encoder, resolve(settings, encoder))
         made.bottlenecks.double()
         with made.at_work():
-            assert isinstance(made.problems(batch)[0]["image"].suffix, FusedSuffix) == (encoder is ready)
+            assert isinstance(made.problems(batch)[0]["image"].suffix, FusedSuffix) == (encoder is fused)
             results.append(made(batch, made.optimizer()))
     for a, b in zip(*results, strict=True):
         for modality in MODALITIES:

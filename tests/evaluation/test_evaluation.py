@@ -188,7 +188,7 @@ def test_all_methods_are_compared_where_none_is_named() -> None:
     [
         (
             "evaluate.methods=[m2ib, grad_cam]",
-            "unknown attribution method 'grad_cam': there is attention_rollout, centre",
+            "unknown attribution method 'grad_cam': choose from attention_rollout, centre",
         ),
         ("evaluate.methods=[m2ib, m2ib]", "must name methods, each once"),
         ("evaluate.methods=[]", "must name methods, each once"),

@@ -1,4 +1,4 @@
-"""The bottleneck's equations, against torch's own distributions."""
+"""The bottleneck's equations, against torch's distributions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_draws_follow_the_equation_in_the_units_of_the_layer() -> None:
         torch.testing.assert_close(draws[:, k], expected)
 
 
-def test_sigma_acts() -> None:
+def test_sigma_has_an_effect() -> None:
     results = []
     for sigma in (0.5, 2.0):
         bottleneck, z, noise = make(sigma=sigma)
@@ -78,7 +78,7 @@ def test_the_terms_of_the_objective() -> None:
     torch.testing.assert_close(similarities(embeddings, target)[0], cosines)
 
 
-def test_noise_depends_on_seed_modality_and_step_alone() -> None:
+def test_noise_depends_on_seed_modality_and_step_only() -> None:
     shape = (2, 8, 3)
     first = draw_noise(0, "image", 0, shape)
     assert torch.equal(first, draw_noise(0, "image", 0, shape))
@@ -94,7 +94,7 @@ def test_a_short_caption_gets_the_beginning_of_the_noise(budget: int) -> None:
     assert torch.equal(bank(4, 8, like), draw_noise(0, "text", 4, (2, 8, 3)).double())
 
 
-def test_drawn_noise_is_kept_for_the_next_call_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_cached_up_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
     def draw(*key: Any) -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_drawn_noise_is_kept_for_the_next_call_within_its_budget(monkeypatch: py
     first = cache(0, "text", 0, shape)
     assert torch.equal(first, draw_noise(0, "text", 0, shape))
     assert cache(0, "text", 0, shape) is first
-    for seed in (1, 2, 0):  # two fit, so seed 0 has gone
+    for seed in (1, 2, 0):  # two fit, so seed 0 has been dropped
         cache(seed, "text", 0, shape)
     assert [key[0] for key in drawn] == [0, 1, 2, 0]
 

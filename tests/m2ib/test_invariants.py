@@ -1,4 +1,4 @@
-"""Invariants 2, 3 and 4: identity, an unchanged model, and independence of everything but pair, config and seed."""
+"""Invariants 2, 3 and 4: identity, an unchanged model, and results that depend on pair, config and seed only."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def explain_batch(model: Any, order: list[int], dtype: torch.dtype, seed: int = 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("layer", [-1, 0, 1])
 def test_open_gates_leave_both_embeddings_unchanged(family: str, layer: int) -> None:
+    """Invariant 2."""
     model = make_model(family)
     pairs = make_pairs(model, LENGTHS)
     settings = {"image": {"layer": layer}, "text": {"layer": layer}, "initial_alpha": 80.0, "noise_samples": 2}
@@ -88,11 +89,21 @@ def test_casting_a_model_down_is_refused() -> None:
         pass
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=["f64", "f32"])
-@pytest.mark.parametrize(("family", "size"), [("clip", {}), ("clip-legacy", DEEP), ("siglip", {})])
-def test_company_and_order_do_not_matter(
-    dtype: torch.dtype, tolerance: float, family: str, size: dict[str, Any]
+@pytest.mark.parametrize(
+    ("family", "size", "dtype", "tolerance"),
+    [
+        ("clip", {}, torch.float64, 1e-9),
+        ("clip", {}, torch.float32, 1e-5),
+        ("clip-legacy", DEEP, torch.float64, 1e-9),
+        pytest.param("clip-legacy", DEEP, torch.float32, 1e-5, marks=pytest.mark.slow),
+        pytest.param("siglip", {}, torch.float64, 1e-9, marks=pytest.mark.slow),
+        ("siglip", {}, torch.float32, 1e-5),
+    ],
+)
+def test_neighbours_and_order_do_not_matter(
+    family: str, size: dict[str, Any], dtype: torch.dtype, tolerance: float
 ) -> None:
+    """Invariant 4."""
     model = make_model(family, **size)
     together = explain_batch(model, list(range(7)), dtype)
     reverse = explain_batch(model, list(range(6, -1, -1)), dtype)
@@ -102,14 +113,14 @@ def test_company_and_order_do_not_matter(
         assert_same_result(reverse[str(index)], alone, tolerance)
 
 
-def test_the_seed_matters_and_repeats() -> None:
+def test_the_seed_matters_and_is_reproducible() -> None:
     model = make_model("clip")
     first, again, other = (explain_batch(model, [0, 1], torch.float64, seed=seed)["0"] for seed in (0, 0, 1))
     assert_same_result(first, again, 1e-12)
     assert relative_difference(first.image.saliency, other.image.saliency) > 1e-4
 
 
-def test_a_batch_does_not_depend_on_the_one_before() -> None:
+def test_a_batch_does_not_depend_on_the_previous_one() -> None:
     model = make_model("clip")
     pairs = make_pairs(model, LENGTHS)
     explainer = make_explainer(model)
@@ -136,11 +147,11 @@ def test_a_pair_that_gives_nan_fails_alone() -> None:
         assert_same_result(results[index], expected[index], 1e-5)
 
 
-def test_a_weight_that_is_nan_costs_only_the_pairs_that_read_it() -> None:
+def test_a_nan_weight_fails_only_the_pairs_that_read_it() -> None:
     model = make_model("clip")
     pairs = make_pairs(model, [3, 14, 5])
     expected = [explain_alone(model, pair) for pair in pairs]
-    with torch.no_grad():  # only the longest caption reads this position; in the others it is padding
+    with torch.no_grad():  # only the longest caption reads this position; it is padding in the others
         model.text_model.embeddings.position_embedding.weight[12] = torch.nan
     explainer = make_explainer(model)
     with explainer.at_work():
@@ -149,8 +160,8 @@ def test_a_weight_that_is_nan_costs_only_the_pairs_that_read_it() -> None:
     for index in (0, 2):
         for name in ("saliency", "loss"):
             for tower in ("image", "text"):
-                found, whole = (getattr(getattr(r, tower), name) for r in (results[index], expected[index]))
-                assert relative_difference(found, whole) < 1e-5
+                actual, wanted = (getattr(getattr(r, tower), name) for r in (results[index], expected[index]))
+                assert relative_difference(actual, wanted) < 1e-5
 
 
 def explain_alone(model: Any, pair: TinyPair) -> Any:
@@ -168,8 +179,8 @@ def explain_alone(model: Any, pair: TinyPair) -> Any:
     training=st.booleans(),
     double=st.booleans(),
 )
-@settings(deadline=None, max_examples=40)
-def test_whatever_happens_the_model_is_given_back(
+@settings(deadline=None, max_examples=20)
+def test_the_model_is_never_changed(
     family: str,
     layers: tuple[int, int],
     granularity: str,
@@ -177,6 +188,7 @@ def test_whatever_happens_the_model_is_given_back(
     training: bool,
     double: bool,
 ) -> None:
+    """Invariant 3, also when an exception stops the work."""
     model = make_model(family).train(training)
     model.text_model.eval()
     model.logit_scale.requires_grad_(False)
@@ -198,5 +210,5 @@ def test_whatever_happens_the_model_is_given_back(
     expected: Any = pytest.raises(stop[0]) if stop is not None else nullcontext()
     with expected, explainer.at_work():
         explainer(make_batch(model, make_pairs(model, [3, 5])), explainer.optimizer(), backward)
-    assert calls == (8 if stop is None else stop[1])  # per step but the last, and tower: the information, one chunk
+    assert calls == (8 if stop is None else stop[1])  # two steps x two towers x (the information and one chunk)
     assert_unchanged(model, before)

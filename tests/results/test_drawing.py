@@ -13,9 +13,9 @@ from PIL import Image
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.attribution import Attribution, TowerAttribution, min_max
-from m2ib_lightning.results.drawing import draw_attribution, heat_colours, lay_out_words, overlay, word_colour
+from m2ib_lightning.results.drawing import draw_attribution, heat_colours, lay_out_caption, overlay, word_colour
 from m2ib_lightning.results.html import attribution_fragment, attribution_page, coloured_caption
-from m2ib_lightning.results.spans import spans
+from m2ib_lightning.results.spans import token_spans
 
 CAPTION = "a <b>red</b> circle,  and another word & more to come after the line is full"
 
@@ -48,7 +48,7 @@ def make_result(caption: str = CAPTION, size: tuple[int, int] = (120, 80)) -> At
     )
 
 
-def test_the_heatmap_lies_on_the_crop_at_the_size_of_the_image() -> None:
+def test_the_heatmap_lies_on_the_crop_at_the_images_size() -> None:
     heatmap = make_result().image_heatmap
     assert heatmap.shape == (80, 120)
     assert heatmap.dtype == np.float32
@@ -63,14 +63,14 @@ def test_the_heatmap_is_the_saliency_interpolated_between_patch_centres() -> Non
     result = make_result(size=(80, 80))
     heatmap = result.image_heatmap
     assert heatmap[29, 49] == pytest.approx(heatmap.max(), rel=0.1)  # the centre of the lit patch
-    assert heatmap[29, 30] == pytest.approx(heatmap[29, 29 + 40], rel=1e-5)  # falls alike to both sides
+    assert heatmap[29, 30] == pytest.approx(heatmap[29, 29 + 40], rel=1e-5)  # symmetric
 
 
 def test_a_constant_map_draws_as_zeros() -> None:
     assert min_max(np.full((2, 2), 3.0)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_what_the_model_did_not_see_is_grey_and_the_lit_patch_is_the_brightest() -> None:
+def test_unseen_parts_are_grey_and_the_lit_patch_is_the_brightest() -> None:
     result = make_result()
     assert result.pair.picture is not None
     picture = np.asarray(overlay(result, result.pair.picture))
@@ -88,25 +88,25 @@ def test_colours_grow_lighter_with_the_value() -> None:
     assert word_colour(1) != word_colour(0.5)
 
 
-def test_words_keep_their_order_stay_inside_and_do_not_overlap() -> None:
+def test_words_keep_their_order_stay_inside_the_column_and_do_not_overlap() -> None:
     width, line = 200, 30
-    words = lay_out_words(make_result(), width, line)
+    words = lay_out_caption(make_result(), width, line)
     assert [word.text for word in words] == CAPTION.split()
-    assert max(word.top for word in words) > 0  # it wraps
+    assert max(word.top for word in words) > 0  # the caption wraps
     for before, after in pairwise(words):
         assert after.top > before.top or after.left > before.right
         assert after.right <= width
 
 
-def test_pieces_of_a_word_stand_together() -> None:
+def test_tokens_of_a_word_stand_together() -> None:
     result = make_result("ab cd")
-    pieces = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
-    words = lay_out_words(Attribution(pieces, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
-    assert words[1].left == words[0].right
-    assert words[2].left > words[1].right
+    pair = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
+    spans = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
+    assert spans[1].left == spans[0].right
+    assert spans[2].left > spans[1].right
 
 
-def test_tokens_that_share_a_letter_are_written_once() -> None:
+def test_tokens_that_share_a_character_are_drawn_once() -> None:
     result = make_result("ab cd")
     pair = Pair(
         **{
@@ -118,20 +118,20 @@ def test_tokens_that_share_a_letter_are_written_once() -> None:
     )
     curve = np.arange(6, dtype=np.float32)
     shared = Attribution(pair, 0.0, result.image, TowerAttribution(curve, curve, curve, curve))
-    assert [(span.text, span.nats) for span in spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
-    assert [word.text for word in lay_out_words(shared, 500, 30)] == ["a", "ß", "é", "!"]
+    assert [(span.text, span.nats) for span in token_spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
+    assert [word.text for word in lay_out_caption(shared, 500, 30)] == ["a", "ß", "é", "!"]
     assert re.sub(r"<[^>]*>", "", coloured_caption(shared)) == "a ßé!"
 
 
-def test_lines_break_between_words_only() -> None:
+def test_lines_break_only_between_words() -> None:
     result = make_result("ab cd ef gh ij kl mn op")
     offsets = [(k, k + 1) for k, letter in enumerate(result.pair.caption or "") if letter != " "]
     pair = Pair(**{**result.pair.__dict__, "tokens": ["x"] * len(offsets), "token_offsets": offsets})
     values = np.zeros(len(offsets), np.float32)
-    words = lay_out_words(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
-    for first, second in zip(words[::2], words[1::2], strict=True):
+    spans = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
+    for first, second in zip(spans[::2], spans[1::2], strict=True):
         assert first.top == second.top
-    assert words[-1].top > 0
+    assert spans[-1].top > 0
 
 
 @pytest.mark.parametrize("size", [(120, 80), (80, 120), (1, 300), (2000, 20)])
@@ -144,7 +144,7 @@ def test_any_shape_can_be_drawn(size: tuple[int, int]) -> None:
     assert drawn.width > 360
 
 
-def test_html_escapes_what_comes_from_the_data() -> None:
+def test_html_escapes_the_data() -> None:
     page = attribution_page(make_result())
     assert "<b>" not in page
     assert "&lt;b&gt;red&lt;/b&gt;" in page
@@ -154,7 +154,7 @@ def test_html_escapes_what_comes_from_the_data() -> None:
     assert "<script>" not in attribution_fragment(failed)
 
 
-def test_save_writes_what_the_ending_says(tmp_path: Path) -> None:
+def test_save_writes_the_format_of_the_ending(tmp_path: Path) -> None:
     result = make_result()
     result.save(tmp_path / "a.png")
     result.save(str(tmp_path / "a.html"))

@@ -1,4 +1,4 @@
-"""Model families: what differs between them is data in a registry, one file per family, each registering itself."""
+"""Model families: their differences are data in a registry; each family has a file that registers it."""
 
 from importlib import import_module
 from pkgutil import iter_modules

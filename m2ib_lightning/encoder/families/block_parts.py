@@ -1,4 +1,4 @@
-"""What a transformer block is made of, for the families whose blocks are alike."""
+"""The parts of a transformer block, for the families whose blocks are alike."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ _BLOCKS = {
     "transformers.models.siglip.modeling_siglip": ("SiglipEncoderLayer", "SiglipAttention", "SiglipMLP"),
 }
 _HARMLESS_HOOKS = "transformers.utils.output_capturing"
-"""Stay for good where ``output_hidden_states`` was asked for once, and do nothing otherwise."""
+"""Module of hooks that stay after ``output_hidden_states`` was requested once, and then do nothing."""
 
 
 @dataclass(frozen=True)
 class BlockParts:
     """The parts of a pre-norm block: ``h + out(attention(norm1(h)))``, then ``h + down(activation(up(norm2(h))))``.
 
+    Each linear layer has a bias or none.
+
     Attributes:
-        norm1: before the attention.
-        query: its projections; each has a bias or none.
-        key: likewise.
-        value: likewise.
-        out: likewise.
-        norm2: before the perceptron.
-        up: D to its inner width.
-        activation: elementwise.
-        down: back to D.
-        heads: of the attention.
+        norm1: norm before the attention.
+        query: query projection.
+        key: key projection.
+        value: value projection.
+        out: output projection of the attention.
+        norm2: norm before the perceptron.
+        up: linear layer from D to the perceptron's inner width.
+        activation: elementwise activation of the perceptron.
+        down: linear layer back to D.
+        heads: number of attention heads.
     """
 
     norm1: nn.LayerNorm
@@ -47,13 +49,13 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class PoolingParts:
-    """Attention pooling: a learned query reads every token, and a perceptron follows.
+    """The parts of attention pooling: a learned query reads every token, and a perceptron follows.
 
     Attributes:
-        norm: before it.
-        query: (1, D) the learned token, projected by ``attention``'s own weights.
-        attention: with packed projections.
-        rest: what makes (B, D) of the attended (B, D).
+        norm: norm before the pooling.
+        query: (1, D) the learned token, not yet projected.
+        attention: attention with packed projections.
+        rest: function from the attended (B, D) to the pooled (B, D).
     """
 
     norm: nn.Module
@@ -63,10 +65,10 @@ class PoolingParts:
 
 
 def clip_block_parts(block: Any) -> BlockParts | None:
-    """The parts of a block of CLIP, or of SigLIP: both use the same names.
+    """Return the parts of a block of CLIP or SigLIP, which use the same names.
 
-    None if anything about it is not as the library has it (an adapter, a quantised layer, a hook): its weights then do
-    not say what it computes.
+    Return None if the block differs from the library's (an adapter, a quantised layer, a hook), because its weights
+    then do not determine what it computes.
     """
     attention: Any = getattr(block, "self_attn", None)
     perceptron: Any = getattr(block, "mlp", None)
@@ -88,9 +90,10 @@ def clip_block_parts(block: Any) -> BlockParts | None:
     linears = (parts.query, parts.key, parts.value, parts.out, parts.up, parts.down)
     plain = all(type(linear) is nn.Linear for linear in linears)
     plain = plain and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in (parts.norm1, parts.norm2))
-    return parts if plain and not any(map(_is_tampered_with, block.modules())) else None
+    return parts if plain and not any(map(_is_modified, block.modules())) else None
 
 
-def _is_tampered_with(module: nn.Module) -> bool:
+def _is_modified(module: nn.Module) -> bool:
+    """Return whether hooks or a replaced ``forward`` may change what a module computes."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *module._backward_hooks.values())
     return "forward" in vars(module) or any(getattr(hook, "__module__", "") != _HARMLESS_HOOKS for hook in hooks)

@@ -1,4 +1,4 @@
-"""CLIP: a class token for images; a causal text tower that reads BOS to EOS and pools at EOS."""
+"""CLIP: an image tower that pools at its class token, and a causal text tower that pools at EOS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from m2ib_lightning.encoder.families.block_parts import clip_block_parts
 from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, patch_grid, register_family
 
 _LEGACY_EOS = 2
-"""Configs from before transformers PR 24773 carry this id by mistake: their models pool at ``argmax(input_ids)``."""
+"""EOS id that configs from before transformers PR 24773 carry by mistake; such models pool at ``argmax(input_ids)``."""
 
 
 def _embed_image(model: Any, inputs: Inputs) -> Tensor:

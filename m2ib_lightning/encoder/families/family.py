@@ -1,4 +1,4 @@
-"""What a family must say about itself, and where families are kept."""
+"""The description of a model family, and the registry of families."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.registry import Registry
 
 Inputs = Mapping[str, Tensor]
-"""What a processor gives one tower: ``pixel_values``, or ``input_ids`` and ``attention_mask``."""
+"""A processor's output for one tower: ``pixel_values``, or ``input_ids`` and ``attention_mask``."""
 
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """How to run one tower of a Hugging Face model block by block.
+    """Description of one tower of a Hugging Face model: how to run it block by block.
 
     Attributes:
         embed: (model, inputs) -> (B, T, D), the first block's input.
-        blocks: model -> its list of blocks, each mapping (B, T, D) to (B, T, D).
-        block_arguments: (model, hidden) -> what every block takes beside the hidden states: the attention mask.
-        head: final norm, pooling and projection: (model, (B, D)) -> (B, E) of the pooled token, or
-            (model, (B, T, D)) -> (B, E) where pooling reads every token.
-        pooled: (model, inputs) -> (B,), the position of the one token that pooling reads; None where it reads them all.
-        lengths: (model, inputs) -> (B,), how many leading tokens the tower reads; None where it reads them all.
+        blocks: model -> list of blocks, each mapping (B, T, D) to (B, T, D).
+        block_arguments: (model, hidden) -> further arguments of every block: the attention mask.
+        head: final norm, pooling and projection: (model, (B, D)) -> (B, E) from the pooled token, or
+            (model, (B, T, D)) -> (B, E) if pooling reads every token.
+        pooled: (model, inputs) -> (B,) position of the token that pooling reads; None if pooling reads every token.
+        lengths: (model, inputs) -> (B,) number of leading tokens that the tower reads; None if it reads every token.
         max_tokens: model -> T_max, the tower's largest number of tokens.
         width: model -> D.
         embedding_size: model -> E.
-        prefix_tokens: images: how many leading tokens are no patch (the class token).
-        grid: images: (model, inputs) -> patches (high, wide).
-        parts: block -> what it is made of, so that the loop can run it faster, or None for one that is not as usual.
+        prefix_tokens: number of leading tokens that are no patch (the class token); for images.
+        grid: (model, inputs) -> number of patches (high, wide); for images.
+        parts: block -> parts from which the loop builds a fused block, or None for a block that has been modified.
             None for a family whose blocks are of another kind.
-        causal: with ``parts``: whether a token reads only those before it.
-        words: captions: model -> the table of word embeddings; attribution methods that take words away need it.
-        pooling: for towers that pool over all tokens: model -> the attention that does it; methods that read attention
-            need it.
+        causal: whether a token reads only the tokens before it; used with ``parts``.
+        words: model -> table of word embeddings, for captions; methods that remove words need it.
+        pooling: model -> parts of the attention that pools over all tokens; methods that read attention need it.
     """
 
     embed: Callable[[Any, Inputs], Tensor]
@@ -59,7 +58,7 @@ class TowerSpec:
 
 
 def patch_grid(model: Any, inputs: Inputs) -> tuple[int, int]:
-    """A ``grid`` for towers whose configuration has a ``patch_size``: how many patches the image has."""
+    """Return the number of patches (high, wide) of an image, for towers with a ``patch_size`` in their config."""
     height, width = inputs["pixel_values"].shape[-2:]
     patch = model.config.vision_config.patch_size
     return height // patch, width // patch
@@ -70,9 +69,9 @@ class Family:
     """A family of image-text models: its two towers, and how its captions are padded.
 
     Attributes:
-        image: the image tower.
-        text: the text tower.
-        padding: the tokenizer's ``padding`` argument: True (to the longest of the batch) or ``"max_length"``.
+        image: description of the image tower.
+        text: description of the text tower.
+        padding: the tokenizer's ``padding`` argument: True (to the longest caption of the batch) or ``"max_length"``.
     """
 
     image: TowerSpec
@@ -87,21 +86,21 @@ def register_family(model_type: str, family: Family) -> None:
     """Add a family under the ``model_type`` of its Hugging Face config.
 
     Raises:
-        ValueError: if that type is registered already.
+        ValueError: if the type is registered already.
     """
     _FAMILIES.register(model_type, family)
 
 
 def family_of(model: Any) -> Family:
-    """The family of a loaded model.
+    """Return the family of a loaded model.
 
     Raises:
-        M2IBError: if its type is not registered; lists the supported ones.
+        M2IBError: if the model's type is not registered; lists the supported types.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if model_type not in _FAMILIES:
         raise M2IBError(
-            f"models of type {model_type!r} are not supported: there is {', '.join(_FAMILIES)}. "
+            f"models of type {model_type!r} are not supported; the supported types are {', '.join(_FAMILIES)}. "
             "Another family can be added with m2ib_lightning.register_family(model_type, Family(...))."
         )
     return _FAMILIES.get(model_type)

@@ -1,7 +1,7 @@
 """SigLIP, and SigLIP 2 at a fixed resolution (the same class).
 
-No class token: an attention-pooling head reads every patch. The text tower has no mask, reads the padding too and pools
-at the last position, which is often padding: trimming would change the embedding.
+The image tower has no class token: an attention-pooling head reads every patch. The text tower has no mask, reads the
+padding too, and pools at the last position. That is often padding, so trimming would change the embedding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,115 @@
+"""The table row of a result, and the way back; the columns are those of ``m2ib_lightning.run.parts.SCHEMA``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs.pair import Pair
+from m2ib_lightning.results.tower_attribution import TowerAttribution
+
+if TYPE_CHECKING:
+    from m2ib_lightning.results.attribution import Attribution
+
+_MAP_COLUMNS = ("image_saliency", "grid_height", "grid_width", "image_width", "image_height", "crop")
+"""The columns that a map is placed on its picture from."""
+
+
+def row_of(result: Attribution) -> dict[str, Any]:
+    """Return the table row of a result."""
+    pair = result.pair
+    row: dict[str, Any] = {"key": pair.key, "id": pair.id, "image": pair.image, "caption": pair.caption}
+    if result.image is None:
+        return row | {"error": result.error}
+    height, width = result.image.saliency.shape
+    return row | {
+        "tokens": pair.tokens,
+        "token_offsets": [list(offset) for offset in pair.token_offsets],
+        "grid_height": height,
+        "grid_width": width,
+        "image_width": pair.image_size[0],
+        "image_height": pair.image_size[1],
+        "crop": list(pair.crop),
+        "similarity": result.similarity,
+        "heatmap": result.heatmap,
+        **_tower_columns("image", result.image),
+        **({} if result.text is None else _tower_columns("text", result.text)),
+    }
+
+
+def _tower_columns(tower: str, part: TowerAttribution) -> dict[str, Any]:
+    return {
+        f"{tower}_saliency": part.saliency.ravel(),
+        f"{tower}_similarity": part.last_similarity,
+        f"{tower}_information": part.last_information,
+        f"{tower}_loss": part.loss,
+    }
+
+
+def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the ``Attribution`` that a row came from.
+
+    Raises:
+        M2IBError: if the row has neither a map nor an error, or its columns do not fit each other.
+    """
+    pair = _pair_of(row)
+    if pair.error is not None:
+        return {"pair": pair, "error": pair.error}
+    _check_map(row)
+    image, similarity = _tower_of(row, "image"), row.get("similarity")
+    return {
+        "pair": pair,
+        "similarity": float("nan") if similarity is None else float(similarity),
+        "image": image,
+        "text": _tower_of(row, "text"),
+        "heatmap": row.get("heatmap"),
+        "unit": "" if image is None or image.loss is None else "nats",
+    }
+
+
+def _pair_of(row: Mapping[str, Any]) -> Pair:
+    for name in ("key", "id"):
+        if row.get(name) is None:
+            raise M2IBError(
+                f"a row of a run's table has 'key' and 'id', this one has no {name!r}: load that column too"
+            )
+    crop = row.get("crop")
+    return Pair(
+        row["key"],
+        row["id"],
+        row.get("image") or "",
+        row.get("caption"),
+        tokens=list(row.get("tokens") or ()),
+        token_offsets=[(start, end) for start, end in row.get("token_offsets") or ()],
+        image_size=(row.get("image_width") or 0, row.get("image_height") or 0),
+        crop=(0, 0, 0, 0) if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+        error=row.get("error"),
+    )
+
+
+def _check_map(row: Mapping[str, Any]) -> None:
+    """Raise unless the row has all that a map needs."""
+    for name in _MAP_COLUMNS:
+        if row.get(name) is None:
+            raise M2IBError(
+                f"the row of {row['key']!r} has no error and no {name!r}: load it with {', '.join(_MAP_COLUMNS)}"
+            )
+    patches, height, width = len(row["image_saliency"]), row["grid_height"], row["grid_width"]
+    if patches != height * width:
+        raise M2IBError(f"the row of {row['key']!r} must have {height} x {width} patches, got {patches}: it is damaged")
+
+
+def _tower_of(row: Mapping[str, Any], tower: str) -> TowerAttribution | None:
+    """Return one tower's part; None if the row has no saliency of it."""
+    saliency, *curves = (row.get(f"{tower}_{name}") for name in ("saliency", "loss", "information", "similarity"))
+    if saliency is None:
+        return None
+    saliency = np.asarray(saliency, np.float32)
+    if tower == "image":
+        saliency = saliency.reshape(row["grid_height"], row["grid_width"])
+    return TowerAttribution(
+        saliency, *(None if curve is None else np.atleast_1d(np.float32(curve)) for curve in curves)
+    )

@@ -1,0 +1,39 @@
+"""One tower's part of a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TowerAttribution:
+    """Saliency of one tower, and how its optimisation went.
+
+    The three curves are None for a method that does not optimise.
+
+    Attributes:
+        saliency: (grid_h, grid_w) for the image, (tokens,) for the text, specials excluded; in nats if M2IB made it.
+        loss: objective at each step.
+        information: mean nats per token and channel at each step.
+        similarity: mean cosine through the bottleneck at each step.
+    """
+
+    saliency: Floats
+    loss: Floats | None = None
+    information: Floats | None = None
+    similarity: Floats | None = None
+
+    @property
+    def last_information(self) -> float | None:
+        """Information at the last step."""
+        return None if self.information is None else float(self.information[-1])
+
+    @property
+    def last_similarity(self) -> float | None:
+        """Similarity at the last step."""
+        return None if self.similarity is None else float(self.similarity[-1])
