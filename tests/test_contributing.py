@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import m2ib_lightning
 from m2ib_lightning.datamodules.base import DATAMODULES
 from m2ib_lightning.encoder.families import family
 from m2ib_lightning.methods import METHODS
@@ -185,3 +186,9 @@ def test_what_the_package_imports_is_declared() -> None:
     for path in (*(ROOT / "m2ib_lightning").glob("**/*.py"), *(ROOT / "datamodules").glob("*.py")):
         for name in imported_packages(path):
             assert distributions.get(name, name) in declared, (path, name)
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == m2ib_lightning.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
