@@ -1,22 +1,30 @@
-# Each target does all of its own set-up: a virtual environment in .venv, the install, then the work.
+# Each target sets up what it needs first: a virtual environment in .venv, with the package installed.
+# Text after "##" is what `make help` prints.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow lint model picture
+.PHONY: help demo test test-slow test-all lint model picture
+
+help:  ## list the targets (the default)
+	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
 	$(BIN)/python fit.py --config demo
 
-test: $(INSTALLED)  ## the tests, offline
+test: $(INSTALLED)  ## run the tests that are not marked slow, offline
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(INSTALLED)  ## the long ones: a wheel, the bundled model on 500 scenes, killed runs, more ranks and launchers
+test-slow: $(INSTALLED)  ## run the slow tests: a wheel, the bundled model on 500 scenes, killed runs, launchers
 	$(BIN)/python -m pytest -m slow
 
-lint: $(INSTALLED)  ## ruff and mypy
+test-all: $(INSTALLED)  ## run all tests, slow ones included
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -26,10 +34,10 @@ model: $(INSTALLED)  ## train the bundled model again and write its card (about 
 	$(BIN)/python scripts/score_scenes_model.py --model runs/scenes-model/model --write
 	cp runs/scenes-model/model/* m2ib_lightning/models/scenes/
 
-picture: $(INSTALLED)  ## the README's picture
+picture: $(INSTALLED)  ## draw the README's picture again
 	$(BIN)/python scripts/draw_readme_picture.py
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
 	touch $@

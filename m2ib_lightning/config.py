@@ -1,4 +1,4 @@
-"""The configuration: a typed schema, then a YAML file, then the command line. ``--help`` is made from the schema."""
+"""The configuration schema, which ``--help`` prints. A YAML file overrides it, and the command line overrides both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
-"""The two towers, by what they read."""
+"""The two towers, named after what they read."""
 
 Task = Literal["attribute", "evaluate", "finetune"]
 Preset = Literal["recommended", "published"]
@@ -22,174 +22,195 @@ def _key(default: Any, text: str) -> Any:
 
 
 RENAMED = {"finetune.others": "finetune.hard_negatives"}
-"""Keys that have another name now: the old one is an error that names the new one."""
+"""Renamed keys, old to new. An old name is an error that gives the new one."""
 
 
 @dataclass
 class ModelConfig:
-    """Which model is explained."""
+    """The model to explain."""
 
     name: str = _key(
         "scenes",
-        "the bundled model 'scenes' ('scenes-untrained': random weights), a local Hugging Face folder, or a hub id",
+        "a hub id, a local Hugging Face folder, or the bundled 'scenes' ('scenes-untrained': with random weights)",
     )
-    compile: bool = _key(False, "compile the loop with torch.compile: a minute at the start, gains nothing on a CPU")
+    compile: bool = _key(False, "whether torch.compile compiles the loop: a minute at the start, no gain on a CPU")
 
 
 @dataclass
 class TowerConfig:
-    """The bottleneck of one tower; null takes what ``bottleneck.preset`` says."""
+    """The bottleneck of one tower. ``bottleneck.preset`` says what null means."""
 
-    layer: int | None = _key(None, "block whose output is cut, from 0; -1 = the first block's input; published 9 of 12")
+    layer: int | None = _key(
+        None, "block after which the tower is cut, from 0; -1: the first block's input; published 9 of 12"
+    )
     beta: float | None = _key(None, "weight of the information, per nat; published 0.1")
-    sigma: float | None = _key(None, "scale of the noise, in the prior's deviations; published 1.0")
-    granularity: str | None = _key(None, "'element' (a gate per token and channel; published) or 'token'")
-    prior: str | None = _key(None, "'unit' (published) or 'data' (statistics of the layer)")
+    sigma: float | None = _key(None, "scale of the noise, in standard deviations of the prior; published 1.0")
+    granularity: str | None = _key(
+        None, "gates: 'element' (one per token and channel; published) or 'token' (one per token)"
+    )
+    prior: str | None = _key(
+        None, "distribution of the noise: 'unit' (N(0, 1); published) or 'data' (statistics of the layer)"
+    )
 
 
 @dataclass
 class BottleneckConfig:
-    """Both towers and the optimisation they share."""
+    """The bottlenecks of both towers, and the optimisation that they share."""
 
-    enabled: bool = _key(True, "finetune: whether there is a bottleneck at all")
-    preset: Preset = _key("recommended", "what null keys take: the model folder's 'recommended' values, or 'published'")
+    enabled: bool = _key(True, "finetune: whether the model gets a bottleneck")
+    preset: Preset = _key(
+        "recommended", "null keys take the values that the model's folder recommends, or the published ones"
+    )
     image: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
     steps: int | None = _key(None, "Adam steps; published 10")
     lr: float | None = _key(None, "Adam's learning rate; published 1.0")
     noise_samples: int | None = _key(None, "noise draws per step; published 10")
-    initial_alpha: float | None = _key(None, "where alpha starts, lambda = sigmoid(alpha); published 5.0")
-    calibration_pairs: int | None = _key(None, "pairs that prior=data takes its statistics from; 1000")
-    max_rows: int | None = _key(
-        None, "tokens of draws that go through the loop's blocks at a time: bounds memory; null: what suits the device"
+    initial_alpha: float | None = _key(None, "initial value of alpha, where lambda = sigmoid(alpha); published 5.0")
+    calibration_pairs: int | None = _key(
+        None, "number of pairs that the statistics of prior=data are taken from; default 1000"
     )
-    statistics: str | None = _key(None, "a statistics.safetensors that an earlier run wrote, for prior=data")
+    max_rows: int | None = _key(
+        None,
+        "largest number of tokens, over all draws, that run at once; bounds memory; null: a default for the device",
+    )
+    statistics: str | None = _key(None, "a statistics.safetensors file of an earlier run, for prior=data")
 
 
 @dataclass
 class DataConfig:
-    """Which pairs are explained."""
+    """The pairs to explain."""
 
     name: str = _key(
-        "scenes", "the data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course'"
+        "scenes",
+        "data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course' (for training)",
     )
     path: str | None = _key(
         None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob)"
     )
-    split: str = _key("train", "captions: the split of a hub data set")
-    image_column: str = _key("image", "captions: the column of images (paths, or pictures)")
-    text_column: str = _key("caption", "captions: the column of captions")
-    id_column: str | None = _key(None, "captions: a column of ids of your own; null: none")
-    mask_column: str | None = _key(None, "captions: a column of masks of what the caption names (paths, or pictures)")
+    split: str = _key("train", "captions: split of a hub data set")
+    image_column: str = _key("image", "captions: column with the images (paths, or pictures)")
+    text_column: str = _key("caption", "captions: column with the captions")
+    id_column: str | None = _key(None, "captions: column with your own ids; null: none")
+    mask_column: str | None = _key(None, "captions: column with masks of what the caption names (paths, or pictures)")
     box_column: str | None = _key(
-        None, "captions: a column of boxes, [left, top, width, height] in pixels, in place of masks"
+        None, "captions: column with boxes instead of masks, [left, top, width, height] in pixels"
     )
     negatives_column: str | None = _key(
         None,
-        "captions: a column of captions that are false of the picture (a list, or one), for finetune.hard_negatives",
+        "captions: column with captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
-    label_column: str | None = _key(None, "captions: a column of the pictures' classes, for zero-shot accuracy")
-    image_root: str | None = _key(None, "captions: where relative image paths start; null: the table's folder")
+    label_column: str | None = _key(None, "captions: column with the pictures' classes, for zero-shot accuracy")
+    image_root: str | None = _key(None, "captions: folder where relative image paths start; null: the table's folder")
     fit: str | None = _key(
-        None, "how pictures fit the model's input: 'crop' (CLIP's), 'pad', 'stretch' (SigLIP's); null: the model's own"
+        None, "how pictures fit the input: 'crop' (as CLIP), 'pad', 'stretch' (as SigLIP); null: the model's default"
     )
-    streaming: bool = _key(False, "captions: read shards (.tar, .parquet, hub) forwards, with flat memory; tars always")
-    allow_urls: bool = _key(False, "captions: download images that are http(s) URLs")
-    allow_private_urls: bool = _key(False, "also from private, loopback and other addresses that are not public")
-    url_timeout: float = _key(20.0, "seconds that one try of a download may take")
-    url_max_bytes: int = _key(50_000_000, "the largest image that is downloaded, in bytes")
-    url_retries: int = _key(2, "tries of a download after the first, with growing pauses")
-    url_connections: int = _key(16, "downloads at once, in each process that decodes")
-    url_cache: str | None = _key(None, "a folder that keeps downloaded images; null: none is kept")
-    image_timeout: float = _key(60.0, "seconds after which an image that is still being read counts as broken")
-    objects: int = _key(3, "scenes: how many objects a scene has (1 to 4)")
-    mentioned: int = _key(1, "scenes: how many of them the caption names")
-    limit: int | None = _key(None, "explain only the first so many pairs; null: all (of the scenes, 500)")
-    batch_size: int | None = _key(None, "pairs at a time; null: 8 on a CPU, 32 on a GPU; no result depends on it")
-    num_workers: int | None = _key(None, "processes that decode; null: 0 for scenes, else 1 on a CPU, up to 8 on a GPU")
+    streaming: bool = _key(
+        False, "captions: whether shards (.parquet, hub) are read as a stream, with flat memory; .tar always is"
+    )
+    allow_urls: bool = _key(False, "captions: whether images at http(s) URLs are downloaded")
+    allow_private_urls: bool = _key(
+        False, "whether images may also come from addresses that are not public (private, loopback)"
+    )
+    url_timeout: float = _key(20.0, "seconds that one attempt at a download may take")
+    url_max_bytes: int = _key(50_000_000, "largest image that is downloaded, in bytes")
+    url_retries: int = _key(2, "further attempts at a download after the first, with growing pauses")
+    url_connections: int = _key(16, "concurrent downloads in each decoding process")
+    url_cache: str | None = _key(None, "folder that keeps downloaded images; null: none is kept")
+    image_timeout: float = _key(60.0, "seconds after which an image that is still being read is an error")
+    objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
+    mentioned: int = _key(1, "scenes: number of objects that the caption names")
+    limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")
+    batch_size: int | None = _key(None, "pairs per batch; no result depends on it; null: 8 on a CPU, 32 on a GPU")
+    num_workers: int | None = _key(None, "decoding processes; null: 0 for scenes, else 1 on a CPU, up to 8 on a GPU")
 
 
 @dataclass
 class OutputConfig:
-    """What the run directory gets beside the table."""
+    """The pictures that the run directory gets in addition to the table."""
 
-    heatmaps: int = _key(1000, "how many pairs are drawn as PNG; -1: all")
-    tensorboard_images: int = _key(16, "how many of them also go to TensorBoard, with their curves")
+    heatmaps: int = _key(1000, "number of pairs that are drawn as PNG; -1: all")
+    tensorboard_images: int = _key(16, "number of these pairs that also go to TensorBoard, with their curves")
 
 
 @dataclass
 class MethodConfig:
-    """How pairs are explained."""
+    """The attribution method."""
 
     name: str = _key(
-        "m2ib", "the attribution method of task=attribute, with its options after a colon: m2ib, rise:samples=1000, ..."
+        "m2ib", "attribution method of task=attribute, with options after a colon: m2ib, rise:samples=1000, ..."
     )
 
 
 @dataclass
 class EvaluateConfig:
-    """What task=evaluate compares, and by what."""
+    """The methods and measures that task=evaluate compares."""
 
-    methods: list[str] | None = _key(None, "methods, each as method.name has it; null: all that there are")
+    methods: list[str] | None = _key(
+        None, "methods to compare, each in the form of method.name; null: all that need no trained weights"
+    )
     metrics: list[str] | None = _key(
         None,
         "groups of metrics: localisation, confidence, curves, structure, probes, reference; null: all but reference",
     )
-    baseline: str = _key("m2ib", "the method that the others are compared with, pair by pair")
-    probed: int = _key(25, "pairs for what repeats each method: other seeds, noise, random weights, other captions")
-    seeds: int = _key(3, "how many seeds a method gets that draws at random, on the probed pairs")
-    resamples: int = _key(1000, "bootstrap samples of the pictures, for the 95 % intervals")
-    pictures: int = _key(8, "how many of the first pairs are drawn with the maps of all methods")
+    baseline: str = _key("m2ib", "method that the others are compared with, pair by pair")
+    probed: int = _key(25, "pairs on which each method is repeated: other seeds, noise, random weights, other captions")
+    seeds: int = _key(3, "number of seeds for methods that draw at random, on the probed pairs")
+    resamples: int = _key(1000, "bootstrap resamples of the pictures, for the 95 % intervals")
+    pictures: int = _key(8, "number of pairs, the first ones, that are drawn with the maps of all methods")
 
 
 @dataclass
 class FinetuneConfig:
-    """How task=finetune trains; layer, beta, sigma and prior are those of the bottleneck."""
+    """The training of task=finetune. The bottleneck's keys give layer, beta, sigma and prior."""
 
-    mask: Mask = _key("channel", "'channel': an alpha per channel for all pairs; 'readout': a head reads one per token")
+    mask: Mask = _key(
+        "channel", "'channel': one alpha per channel for all pairs; 'readout': a head predicts one alpha per token"
+    )
     train: str = _key(
-        "all", "what is trained beside the bottleneck: all, heads, last:N (and heads), lora, or bottleneck"
+        "all",
+        "weights trained with the bottleneck: all, heads, last:N blocks (and heads), lora, or bottleneck (no others)",
     )
     loss: str | None = _key(
-        None, "contrastive, sigmoid or similarity (M2IB's, of a frozen model); null: the model's own, or that"
+        None, "loss: contrastive, sigmoid, or similarity (of M2IB, for a frozen model); null: the default for the model"
     )
-    lr: float = _key(1e-5, "AdamW's learning rate of the model")
-    bottleneck_lr: float = _key(1e-2, "AdamW's learning rate of the masks")
-    weight_decay: float = _key(0.1, "of matrices, not of biases, norms and masks")
-    warmup: int = _key(100, "steps of linear warm-up, before a cosine down to 0")
-    beta_warmup: int = _key(0, "steps in which beta grows from 0")
-    max_logit_scale: float = _key(100.0, "the largest factor of the cosines")
-    hidden: int = _key(128, "inner width of the readout's head")
-    rank: int = _key(8, "of the matrices that train=lora adds to each linear layer of the blocks")
-    prompt: str = _key("a photo of a {}", "what a class is called for zero-shot accuracy, with {} for its name")
-    shuffle: bool = _key(True, "each epoch in an order of its own; false: in the source's, as a curriculum needs")
+    lr: float = _key(1e-5, "AdamW's learning rate for the model")
+    bottleneck_lr: float = _key(1e-2, "AdamW's learning rate for the masks")
+    weight_decay: float = _key(0.1, "weight decay of matrices (biases, norms and masks have none)")
+    warmup: int = _key(100, "steps of linear warm-up; a cosine schedule down to 0 follows")
+    beta_warmup: int = _key(0, "steps over which beta grows from 0")
+    max_logit_scale: float = _key(100.0, "upper bound of the factor that scales the cosines")
+    hidden: int = _key(128, "hidden width of the readout head")
+    rank: int = _key(8, "rank of the matrices that train=lora adds to each linear layer of the blocks")
+    prompt: str = _key("a photo of a {}", "prompt for zero-shot accuracy, with {} for the name of the class")
+    shuffle: bool = _key(True, "whether each epoch has a new order; false: the order of the source, for a curriculum")
     hard_negatives: int = _key(
-        0, "captions per pair, false of its picture, that join its batch; the source has them (data.negatives_column)"
+        0, "captions per pair, false of its picture, that join its batch; from the source (data.negatives_column)"
     )
-    sampled: bool = _key(False, "the noise is on at validation too; false: t = m + sigma s lambda z'")
-    validation: float = _key(0.1, "share of the pairs that is kept for validation")
+    sampled: bool = _key(False, "whether validation draws noise too; false: t = m + sigma s lambda z'")
+    validation: float = _key(0.1, "share of the pairs that is held out for validation")
     checkpoint_every: int = _key(
         1000,
-        "steps between the checkpoints that resume=true goes on from, beside those at the end of each epoch; 0: none",
+        "steps between checkpoints for resume=true, in addition to the one after each epoch; 0: none",
     )
     maps: int = _key(
         32,
-        "validation pairs whose maps are judged where their truth is known (4 are drawn): the readout's, else M2IB's "
-        "of the model as it is (not with adapters or fsdp); 0: none",
+        "validation pairs with ground truth whose maps are scored (4 are drawn): maps of the readout, else of M2IB on "
+        "the current model (not with adapters or fsdp); 0: none",
     )
 
 
 @dataclass
 class Config:
-    """Everything ``fit.py`` takes."""
+    """All keys of ``fit.py``."""
 
-    task: Task = _key("attribute", "what to do")
-    seed: int = _key(0, "keys the noise, the shuffling and the scenes")
-    output_dir: str | None = _key(None, "the run directory; null: runs/<date>-<time>, with runs/latest pointing at it")
+    task: Task = _key("attribute", "task of the run")
+    seed: int = _key(0, "seed of the noise, the shuffling and the scenes")
+    output_dir: str | None = _key(None, "run directory; null: runs/<date>-<time>, with a link runs/latest")
     resume: bool = _key(
-        False, "continue the run in output_dir, on any number of devices; begins it where there is none"
+        False, "whether to continue the run in output_dir, on any number of devices; starts a new run if it holds none"
     )
-    retry_failed: bool = _key(False, "with resume: try the pairs again that failed")
+    retry_failed: bool = _key(False, "whether resume=true also tries failed pairs again")
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -205,7 +226,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Key:
-    """One line of ``--help``."""
+    """A key as ``--help`` prints it."""
 
     name: str
     type: str
@@ -214,19 +235,19 @@ class Key:
 
 
 def keys(schema: type = Config, prefix: str = "") -> list[Key]:
-    """Every key of the schema, in order; nested ones with dots."""
-    found: list[Key] = []
+    """Return every key of the schema in order, nested keys with dots."""
+    listed: list[Key] = []
     hints = get_type_hints(schema)
     for item in fields(schema):
         hint, name = hints[item.name], prefix + item.name
         if is_dataclass(hint) and isinstance(hint, type):
-            found += keys(hint, f"{name}.")
+            listed += keys(hint, f"{name}.")
         elif name == "trainer":
-            found.append(Key("trainer.*", "Trainer's", "Trainer's", item.metadata["help"]))
+            listed.append(Key("trainer.*", "Trainer's", "Trainer's", item.metadata["help"]))
         else:
             default = "null" if item.default is None else str(item.default)
-            found.append(Key(name, _type_name(hint), default, item.metadata["help"]))
-    return found
+            listed.append(Key(name, _type_name(hint), default, item.metadata["help"]))
+    return listed
 
 
 def _type_name(hint: Any) -> str:
@@ -237,24 +258,24 @@ def _type_name(hint: Any) -> str:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML; ``parse(["--config", FILE])`` reads it back."""
+    """Return the configuration as YAML, which ``parse(["--config", FILE])`` reads back."""
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
 
 
 def _escaped(value: Any) -> Any:
-    """Text with ``${`` is text, also when OmegaConf reads the file again."""
+    """Escape ``${`` in text, so that OmegaConf does not interpolate it."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return value.replace("${", r"\${") if isinstance(value, str) else value
 
 
 def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash: str | None) -> str:
-    """The configuration as ``config.yaml`` keeps it: every null of the bottleneck resolved.
+    """Return the text of a run's ``config.yaml``, in which every null key of the bottleneck is resolved.
 
     Args:
-        config: as given.
-        bottleneck: the resolved settings, as ``BottleneckSettings.to_dict`` gives them.
-        statistics_hash: sha256 of the layer statistics, for the first line; None where no prior uses any.
+        config: configuration of the run, before resolving.
+        bottleneck: resolved settings, from ``BottleneckSettings.to_dict``.
+        statistics_hash: sha256 of the layer statistics, for the first line; None if no prior uses them.
     """
     towers = {name: TowerConfig(**bottleneck[name]) for name in ("image", "text")}
     resolved = replace(config.bottleneck, **{**bottleneck, **towers})

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works."""
+"""The README's commands and examples run, and the files that it names exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with what the README's reader has: a picture, a table, and a model."""
+    """A working directory with the files that the README's examples use: a picture, a table, and a model."""
     monkeypatch.chdir(tmp_path)
     save_photograph(tmp_path / "cat.jpg", 64, 48)
     (tmp_path / "pairs.csv").write_text('image,caption\ncat.jpg,"a red circle"\n')
@@ -33,9 +33,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_python_blocks_run(desk: Path) -> None:
-    found = blocks("python")
-    assert len(found) == 3
-    for block in found:
+    examples = blocks("python")
+    assert len(examples) == 3
+    for block in examples:
         exec(compile(block.replace(HUB_ID, "model"), "README.md", "exec"), {})
     with Image.open(desk / "cat_explained.png") as picture:
         assert picture.format == "PNG"
@@ -59,7 +59,7 @@ def test_the_commands_run(desk: Path) -> None:
 
 
 def test_every_file_that_is_named_exists() -> None:
-    for name in re.findall(r"`((?:m2ib_lightning|configs|datamodules|scripts|tests)/[\w./]*)`", README):
+    for name in re.findall(r"`((?:m2ib_lightning|benchmarks|configs|datamodules|scripts|tests)/[\w./]*)`", README):
         assert (ROOT / name).exists(), name
     for name in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / name).exists(), name

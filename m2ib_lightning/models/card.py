@@ -19,11 +19,11 @@ tags: [clip, synthetic]
 # scenes: a small CLIP for trying M2IB
 
 A `CLIPModel` of {parameters:,} parameters, trained from scratch on synthetic 64 x 64 scenes of coloured shapes. It
-knows shapes, colours, sizes and a few dozen words around them, and nothing else: it is here so that attribution can be
-tried, tested and measured against ground truth offline. Do not use it for pictures of your own.
+knows shapes, colours, sizes and a few dozen words around them, and nothing else. With it, attribution can be tried,
+tested and measured against ground truth offline. Do not use it for your own pictures.
 
-Made by `python fit.py --config scenes-model output_dir=RUN` and `python scripts/score_scenes_model.py --model RUN/model
---write`.
+Two commands made it: `python fit.py --config scenes-model output_dir=RUN` and
+`python scripts/score_scenes_model.py --model RUN/model --write`.
 
 ## Recipe
 
@@ -35,26 +35,27 @@ Made by `python fit.py --config scenes-model output_dir=RUN` and `python scripts
 
 ## Retrieval
 
-In batches of 64 scenes; a hit is a caption that is true of the scene.
+Retrieval is within batches of 64 scenes. A hit is a caption that is true of the scene.
 
 {retrieval}
 
 ## Localisation
 
-Scenes with three objects, one of them mentioned; the preset was chosen on {choose_scenes} scenes and these figures are
-from {scenes} others (`point` allows 2 px, `point_exact` none; chance for `pick` is 0.33).
+The scenes have three objects, one of them mentioned. The preset was chosen on {choose_scenes} scenes, and these figures
+are from {scenes} others (`point` allows 2 px, `point_exact` none; chance for `pick` is 0.33).
 
 {scores}
 
-The preset, kept in `m2ib.yaml`:
+The preset, which `m2ib.yaml` holds:
 
 {preset}
 
 ## What was tried for the preset
 
-On the {choose_scenes} scenes it was chosen on. The towers are optimised independently: one run tries a setting of each.
-For pictures: of the settings whose sum of `point_exact`, `pick`, `mass`, `iou` and `average_precision` is within one
-standard error of the best, the one with the highest `iou`. For captions: the highest `text_auroc`.
+The figures are from the {choose_scenes} scenes on which the preset was chosen. The towers are optimised independently,
+so one run tries a setting of each. For pictures, a setting qualifies if its sum of `point_exact`, `pick`, `mass`, `iou`
+and `average_precision` is within one standard error of the best; the one with the highest `iou` is chosen. For
+captions, the highest `text_auroc` is chosen.
 
 {trials}
 """
