@@ -1,15 +1,17 @@
-"""What ``task=`` can be: one file per task."""
+"""What ``task=`` can be, one file per task, and the subcommands."""
 
 from __future__ import annotations
 
-from m2ib_lightning.config import Config
-from m2ib_lightning.tasks.attribute import attribute
-from m2ib_lightning.tasks.evaluate import evaluate
-from m2ib_lightning.tasks.finetune import finetune
+from importlib import import_module
 
-TASKS = {"attribute": attribute, "evaluate": evaluate, "finetune": finetune}
+from m2ib_lightning.config import Config
 
 
 def run(config: Config) -> int:
-    """Run the task; returns the command's exit status."""
-    return TASKS[config.task](config)
+    """Run the task in the module of its name; return the command's exit status.
+
+    A subcommand does not need Lightning, so a task is imported when it runs.
+    """
+    module = import_module(f"{__name__}.{config.task}")
+    status: int = getattr(module, config.task)(config)
+    return status
