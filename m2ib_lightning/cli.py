@@ -1,4 +1,4 @@
-"""The command, ``python fit.py`` or ``m2ib-fit``: every mistake in it is an error that names what is right."""
+"""The command, ``python fit.py`` or ``m2ib-fit``: a mistake in its arguments is an error that names what is right."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +21,19 @@ from m2ib_lightning.errors import BROKEN_PIPE, INTERRUPTED, M2IBError, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
 
+COMMANDS = {
+    "diff": "show where the tables of two runs differ",
+    "maps-to-masks": "turn the heatmaps of a run into masks, boxes and a COCO file",
+    "plan": "estimate the time, files and bytes of a long run from a short one",
+}
+"""The subcommands, each with its line in ``--help``; the code is in ``tasks/commands/``."""
+
 USAGE = """\
 usage: python fit.py [--config NAME_OR_FILE] [key=value ...]      (installed: m2ib-fit ...)
+       python fit.py SUBCOMMAND ...                               (SUBCOMMAND --help lists its arguments)
 
 Explains image-text pairs and writes a table, pictures and curves to a run directory.
-The order is: defaults < --config < the keys of the command line.
+Keys of the command line override those of --config, which override the defaults.
 
   python fit.py data.limit=64
   python fit.py model.name=FOLDER_OR_HUB_ID data.name=captions data.path=pairs.csv
@@ -35,21 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was no good, 3 when
-        pairs are missing because a rank died, 128 and the signal's number after a signal (130 after Ctrl-C).
+        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was wrong, 3 when pairs
+        are missing because a rank died, 128 plus the signal's number after a signal (130 after Ctrl-C). A subcommand
+        has its own status, and 2 when its arguments or input were wrong.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments)
+        if words and words[0] in COMMANDS:
+            return _run_subcommand(words[0], words[1:])
+        config = parse(words)
         if isinstance(config, str):
             print(config)
             return 0
-        from m2ib_lightning.tasks import run  # torch and Lightning, only when there is work
+        from m2ib_lightning.tasks import run  # late: --help and a typo need neither torch nor Lightning
 
         return run(config)
     except M2IBError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe (``| head``) has gone: there is nobody to tell
+    except BrokenPipeError:  # the reader of the pipe (``| head``) has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -57,11 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _run_subcommand(name: str, words: list[str]) -> int:
+    module = import_module(f"m2ib_lightning.tasks.commands.{name.replace('-', '_')}")
+    status: int = module.main(words)
+    return status
+
+
 def parse(arguments: Sequence[str]) -> Config | str:
-    """The configuration, or the text of ``--help``.
+    """Return the configuration, or the text of ``--help``.
 
     Raises:
-        M2IBError: on an unknown key, a wrong type, a config that isn't there, or a word that is no ``key=value``.
+        M2IBError: on an unknown key, a wrong type, a missing config, or a word that is not ``key=value``.
     """
     if any(word in ("-h", "--help") for word in arguments):
         return help_text()
@@ -74,14 +93,16 @@ def parse(arguments: Sequence[str]) -> Config | str:
     try:
         resolved = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
-        raise M2IBError(f"the configuration does not resolve: {_explained(error)}") from None
+        raise M2IBError(f"the configuration does not resolve: {_explanation(error)}") from None
     check_trainer_arguments(resolved.trainer)
     return resolved
 
 
 def help_text() -> str:
-    """Usage, the configs that exist, and every key with its type, default and one line."""
-    lines = [USAGE, f"configs: {', '.join(config_names())}\n"]
+    """Return the usage, the subcommands, the configs, and every key with its type, default and meaning."""
+    width = max(map(len, COMMANDS))
+    lines = [USAGE, "subcommands:", *(f"  {name:{width}}  {line}" for name, line in COMMANDS.items()), ""]
+    lines += [f"configs: {', '.join(config_names())}", "", "keys:"]
     for key in keys():
         head = f"  {key.name} ({key.type}, default {key.default})"
         lines += [head, *textwrap.wrap(key.help, 110, initial_indent="      ", subsequent_indent="      ")]
@@ -89,27 +110,28 @@ def help_text() -> str:
 
 
 def config_names() -> list[str]:
-    """The configs that come with the package."""
+    """Return the names of the configs in the package."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def check_trainer_arguments(arguments: dict[str, Any]) -> None:
-    """Check names against ``lightning.Trainer``'s own signature.
+    """Check argument names against the signature of ``lightning.Trainer``.
 
     Raises:
-        M2IBError: if it has no such argument; names the nearest.
+        M2IBError: if the Trainer has no such argument; names the nearest.
     """
     if not arguments:
         return
     from lightning import Trainer
 
-    known = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
+    parameters = [name for name in inspect.signature(Trainer.__init__).parameters if name != "self"]
     for name in arguments:
-        if name not in known:
-            raise M2IBError(f"lightning.Trainer has no argument {name!r} (trainer.{name}).{nearest(name, known)}")
+        if name not in parameters:
+            raise M2IBError(f"lightning.Trainer has no argument {name!r} (trainer.{name}).{nearest(name, parameters)}")
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
+    """Return what ``--config`` names, and the pairs ``key=value``."""
     config: str | None = None
     pairs = []
     while words:
@@ -122,14 +144,19 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
         elif bare.startswith("config=") and word != bare:
             config = bare.removeprefix("config=")
         elif re.match(r"[\w.]+=", bare):
-            pairs.append(bare)  # OmegaConf would take "--a.b=1" for a key named "--a"
+            pairs.append(bare)  # OmegaConf would read "--a.b=1" as a key named "--a"
+        elif word in COMMANDS:
+            raise M2IBError(f"the subcommand {word!r} must be the first word of the command")
         else:
-            raise M2IBError(f"expected key=value or --config NAME_OR_FILE, got {word!r}; --help lists every key")
+            raise M2IBError(
+                f"expected key=value, --config NAME_OR_FILE or a subcommand ({', '.join(COMMANDS)}), got {word!r}."
+                f"{nearest(word, COMMANDS)} --help lists every key and subcommand"
+            )
     return config, pairs
 
 
 def _assignment(pair: str) -> DictConfig:
-    """``key=value``: YAML for numbers and the like, the text as it stands for keys that hold text (paths, names)."""
+    """Read ``key=value``: the value is YAML, but stays as typed for keys that hold text (paths, names)."""
     name, _, text = pair.partition("=")
     if not text:
         raise M2IBError(f"{pair!r} has no value; give {name}=null for none")
@@ -140,8 +167,8 @@ def _assignment(pair: str) -> DictConfig:
     try:
         return OmegaConf.from_dotlist([pair])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        first = str(error).split("\n")[0]
-        raise M2IBError(f"{pair!r}: the value is not YAML: {first}") from None
+        first_line = str(error).split("\n")[0]
+        raise M2IBError(f"{pair!r}: the value is not YAML: {first_line}") from None
 
 
 def _load(name: str) -> DictConfig:
@@ -149,54 +176,58 @@ def _load(name: str) -> DictConfig:
     if path.suffix not in (".yaml", ".yml"):
         path = CONFIGS / f"{name}.yaml"
         if not path.exists():
-            known = config_names()
-            exists = f"there is {', '.join(known)}, or a file *.yaml."
-            raise M2IBError(f"there is no config {name!r}: {exists}{nearest(name, known)}")
+            names = config_names()
+            raise M2IBError(
+                f"there is no config {name!r}: there is {', '.join(names)}, or a file *.yaml.{nearest(name, names)}"
+            )
     try:
-        loaded = OmegaConf.load(path)
+        config = OmegaConf.load(path)
     except FileNotFoundError:
         raise M2IBError(f"the config file {name!r} does not exist") from None
     except Exception as error:
         raise M2IBError(f"the config file {name!r} is not YAML: {error}") from None
-    if not isinstance(loaded, DictConfig):
+    if not isinstance(config, DictConfig):
         raise M2IBError(f"the config file {name!r} must hold keys and values")
-    return loaded
+    return config
 
 
-def _merge(config: Any, values: Any, where: str) -> Any:
-    known = [key.name for key in keys()]
+def _merge(config: Any, values: Any, origin: str) -> Any:
+    """Merge values into the configuration; ``origin`` is where they come from, for messages."""
+    names = [key.name for key in keys()]
+    leaves = _leaves(values)
     for old, new in RENAMED.items():
-        if old in _leaves(values):
-            raise M2IBError(f"{where}: the key {old!r} is now {new!r}")
-    groups = {name.rsplit(".", depth)[0] for name in known for depth in (1, 2)}
-    for name in _leaves(values):
-        if name not in known and not name.startswith("trainer."):
+        if old in leaves:
+            raise M2IBError(f"{origin}: the key {old!r} is now {new!r}")
+    groups = {name.rsplit(".", depth)[0] for name in names for depth in (1, 2)}
+    for name in leaves:
+        if name not in names and not name.startswith("trainer."):
             if name in groups:
-                members = ", ".join(key for key in known if key.startswith(f"{name}."))
-                raise M2IBError(f"{where}: {name} is a group of keys: {members}")
-            raise M2IBError(f"{where}: unknown key {name!r}.{nearest(name, known)} --help lists every key.")
+                members = ", ".join(key for key in names if key.startswith(f"{name}."))
+                raise M2IBError(f"{origin}: {name} is a group of keys: {members}")
+            raise M2IBError(f"{origin}: unknown key {name!r}.{nearest(name, names)} --help lists every key.")
     try:
         return OmegaConf.merge(config, values)
     except OmegaConfBaseException as error:
-        raise M2IBError(f"{where}: {_explained(error)}") from None
+        raise M2IBError(f"{origin}: {_explanation(error)}") from None
 
 
-def _explained(error: OmegaConfBaseException) -> str:
-    """OmegaConf's sentence, and the key's type and meaning."""
-    sentence = str(error).split("\n")[0]
+def _explanation(error: OmegaConfBaseException) -> str:
+    """Return the first line of OmegaConf's message, with the key's type and meaning."""
+    first_line = str(error).split("\n")[0]
     key = next((key for key in keys() if key.name == error.full_key), None)
-    return f"{sentence}. {key.name} is {key.type}: {key.help}" if key else sentence
+    return f"{first_line}. {key.name} is {key.type}: {key.help}" if key else first_line
 
 
 def _leaves(values: Any, prefix: str = "") -> list[str]:
-    found = []
+    """Return the dotted names of all values."""
+    names = []
     for name in values:
         value = values._get_node(name)
         if isinstance(value, DictConfig):
-            found += _leaves(value, f"{prefix}{name}.")
+            names += _leaves(value, f"{prefix}{name}.")
         else:
-            found.append(f"{prefix}{name}")
-    return found
+            names.append(f"{prefix}{name}")
+    return names
 
 
 if __name__ == "__main__":

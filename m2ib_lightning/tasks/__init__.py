@@ -1,4 +1,4 @@
-"""What ``task=`` can be: one file per task, imported when it is asked for."""
+"""What ``task=`` can be, one file per task, imported when it is asked for; and the subcommands."""
 
 from __future__ import annotations
 

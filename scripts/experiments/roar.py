@@ -1,6 +1,6 @@
 """ROAR+: remove what a method marks as most relevant, fine-tune on what is left, measure retrieval.
 
-    python scripts/roar.py --write            # 40 minutes; two minutes for each of --methods
+    python scripts/experiments/roar.py --write            # 40 minutes; two minutes for each of --methods
 
 Each method's highest patches and words are removed from all pairs, the model is fine-tuned on 80 % of them and
 retrieves the other 20 %. A larger loss of recall is better. ``--write`` puts the table into docs/finetuning.md.
@@ -26,7 +26,7 @@ from m2ib_lightning.methods import METHODS, Context, make_method
 from m2ib_lightning.models import load_model
 from m2ib_lightning.pairs.pair import PairBatch
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 OPTIONED = {"rise": "rise:samples=100"}
 NAMES = ["m2ib", *(name for name in METHODS if name != "m2ib" and not METHODS.get(name).trained)]
 OPTIONS = FinetuneConfig(lr=3e-4, warmup=4, weight_decay=0.05, max_logit_scale=50.0)

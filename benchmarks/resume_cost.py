@@ -1,6 +1,6 @@
 """What it costs to find out what a long run has left to do: rank 0 does it once, at each start.
 
-    python scripts/resume_cost.py                # a million rows, on 64 ranks
+    python benchmarks/resume_cost.py                # a million rows, on 64 ranks
 
 The parts are written as a run of that size would have named and cut them, with keys and nothing else in the rows.
 """

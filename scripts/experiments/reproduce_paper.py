@@ -1,7 +1,7 @@
 """The paper's settings (Wang, Rudner and Wilson, NeurIPS 2023), ready for whoever has the data and the models.
 
-    python scripts/reproduce_paper.py conceptual-captions Validation_GCC.tsv --out runs/cc
-    python scripts/reproduce_paper.py ms-cxr MS_CXR.csv --images FOLDER --model FOLDER --out runs/cxr
+    python scripts/experiments/reproduce_paper.py conceptual-captions Validation_GCC.tsv --out runs/cc
+    python scripts/experiments/reproduce_paper.py ms-cxr MS_CXR.csv --images FOLDER --model FOLDER --out runs/cxr
 
 Conceptual Captions: openai/clip-vit-base-patch32, beta 0.1, layer 9 of both towers. MS-CXR: a CLIP fine-tuned on chest
 X-rays (a Hugging Face folder), beta 1, image layer 9, text layer 7; the boxes judge where maps lie. 500 pairs each.

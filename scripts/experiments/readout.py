@@ -1,7 +1,7 @@
 """The trained readout beside the optimisation of each pair: how fast, and how well the maps point.
 
     python fit.py --config readout output_dir=runs/readout
-    python scripts/readout.py runs/readout/model --write
+    python scripts/experiments/readout.py runs/readout/model --write
 
 Prints the measured speed-up and the ratio of the operations that torch counts, and the localisation of maps on fresh
 scenes with intervals, those of a longer optimisation among them: 12 minutes on 2 cores.
@@ -32,7 +32,7 @@ from m2ib_lightning.models import load_model
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "finetuning.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 POINTING = "image_pointing"
 MEASURES = ("image_rank", "image_iou", "image_auroc", "image_ap", "text_auroc")
 OPTIMISED, READ = "m2ib", "readout"

@@ -1,6 +1,6 @@
 """The rate of two ranks beside that of two runs of one rank at the same time, each process with one thread.
 
-    python scripts/scaling.py                    # 200 pairs with the bundled model, three rounds
+    python benchmarks/scaling.py                    # 200 pairs with the bundled model, three rounds
 
 Ranks share nothing while they work, so the ratio should be 1; what is below it is what the strategy costs. Rates leave
 out the start of the processes; the seconds from the command to its end are printed beside them.

@@ -1,7 +1,7 @@
 """Streams many pairs of small images through the bundled model and says what they cost: memory, time, bytes.
 
-    python scripts/streaming.py                  # 100,000 pairs, one step, one draw
-    python scripts/streaming.py --pairs 5000
+    python benchmarks/streaming.py                  # 100,000 pairs, one step, one draw
+    python benchmarks/streaming.py --pairs 5000
 
 The pairs lie in tar shards of 1,000; 500 different scenes are repeated. Memory is that of the process and of those that
 decode, read after each batch. "Outside the model" is the time that passes between two calls of the explainer: waiting

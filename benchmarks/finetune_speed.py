@@ -1,7 +1,7 @@
 """What a bottleneck costs in training: seconds and memory of a step, without one, with each mask, in each precision.
 
-    python scripts/finetune_speed.py                            # ViT-B/32, batch 8, on a CPU
-    python scripts/finetune_speed.py --device cuda --batch 256
+    python benchmarks/finetune_speed.py                            # ViT-B/32, batch 8, on a CPU
+    python benchmarks/finetune_speed.py --device cuda --batch 256
 
 Random weights and pictures, captions of 12 tokens, the contrastive loss, all of the model trained, by the real module
 and Trainer. Of each way the best step counts.

@@ -1,6 +1,6 @@
 """What each piece of the fast loop gives: ViT-B/32 in float32, batches of 8, with one piece left out at a time.
 
-    python scripts/ablation.py --json docs/ablation.json
+    python scripts/experiments/ablation.py --json docs/ablation.json
 
 Every variant has a process of its own, because one of them is how the process treats freed memory; they take turns, and
 each keeps its best time.

@@ -1,4 +1,4 @@
-"""``scripts/maps_to_masks.py``: the masks of a run, as PNG files and as COCO annotations."""
+"""``m2ib-fit maps-to-masks``: the masks of a run, as PNG files and as COCO annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.segmentation import RegionOptions, segment
 from m2ib_lightning.run.directory import heatmap_name
 from m2ib_lightning.run.parts import to_record_batch
-from tests.conftest import ROOT
 from tests.results.test_row_form import assert_same_row
 
 
@@ -33,12 +32,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import maps_to_masks
-
-    return maps_to_masks
+def maps_to_masks(words: list[str]) -> int:
+    """Run the subcommand; return its exit status."""
+    return fit(["maps-to-masks", *words])
 
 
 def with_rows(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -61,8 +57,8 @@ def test_the_rows_of_a_run_become_results(run: Path) -> None:
         assert len(back.image.information) == 1
 
 
-def test_the_masks_are_readable_by_coco(run: Path, script: Any, tmp_path: Path, capsys: Any) -> None:
-    assert script.main([str(run), "--out", str(tmp_path / "out"), "--threshold", "fixed", "--value", "0.3"]) == 0
+def test_the_masks_are_readable_by_coco(run: Path, tmp_path: Path, capsys: Any) -> None:
+    assert maps_to_masks([str(run), "--out", str(tmp_path / "out"), "--threshold", "fixed", "--value", "0.3"]) == 0
     assert "3 masks (0 of them empty) and masks.coco.json" in capsys.readouterr().out
     coco = COCO(tmp_path / "out" / "masks.coco.json")
     assert [image["key"] for image in coco.dataset["images"]] == ["scenes-0:0", "scenes-0:1", "scenes-0:2"]
@@ -89,7 +85,7 @@ def test_the_masks_are_readable_by_coco(run: Path, script: Any, tmp_path: Path, 
 
 
 def test_failed_and_blank_rows_are_counted_and_hostile_ids_stay_in_the_folder(
-    run: Path, script: Any, tmp_path: Path, capsys: Any
+    run: Path, tmp_path: Path, capsys: Any
 ) -> None:
     row = load_attributions(run)[0]
     ids = ["../../x", "/etc/passwd", "..", "a\0b", "C:\\x", "x" * 5000, 'quote "\n', ""]
@@ -103,7 +99,7 @@ def test_failed_and_blank_rows_are_counted_and_hostile_ids_stay_in_the_folder(
     truth.mkdir()
     Image.new("L", (64, 64), 255).save(tmp_path / "x.png")  # where ../../x.png of the truth would be
     command = [str(copy), "--out", str(folder / "out"), "--truth", str(truth)]
-    assert script.main(command) == 0
+    assert maps_to_masks(command) == 0
     after = {path for path in tmp_path.rglob("*") if folder / "out" not in path.parents}
     assert after - before == {folder / "out", truth, tmp_path / "x.png"}
     printed = capsys.readouterr().out
@@ -116,7 +112,7 @@ def test_failed_and_blank_rows_are_counted_and_hostile_ids_stay_in_the_folder(
     assert len(list((folder / "out").glob("*.png"))) == 9
 
 
-def test_masks_are_compared_with_the_truth(run: Path, script: Any, tmp_path: Path, capsys: Any) -> None:
+def test_masks_are_compared_with_the_truth(run: Path, tmp_path: Path, capsys: Any) -> None:
     first = load_attributions(run)[0]
     rows = [first | {"key": f"t:{n}", "id": f"pair {n}"} for n in range(6)]
     copy = with_rows(tmp_path / "run", rows)
@@ -131,7 +127,7 @@ def test_masks_are_compared_with_the_truth(run: Path, script: Any, tmp_path: Pat
     Image.new("L", (64, 64)).save(truth / "pair 3.png")
     (truth / "pair 4.png").write_bytes(b"no picture")
     command = [str(copy), "--threshold", "fixed", "--truth", str(truth)]
-    assert script.main(command) == 0
+    assert maps_to_masks(command) == 0
     out, warned = capsys.readouterr()
     lines = out.splitlines()
     assert lines[:3] == [
@@ -156,16 +152,13 @@ def test_masks_are_compared_with_the_truth(run: Path, script: Any, tmp_path: Pat
         (["{run}", "--out", "{tmp}/file"], "could not make the folder of the masks"),
     ],
 )
-def test_bad_arguments_are_named(
-    run: Path, script: Any, tmp_path: Path, capsys: Any, arguments: list[str], message: str
-) -> None:
+def test_bad_arguments_are_named(run: Path, tmp_path: Path, capsys: Any, arguments: list[str], message: str) -> None:
     (tmp_path / "file").write_text("")
-    assert script.main([argument.format(run=run, tmp=tmp_path) for argument in arguments]) == 2
+    assert maps_to_masks([argument.format(run=run, tmp=tmp_path) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (run / "masks").exists()
 
 
-def test_a_value_without_its_threshold_is_refused(run: Path, script: Any, capsys: Any) -> None:
-    with pytest.raises(SystemExit):
-        script.main([str(run), "--value", "0.4"])
+def test_a_value_without_its_threshold_is_refused(run: Path, capsys: Any) -> None:
+    assert maps_to_masks([str(run), "--value", "0.4"]) == 2
     assert "--value is for --threshold fixed and energy; otsu finds its own" in capsys.readouterr().err

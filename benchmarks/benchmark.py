@@ -1,9 +1,9 @@
 """Three ways to explain the same pairs, side by side in one run: the textbook method, this package in float32, in bf16.
 
-    python scripts/benchmark.py --quick                 # ViT-B/32, within 3 minutes on 2 cores
-    python scripts/benchmark.py                         # ViT-B/32, B/16, L/14, several batch sizes: 20 minutes
-    python scripts/benchmark.py --device cuda
-    python scripts/benchmark.py --render docs/benchmark.json
+    python benchmarks/benchmark.py --quick                 # ViT-B/32, within 3 minutes on 2 cores
+    python benchmarks/benchmark.py                         # ViT-B/32, B/16, L/14, several batch sizes: 20 minutes
+    python benchmarks/benchmark.py --device cuda
+    python benchmarks/benchmark.py --render docs/benchmark.json
 
 Random weights, random pictures, captions of 12 tokens, the published settings (10 steps, 10 draws, layer 9 of 12). The
 ways take turns, and each keeps its best time: other work on a machine only adds. The table is printed, and written as

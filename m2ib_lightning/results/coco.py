@@ -1,0 +1,86 @@
+"""Writes the regions of many heatmaps to one file in COCO's format."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from m2ib_lightning.files import atomic_write
+from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.run_lengths import to_rle
+from m2ib_lightning.results.segmentation import RegionOptions, Regions
+
+
+class CocoWriter:
+    """Writes pair by pair, in bounded memory: annotations wait in a second file until all images are written.
+
+    Args:
+        file: file of the result.
+        waiting: empty temporary file for the annotations.
+        options: how the heatmaps are segmented, for the file's ``info``.
+    """
+
+    def __init__(self, file: BinaryIO, waiting: BinaryIO, options: RegionOptions) -> None:
+        self._file = file
+        self._waiting = waiting
+        self._images = 0
+        self._annotations = 0
+        info = {"description": "regions of the heatmaps of a run of m2ib_lightning", "options": asdict(options)}
+        categories = [{"id": 1, "name": "explained"}]
+        file.write(b'{"info": %b,\n"categories": %b,\n"images": [' % (_json(info), _json(categories)))
+
+    def add(self, result: Attribution, mask_name: str, regions: Regions) -> None:
+        """Write one pair: an image, and an annotation for each of its regions.
+
+        Args:
+            result: the pair's attribution; the score of a region is the mean of its heatmap there.
+            mask_name: name of the mask's own file.
+            regions: regions of the heatmap.
+        """
+        pair, heatmap = result.pair, result.image_heatmap
+        width, height = pair.image_size
+        self._images += 1
+        image = {"id": self._images, "file_name": pair.image, "mask_name": mask_name, "pair_id": pair.id}
+        image |= {"key": pair.key, "width": width, "height": height}
+        _append(self._file, image, first=self._images == 1)
+        for mask, box, area in zip(regions.components, regions.boxes, regions.areas, strict=True):
+            self._annotations += 1
+            annotation: dict[str, Any] = {
+                "id": self._annotations,
+                "image_id": self._images,
+                "category_id": 1,
+                "iscrowd": 0,
+            }
+            annotation |= {"segmentation": to_rle(mask), "bbox": box, "area": area}
+            annotation |= {"score": float(heatmap[mask].mean()), "caption": pair.caption}
+            _append(self._waiting, annotation, first=self._annotations == 1)
+
+    def close(self) -> None:
+        """Write the annotations and the end of the file."""
+        self._file.write(b'\n],\n"annotations": [')
+        self._waiting.seek(0)
+        while piece := self._waiting.read(1 << 20):
+            self._file.write(piece)
+        self._file.write(b"\n]}\n")
+
+
+@contextmanager
+def coco_file(path: Path, options: RegionOptions) -> Iterator[CocoWriter]:
+    """Open a COCO file for writing; the write is atomic, and an exception leaves no file behind."""
+    with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
+        writer = CocoWriter(file, waiting, options)
+        yield writer
+        writer.close()
+
+
+def _append(file: BinaryIO, entry: dict[str, Any], *, first: bool) -> None:
+    file.write((b"\n" if first else b",\n") + _json(entry))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()

@@ -1,0 +1,67 @@
+"""The size and duration of a long run, estimated from a short run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from pathlib import Path
+
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.run.callbacks import TableWriter
+from m2ib_lightning.run.directory import RunDirectory
+
+
+def plan_run(pilot: Path, pairs: int, ranks: int = 1, rate: float | None = None) -> dict[str, float]:
+    """Return rates, hours, files and bytes of a run, by name.
+
+    Args:
+        pilot: run directory of a finished short run.
+        pairs: number of pairs of the long run.
+        ranks: number of ranks of the long run.
+        rate: pairs per second of one rank; None for the pilot's.
+
+    Raises:
+        M2IBError: if a number is out of range, or the pilot is no finished run with rows.
+    """
+    for name, value, in_range in (
+        ("pairs", pairs, pairs >= 1),
+        ("ranks", ranks, ranks >= 1),
+        ("rate", rate, rate is None or 0 < rate < math.inf),
+    ):
+        if not in_range:
+            raise M2IBError(f"{name} must be {'above 0' if name == 'rate' else 'at least 1'}, got {value}")
+    rows, pilot_rate = _measured(pilot)
+    rate = rate or pilot_rate
+    run = RunDirectory(pilot)
+    row_bytes = sum(part.stat().st_size for part in run.table.glob("*.parquet")) / rows
+    pictures = [picture.stat().st_size for picture in run.heatmaps.glob("*.png")]
+    share = math.ceil(pairs / ranks)
+    return {
+        "pairs a second and rank": rate,
+        "pairs a second": rate * ranks,
+        "hours": share / rate / 3600,
+        "bytes a row": row_bytes,
+        "gigabytes of table": pairs * row_bytes / 1e9,
+        "files of table": math.ceil(share / _rows_of_a_part(rate)) * ranks,
+        "kilobytes a picture": sum(pictures) / len(pictures) / 1e3 if pictures else 0.0,
+    }
+
+
+def _measured(pilot: Path) -> tuple[int, float]:
+    """Rows of the pilot, and pairs per second of each of its ranks."""
+    run = RunDirectory(pilot)
+    launches = sorted(run.launches.glob("*/launch.json"))
+    if not run.summary.is_file() or not launches:
+        raise M2IBError(f"{str(pilot)!r} is no finished run: it has no summary.json. Finish it with resume=true")
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    rows = summary["pairs_done"] + summary["pairs_failed"]
+    if not rows or not summary["pairs_per_second"]:
+        raise M2IBError(f"the run {str(pilot)!r} has no pairs to measure a rate from: start one with data.limit=500")
+    return rows, summary["pairs_per_second"] / json.loads(launches[-1].read_text(encoding="utf-8"))["world_size"]
+
+
+def _rows_of_a_part(rate: float) -> int:
+    """Rows after which a rank of that rate writes a Parquet part: enough rows, or enough seconds."""
+    defaults = {name: item.default for name, item in inspect.signature(TableWriter).parameters.items()}
+    return int(min(defaults["rows"], max(1, int(rate * defaults["seconds"]))))
