@@ -5,6 +5,9 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+JOBS ?= 2
+COVERAGE ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(if $(COVERAGE),--cov --cov-report=term)
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help demo test test-slow test-all lint model picture
@@ -15,14 +18,14 @@ help:  ## list the targets (the default)
 demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
 	$(BIN)/python fit.py --config demo
 
-test: $(INSTALLED)  ## run the tests that are not marked slow, offline
-	$(BIN)/python -m pytest -m "not slow"
+test: $(INSTALLED)  ## run the tests that are not marked slow, offline (JOBS=2 processes; COVERAGE=1 measures it)
+	$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED)  ## run the slow tests: a wheel, the bundled model on 500 scenes, killed runs, launchers
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: $(INSTALLED)  ## run all tests, slow ones included
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
