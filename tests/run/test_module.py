@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 class Collector(ResultsCallback):
-    """Keeps what the module returned."""
+    """Keeps the results of the module."""
 
     def __init__(self) -> None:
         self.results: list[Attribution] = []
@@ -133,7 +133,7 @@ def test_a_compiled_loop_gives_the_same(model: LoadedModel) -> None:
         assert_same_result(a, b, 1e-4)
 
 
-def test_a_compiler_that_fails_is_known_before_the_first_pair(
+def test_a_failing_compiler_is_an_error_before_the_first_pair(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: Any, **options: Any) -> Any:
@@ -149,7 +149,7 @@ def test_a_compiler_that_fails_is_known_before_the_first_pair(
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_the_model_is_given_back_after_a_failure(model: LoadedModel, failure: type[BaseException]) -> None:
+def test_the_model_is_returned_unchanged_after_a_failure(model: LoadedModel, failure: type[BaseException]) -> None:
     class Failing(ResultsCallback):
         def on_results(self, trainer: Trainer, results: list[Attribution]) -> None:
             raise failure("stop")
@@ -162,7 +162,7 @@ def test_the_model_is_given_back_after_a_failure(model: LoadedModel, failure: ty
         with pytest.raises((RuntimeError, SystemExit)):
             fit(model, collector, Failing())
     finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+        signal.signal(signal.SIGINT, handler)  # else Lightning ignores later signals
         model.encoder.model.eval()
     model.encoder.model.train()
     assert_unchanged(model.encoder.model, before)
@@ -181,7 +181,7 @@ def test_hyperparameters_are_plain_types(model: LoadedModel) -> None:
     assert plain(dict(module.hparams))
 
 
-def test_a_failed_pair_takes_no_other_with_it(model: LoadedModel, tmp_path: Path) -> None:
+def test_a_failed_pair_does_not_affect_the_others(model: LoadedModel, tmp_path: Path) -> None:
     pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
     (good, bad, other) = explain(
         [pictures[0], str(tmp_path / "missing.png"), pictures[1]],

@@ -15,7 +15,7 @@ NAMES = ["a.csv", "b", "a:b.tar", "", "é.tar", "\U0001f600", "z\n", "ab", "A", 
 
 
 def keys_like(ending: str) -> list[str]:
-    """Keys of many files, some with items, and some that end so."""
+    """Keys of many files, some with items, and two with a given ending."""
     rng = random.Random(0)
     items = ["", "", ".0", ".1", ".10", ".2", ".007"]
     keys = {f"{rng.choice(NAMES)}:{rng.randrange(2000)}{rng.choice(items)}" for _ in range(3000)}
@@ -27,19 +27,19 @@ def keys_like(ending: str) -> list[str]:
 @pytest.mark.parametrize(
     "ending", ["", ".1.2", "x", " ", "99999999999999999999", "\n", "\u0663"], ids=["plain", *"abcdef"]
 )
-def test_arrow_sorts_as_python_does(ending: str) -> None:
+def test_arrow_sorts_keys_as_python_does(ending: str) -> None:
     keys = keys_like(ending)
     chunks = [keys[first : first + 100] for first in range(0, len(keys), 100)]
-    found = _order(pa.chunked_array([*chunks, []], pa.string())).to_pylist()
-    assert found == sorted(range(len(keys)), key=[source_order(key) for key in keys].__getitem__)
+    order = _order(pa.chunked_array([*chunks, []], pa.string())).to_pylist()
+    assert order == sorted(range(len(keys)), key=[source_order(key) for key in keys].__getitem__)
 
 
-def test_nothing_in_order() -> None:
+def test_an_empty_table_is_reordered() -> None:
     assert len(_order(SCHEMA.empty_table()["key"])) == 0
     assert _reordered(SCHEMA.empty_table(), pa.array([], pa.uint64())) == SCHEMA.empty_table()
 
 
-def test_rows_are_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_reordered_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {
             "key": f"k:{k}",
@@ -53,7 +53,7 @@ def test_rows_are_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     order = list(range(50))
     random.Random(1).shuffle(order)
     monkeypatch.setattr(table_module, "_CHUNK_ROWS", 8)
-    taken = _reordered(table, pa.array(order, pa.uint64()))
-    assert taken.schema == SCHEMA
-    assert taken.to_pylist() == [table.slice(row, 1).to_pylist()[0] for row in order]
-    assert max(len(chunk) for chunk in taken["key"].chunks) == 8
+    reordered = _reordered(table, pa.array(order, pa.uint64()))
+    assert reordered.schema == SCHEMA
+    assert reordered.to_pylist() == [table.slice(row, 1).to_pylist()[0] for row in order]
+    assert max(len(chunk) for chunk in reordered["key"].chunks) == 8

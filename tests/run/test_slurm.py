@@ -17,7 +17,7 @@ from m2ib_lightning.tasks.trainer_arguments import trainer_arguments
 from m2ib_lightning.tasks.world import World
 
 JOB = {"JOB_ID": 4242, "JOB_NAME": "m2ib", "NODELIST": "node[3-4]", "NNODES": 2, "NTASKS": 4}
-BATCH = JOB | {"PROCID": 0, "LOCALID": 0, "NODEID": 0}  # of the shell of sbatch, which is one process
+BATCH = JOB | {"PROCID": 0, "LOCALID": 0, "NODEID": 0}  # the shell of sbatch, which is one process
 STEP = {"STEP_ID": 0, "STEP_NUM_TASKS": 4, "STEP_NUM_NODES": 2, "STEP_TASKS_PER_NODE": "2(x2)"}
 TASK = JOB | STEP | {"PROCID": 3, "LOCALID": 1, "NODEID": 1}
 INTERACTIVE_STEP = {"STEP_ID": 4294967290, "STEP_NUM_TASKS": 1, "STEP_NUM_NODES": 1, "STEP_TASKS_PER_NODE": 1}
@@ -31,15 +31,15 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], **given: Any
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], **keys: Any
 ) -> tuple[dict[str, Any], World, Trainer]:
-    """What comes of it, and the Trainer that takes it."""
+    """Return the Trainer's arguments, the world and the Trainer in the environment of a Slurm process."""
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Lightning's advice to use srun, too
-        found, world = trainer_arguments({"accelerator": "cpu", **given})
-    return found, world, Trainer(**found, logger=False)
+        warnings.simplefilter("error")  # also Lightning's advice to use srun
+        trainer_keys, world = trainer_arguments({"accelerator": "cpu", **keys})
+    return trainer_keys, world, Trainer(**trainer_keys, logger=False)
 
 
 SHELLS = [
@@ -55,13 +55,13 @@ SHELLS = [
 
 @pytest.mark.parametrize("variables", SHELLS)
 def test_one_process_is_one_rank(variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    found, world, trainer = arguments(monkeypatch, variables)
+    trainer_keys, world, trainer = arguments(monkeypatch, variables)
     assert (world.rank, world.size, world.nodes, world.started_by_others) == (0, 1, 1, False)
-    assert "strategy" not in found
+    assert "strategy" not in trainer_keys
     assert trainer.world_size == 1
 
 
-@pytest.mark.parametrize("variables", SHELLS)
+@pytest.mark.parametrize("variables", SHELLS[1::2])
 def test_one_process_may_start_others(variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     _, world, trainer = arguments(monkeypatch, variables, devices=2)
     assert (world.rank, world.size, world.nodes, world.started_by_others) == (0, 2, 1, False)
@@ -72,7 +72,7 @@ def test_one_process_may_start_others(variables: dict[str, Any], monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "more",
+    "variables",
     [
         pytest.param({}, id="srun --ntasks"),
         pytest.param({"NTASKS_PER_NODE": 2}, id="srun --ntasks-per-node"),
@@ -81,10 +81,10 @@ def test_one_process_may_start_others(variables: dict[str, Any], monkeypatch: py
         pytest.param({"JOB_NAME": "bash", "NTASKS_PER_NODE": 2}, id="srun in an allocation called bash"),
     ],
 )
-def test_a_task_of_several_is_one_rank_of_several(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    found, world, trainer = arguments(monkeypatch, TASK | {"STEP_NODELIST": "node[4-5]"} | more)
+def test_a_task_of_several_is_one_rank_of_several(variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer_keys, world, trainer = arguments(monkeypatch, TASK | {"STEP_NODELIST": "node[4-5]"} | variables)
     assert (world.rank, world.size, world.nodes, world.started_by_others) == (3, 4, 2, True)
-    assert (found["devices"], found["num_nodes"], found["strategy"]) == (2, 2, "samples")
+    assert (trainer_keys["devices"], trainer_keys["num_nodes"], trainer_keys["strategy"]) == (2, 2, "samples")
     assert world.listeners == 3
     assert isinstance(world.meeting_place, StepEnvironment)
     assert (world.meeting_place.main_address, world.meeting_place.main_port) == ("node4", 19242)
@@ -97,24 +97,24 @@ def test_an_old_slurm_that_does_not_count_the_tasks_of_a_step(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("tasks", "layout", "said"),
+    ("tasks", "layout", "message"),
     [
         (3, "2,1", r"srun started 3 tasks on 2 nodes, not the same number on each \(2,1\): .* --ntasks-per-node"),
         (4, "3,1", r"srun started 4 tasks on 2 nodes, not the same number on each \(3,1\)"),
         (3, "", "srun started 3 tasks on 2 nodes, not the same number on each: give srun"),
     ],
 )
-def test_uneven_nodes_are_refused(tasks: int, layout: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(M2IBError, match=said):
+def test_uneven_nodes_are_refused(tasks: int, layout: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(M2IBError, match=message):
         arguments(monkeypatch, TASK | {"STEP_NUM_TASKS": tasks, "STEP_TASKS_PER_NODE": layout})
 
 
-def test_other_devices_than_tasks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_devices_other_than_of_tasks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(M2IBError, match=r"srun started 2 tasks on each of 2 nodes, but trainer\.devices is 1"):
         arguments(monkeypatch, TASK, devices=1)
 
 
-def test_a_terminal_has_one_task_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_a_single_task(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (TASK | {"PTY_PORT": 40000}).items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     monkeypatch.setattr(os, "isatty", lambda _: False)
@@ -123,7 +123,7 @@ def test_a_terminal_has_one_task_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SlurmStep.of_this_process() is None
 
 
-def test_torchrun_within_slurm_says_what_the_ranks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_within_slurm_decides_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
     for name, value in (torchrun | {"GROUP_RANK": 0, "GROUP_WORLD_SIZE": 1}).items():
         monkeypatch.setenv(name, str(value))
