@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Site(ThreadingHTTPServer):
         pass
 
     def at(self, path: str, host: str | None = None) -> str:
-        return f"http://{host or self.server_address[0]}:{self.server_address[1]}{path}"
+        return f"http://{host or str(self.server_address[0])}:{self.server_address[1]}{path}"
 
     def close(self) -> None:
         self.over.set()
@@ -309,7 +310,7 @@ def test_a_redirect_to_a_path_that_is_not_ascii(site: Site) -> None:
 def test_five_redirects_are_followed_and_not_six(site: Site) -> None:
     for left in range(1, 7):
         to = f"/{left - 1}" if left > 1 else "/good.png"
-        site.routes[f"/{left}"] = lambda h, to=to: h.send(302, Location=to)
+        site.routes[f"/{left}"] = partial(Handler.send, status=302, Location=to)
     assert fetch(site.at("/5"), settings()) == BODY
     assert "there were more than 5 redirects" in failure(site.at("/6"))
 
@@ -533,7 +534,7 @@ def test_a_host_that_is_not_found(number: int, looked_up: int, monkeypatch: pyte
 
 
 def test_what_is_not_http_is_not_tried_again(site: Site, waits: list[float]) -> None:
-    site.routes["/odd"] = lambda h: h.wfile.write(b"SSH-2.0-OpenSSH\r\n") and None
+    site.routes["/odd"] = lambda h: h.wfile.writelines([b"SSH-2.0-OpenSSH\r\n"])
     assert "the URL or its server's answer is not valid: BadStatusLine" in failure(site.at("/odd"))
     assert not waits
 
@@ -604,7 +605,7 @@ def test_a_cache_that_cannot_be_written_warns_once(site: Site, tmp_path: Path, m
 
 
 def test_the_order_is_kept_and_failures_have_their_place(site: Site) -> None:
-    site.routes |= {f"/{i}": lambda h, i=i: h.send(body=b"%d" % i) for i in range(20)}
+    site.routes |= {f"/{i}": partial(Handler.send, body=b"%d" % i) for i in range(20)}
     asked = [site.at(f"/{i}") for i in range(20)] + [site.at("/gone.png"), "ftp://a/b", site.at("/3")]
     outcomes = fetch_all(asked, settings(connections=4))
     assert outcomes[:20] == [b"%d" % i for i in range(20)]

@@ -101,7 +101,8 @@ def test_words_keep_their_order_stay_inside_and_do_not_overlap() -> None:
 def test_pieces_of_a_word_stand_together() -> None:
     result = make_result("ab cd")
     pieces = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
-    words = lay_out_words(Attribution(pieces, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
+    text = TowerAttribution(*[np.arange(3, dtype=np.float32)] * 4)
+    words = lay_out_words(Attribution(pieces, 0.0, result.image, text), 500, 30)
     assert words[1].left == words[0].right
     assert words[2].left > words[1].right
 

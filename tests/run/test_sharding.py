@@ -120,7 +120,7 @@ def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
 def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2", "trainer.num_nodes=2"]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting: dict[str, Any] = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
     printed = [finish(node)[0] for node in nodes]
     assert differences(run, single) == []
@@ -175,11 +175,11 @@ class Place:
 def test_ranks_meet() -> None:
     place: Any = Place()
     with Rendezvous(place, 0, 1) as zero, Rendezvous(place, 1, 1) as one:
-        zero.tell({"run": "x"})
+        zero.send({"run": "x"})
         assert one.listen() == {"run": "x"}
         one.confirm()
         began = time.monotonic()
-        zero.linger(30)
+        zero.await_confirmations(30)
         assert time.monotonic() - began < 10
     with pytest.raises(M2IBError, match=r"can't be met at 127\.0\.0\.1:.* Set MASTER_PORT"), Rendezvous(place, 0, 1):
         pass
