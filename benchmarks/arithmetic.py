@@ -1,4 +1,4 @@
-"""How many floating-point operations an explanation takes: a formula, to be checked against torch's own counter.
+"""The number of floating-point operations of an explanation: a formula, which is checked against torch's counter.
 
 Legend: T tokens, D width, I inner width, H heads, E embedding size, K noise draws. A product of (m, k) and (k, n) is
 2 m k n.
@@ -20,14 +20,14 @@ n          = depth - layer - 2                  whole blocks after the cut"""
 
 
 def tower_flops(tower: Any, projection: int, tokens: int, layer: int, settings: BottleneckSettings) -> int:
-    """FLOPs of explaining one pair in one tower of a CLIP model.
+    """Return the FLOPs of explaining one pair in one tower of a CLIP model.
 
     Args:
-        tower: its Hugging Face configuration.
-        projection: E.
-        tokens: T.
-        layer: where it is cut.
-        settings: steps and draws.
+        tower: the tower's Hugging Face configuration.
+        projection: size of the embedding, E.
+        tokens: number of tokens, T.
+        layer: index of the block after which the tower is cut.
+        settings: number of steps and draws.
     """
     width, heads, depth = tower.hidden_size, tower.num_attention_heads, tower.num_hidden_layers
     weights = 8 * width**2 + 4 * width * tower.intermediate_size
@@ -44,10 +44,10 @@ def tower_flops(tower: Any, projection: int, tokens: int, layer: int, settings: 
 
 
 def tower_bytes(tower: Any, layer: int, settings: BottleneckSettings, itemsize: int) -> tuple[int, int]:
-    """Bytes of weights that must be read: by a batch's prefix, and by all steps of a chunk.
+    """Return the bytes of weights that are read by a batch's prefix, and by all steps of a chunk.
 
-    A forward pass reads every weight of the suffix once, and so does a backward pass; the clean embedding is one more.
-    Activations are not counted: what is written to a cache need not come back from memory.
+    A forward or backward pass reads every weight of the suffix once. The clean embedding takes one more forward pass.
+    Activations are not counted: they may stay in the cache.
     """
     block = 4 * tower.hidden_size**2 + 2 * tower.hidden_size * tower.intermediate_size
     passes = 2 * settings.steps

@@ -1,4 +1,4 @@
-"""Three ways to explain the same pairs, side by side in one run: the textbook method, this package in float32, in bf16.
+"""Compares three ways to explain the same pairs: the textbook method, this package in float32, and in bfloat16.
 
     python benchmarks/benchmark.py --quick                 # ViT-B/32, within 3 minutes on 2 cores
     python benchmarks/benchmark.py                         # ViT-B/32, B/16, L/14, several batch sizes: 20 minutes
@@ -6,8 +6,8 @@
     python benchmarks/benchmark.py --render docs/benchmark.json
 
 Random weights, random pictures, captions of 12 tokens, the published settings (10 steps, 10 draws, layer 9 of 12). The
-ways take turns, and each keeps its best time: other work on a machine only adds. The table is printed, and written as
-JSON beside it.
+ways alternate, and each keeps its best time, because other work on the machine only adds time. The table is printed,
+and its numbers are written as JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from arithmetic import FORMULA, tower_bytes, tower_flops
 from benchmark_report import Row, growth, render
 from lightning_share import lightning_share
-from machine import PeakMemory, describe, matmul_peak, read_bandwidth, say, seconds
+from machine import PeakMemory, describe, log, matmul_peak, read_bandwidth, seconds
 from PIL import Image
 from textbook import TextbookRun, explain_textbook
 from torch.autograd import DeviceType
@@ -50,54 +50,54 @@ WORK = {
     "sums and products by element": ("aten::add", "aten::mul", "aten::sub", "aten::div", "aten::addcmul", "aten::sum"),
     "copies and fills": ("aten::copy_", "aten::cat", "aten::fill_", "aten::clone", "aten::gather", "aten::scatter"),
 }
-"""Kinds of work, by parts of the names of torch's operations; the first that fits counts."""
+"""Kinds of work and parts of the names of their torch operations; the first match counts."""
 
-_MOST_DIFFERENT = 1e-4
-"""Between the textbook's maps and the package's in float32, max|a - b| / max|b|."""
+_TOLERANCE = 1e-4
+"""Largest difference between the textbook's maps and the package's in float32, max|a - b| / max|b|."""
 
 
 def measure_shape(
     shape: str, batches: list[int], textbook_steps: int, repeats: int, peaks: dict[str, float], device: torch.device
 ) -> list[Row]:
-    """All rows of one shape."""
+    """Return all rows of one shape."""
     model = make_model(shape, device)
     settings = resolve(BottleneckSettings(), model.encoder)
     package = Package(model, settings, device)
-    ready = {size: package.batch(make_pairs(model, size)) for size in batches}
-    flops = count_flops(model, settings, package, ready[batches[0]])
+    by_size = {size: package.batch(make_pairs(model, size)) for size in batches}
+    flops = count_flops(model, settings, package, by_size[batches[0]])
     rows = [Row(shape, method, size, np.inf, flops) for size in batches for method in PRECISIONS]
     textbook = Row(shape, "textbook", 1, np.inf)
-    with package.explainer.at_work():  # warming up, and the memory: not while time is taken, for it gives memory back
+    with package.explainer.at_work():  # warms up and measures memory; separate, because PeakMemory frees memory
         for row in rows:
             memory = PeakMemory(device)
-            package(ready[row.batch], PRECISIONS[row.method])
+            package(by_size[row.batch], PRECISIONS[row.method])
             row.peak_memory = memory.read()
     for repeat in range(repeats):
         if textbook_steps:
-            run = textbook_run(model, replace(settings, steps=textbook_steps), ready[batches[0]])
+            run = textbook_run(model, replace(settings, steps=textbook_steps), by_size[batches[0]])
             textbook.seconds_per_pair = min(textbook.seconds_per_pair, run.step_seconds * settings.steps)
         with package.explainer.at_work():
             for row in rows:
-                took = seconds(partial(package, ready[row.batch], PRECISIONS[row.method]), device) / row.batch
-                row.seconds_per_pair = min(row.seconds_per_pair, took)
-        say(f"{shape}: round {repeat + 1} of {repeats}")
+                duration = seconds(partial(package, by_size[row.batch], PRECISIONS[row.method]), device)
+                row.seconds_per_pair = min(row.seconds_per_pair, duration / row.batch)
+        log(f"{shape}: round {repeat + 1} of {repeats}")
     for row in rows:
         row.share_of_peak = flops / row.seconds_per_pair / peaks[row.method]
         row.ratio = textbook.seconds_per_pair / row.seconds_per_pair if textbook_steps else None
-    compare(model, settings, ready[batches[0]], rows, textbook, textbook_steps, device)
+    compare(model, settings, by_size[batches[0]], rows, textbook, textbook_steps, device)
     return [textbook, *rows] if textbook_steps else rows
 
 
 def textbook_run(model: LoadedModel, settings: BottleneckSettings, batch: PairBatch) -> TextbookRun:
-    """The textbook method on the first pair of a batch."""
+    """Explain the first pair of a batch with the textbook method."""
     pixels, ids = batch.inputs["image"]["pixel_values"][:1], batch.inputs["text"]["input_ids"][:1]
     return explain_textbook(model.encoder.model, pixels, ids, settings)
 
 
 def count_flops(model: LoadedModel, settings: BottleneckSettings, package: Package, batch: PairBatch) -> int:
-    """FLOPs per pair by torch's counter; the formula must agree to 1 %."""
-    fused_is_not_counted = sdpa_kernel(SDPBackend.MATH)
-    with package.explainer.at_work(), fused_is_not_counted, FlopCounterMode(display=False) as counter:
+    """Return the FLOPs per pair by the formula; torch's counter must agree to 1 %."""
+    unfused = sdpa_kernel(SDPBackend.MATH)  # the counter does not count fused attention
+    with package.explainer.at_work(), unfused, FlopCounterMode(display=False) as counter:
         package(batch, torch.float32)
     counted = counter.get_total_flops() // len(batch)
     config = model.encoder.model.config
@@ -124,16 +124,16 @@ def compare(
     textbook_steps: int,
     device: torch.device,
 ) -> None:
-    """The maps: float32 against the textbook's after as many steps, bf16 against float32 after all of them."""
+    """Compare maps: float32 with the textbook's after ``textbook_steps``, bfloat16 with float32 after all steps."""
     if textbook_steps:
         short = replace(settings, steps=textbook_steps)
         package = Package(model, short, device)
         with package.explainer.at_work():
             ours = package(batch, torch.float32)[0]
         theirs = textbook_run(model, short, batch)
-        found = [ours.image_saliency.ravel(), ours.text_saliency]
+        saliency = [ours.image_saliency.ravel(), ours.text_saliency]
         textbook.max_difference = max(
-            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, theirs.saliency, strict=True)
+            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(saliency, theirs.saliency, strict=True)
         )
     package = Package(model, settings, device)
     with package.explainer.at_work():
@@ -145,7 +145,7 @@ def compare(
 
 
 def single_call(device: torch.device, size: int, repeats: int) -> dict[str, float]:
-    """``explain()`` of one pair, and of a batch per pair, after loading."""
+    """Return the seconds of ``explain()`` for one pair, and per pair of a batch, without loading."""
     model = make_model("ViT-B/32", device)
     pictures: list[Any] = [pair.image for pair in make_pairs(model, size)]
     alone = together = np.inf
@@ -158,10 +158,10 @@ def single_call(device: torch.device, size: int, repeats: int) -> dict[str, floa
 
 
 def biggest_batch(device: torch.device) -> dict[str, int]:
-    """On a GPU: the largest power of two that goes through ViT-B/32 in one batch."""
+    """Return the largest batch of ViT-B/32 on a GPU, a power of two, by precision."""
     model = make_model("ViT-B/32", device)
     settings = replace(resolve(BottleneckSettings(), model.encoder), steps=2)  # the last has no backward pass
-    found = {}
+    sizes = {}
     for name, dtype in PRECISIONS.items():
         package, size = Package(model, settings, device), 64
         pairs = make_pairs(model, 1)
@@ -172,15 +172,15 @@ def biggest_batch(device: torch.device) -> dict[str, int]:
                 repeated = PairBatch(one.pairs * size, [], inputs[0], inputs[1])
                 with package.explainer.at_work():
                     package(repeated, dtype)
-                found[name] = size
+                sizes[name] = size
                 size *= 2
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-    return found
+    return sizes
 
 
 def floors(peaks: dict[str, float], device: torch.device) -> dict[str, float]:
-    """What ViT-B/32 in float32 can't go below, in seconds a pair: arithmetic at the peak, and reading the weights."""
+    """Return lower bounds of ViT-B/32 in float32, in seconds per pair: arithmetic at the peak, reading the weights."""
     model = make_model("ViT-B/32", device)
     settings = resolve(BottleneckSettings(), model.encoder)
     package = Package(model, settings, device)
@@ -198,7 +198,7 @@ def floors(peaks: dict[str, float], device: torch.device) -> dict[str, float]:
 
 
 def profile_loop(device: torch.device, size: int) -> dict[str, float]:
-    """Where the time goes, ViT-B/32 in float32: the share of each kind of work, by torch's profiler."""
+    """Return the share of time of each kind of work (ViT-B/32, float32), by torch's profiler."""
     model = make_model("ViT-B/32", device)
     package = Package(model, resolve(BottleneckSettings(), model.encoder), device)
     batch = package.batch(make_pairs(model, size))
@@ -208,16 +208,16 @@ def profile_loop(device: torch.device, size: int) -> dict[str, float]:
             package(batch, torch.float32)
     totals = dict.fromkeys([*WORK, "the rest"], 0.0)
     for event in profiler.key_averages():
-        if event.device_type != DeviceType.CPU:  # a kernel's time is in its operation's already
+        if event.device_type != DeviceType.CPU:  # the operation's time includes its kernels'
             continue
         kind = next((kind for kind, names in WORK.items() if any(name in event.key for name in names)), "the rest")
         totals[kind] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-    whole = sum(totals.values())
-    return {kind: total / whole for kind, total in totals.items()}
+    overall = sum(totals.values())
+    return {kind: total / overall for kind, total in totals.items()}
 
 
 def loading_rate(model: LoadedModel) -> float:
-    """Pairs per second that one worker reads: a JPEG of 640 x 480 pixels and the caption."""
+    """Return the pairs per second that one worker reads: a JPEG of 640 x 480 pixels and the caption."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
@@ -226,12 +226,12 @@ def loading_rate(model: LoadedModel) -> float:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ViT-B/32, two batch sizes, one round")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="where the numbers go")
-    parser.add_argument("--render", type=Path, help="only print the table of such a file")
+    parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="file of the numbers")
+    parser.add_argument("--render", type=Path, help="print the table of such a file and stop")
     arguments = parser.parse_args()
     if arguments.render:
         print(render(json.loads(arguments.render.read_text())))
@@ -269,8 +269,8 @@ def main() -> None:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{render(report)}\n\nFLOPs:\n{FORMULA}\n\nwritten to {arguments.json}")
-    if any(row.max_difference is not None and not row.max_difference < _MOST_DIFFERENT for row in rows):
-        sys.exit("the textbook and the package do not agree: the ratios above compare two different things")
+    if any(row.max_difference is not None and not row.max_difference < _TOLERANCE for row in rows):
+        sys.exit("the maps of the textbook and the package differ: the ratios above are not of the same work")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark's table, made from its numbers."""
+"""The benchmark's table in Markdown, rendered from its numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     shape: str
     method: str
@@ -23,7 +23,7 @@ class Row:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The report in Markdown: the machine, the table, and what was measured beside it."""
+    """Return the report in Markdown: the machine, the table, and the other measurements."""
     machine, peaks = report["machine"], report["peaks"]
     gigaflops = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items())
     return "\n".join(
@@ -84,17 +84,17 @@ def _line(row: Row, textbook_steps: int) -> str:
 
 
 def growth(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """How time per pair grows with the batch and with the tokens, beside the FLOPs."""
-    first = [row for row in rows if row.shape == "ViT-B/32" and row.method == "float32"]
-    found = {}
-    if len(first) > 1:
-        time = max(row.seconds_per_pair for row in first[1:]) / first[0].seconds_per_pair
-        found[f"Batch {first[0].batch} to {first[-1].batch}, float32, the worst"] = {"time": time, "flops": 1.0}
+    """Return how time and FLOPs per pair grow with the batch and with the tokens."""
+    smallest = [row for row in rows if row.shape == "ViT-B/32" and row.method == "float32"]
+    ratios = {}
+    if len(smallest) > 1:
+        time = max(row.seconds_per_pair for row in smallest[1:]) / smallest[0].seconds_per_pair
+        ratios[f"Batch {smallest[0].batch} to {smallest[-1].batch}, float32, the worst"] = {"time": time, "flops": 1.0}
     for row in rows:
-        if row.shape == "ViT-B/32 at 768 px" and first:
-            same = next((other for other in first if other.batch == row.batch), first[0])
+        if row.shape == "ViT-B/32 at 768 px" and smallest:
+            same = next((other for other in smallest if other.batch == row.batch), smallest[0])
             if row.method == "float32":
                 ratio = {"time": row.seconds_per_pair / same.seconds_per_pair}
                 ratio["flops"] = float(row.flops_per_pair or 0) / float(same.flops_per_pair or 1)
-                found[f"50 to 577 image tokens, float32, batch {row.batch}"] = ratio
-    return found
+                ratios[f"50 to 577 image tokens, float32, batch {row.batch}"] = ratio
+    return ratios

@@ -1,4 +1,4 @@
-"""How much of a run's loop is Lightning's: the time outside tensor work, measured inside one run."""
+"""Measures Lightning's share of a run's loop: the time outside tensor work, within one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCHES, SIZE = 2, 4
 
 
 class _Stopwatch:
-    """Seconds between ``start`` and ``stop``, added up."""
+    """Sums the seconds between ``start`` and ``stop``."""
 
     def __init__(self) -> None:
         self.total = 0.0
@@ -44,7 +44,7 @@ class _TimedAdam(torch.optim.Adam):
 
 
 class _TimedModule(M2IBModule):
-    """Times the loop, and of it what Lightning adds: around each step, each backward call and each optimiser step."""
+    """Times the loop, and what Lightning adds around each step, each backward call and each optimiser step."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__(model)
@@ -84,13 +84,13 @@ class _TimedModule(M2IBModule):
 
     @property
     def share(self) -> float:
-        """Lightning's seconds over all."""
-        around = self.outer.total - self.gradient.total - _TimedAdam.watch.total
-        return (self.loop.total - self.inner.total + around) / self.loop.total
+        """Lightning's seconds, as a share of the loop's."""
+        around_calls = self.outer.total - self.gradient.total - _TimedAdam.watch.total
+        return (self.loop.total - self.inner.total + around_calls) / self.loop.total
 
 
 class _Outer:
-    """Lightning's optimiser, its ``step`` timed."""
+    """Lightning's optimiser with a timed ``step``."""
 
     def __init__(self, optimizer: Any, watch: _Stopwatch) -> None:
         self._optimizer = optimizer
@@ -108,7 +108,7 @@ class _Outer:
 def lightning_share(
     model: LoadedModel, make_pairs: Callable[[LoadedModel, int], list[RawPair]], device: torch.device
 ) -> dict[str, float]:
-    """Fit two batches of pairs that are ready in memory, under a Trainer without callbacks and loggers."""
+    """Explain two batches of prepared pairs with a Trainer without callbacks and loggers; return the share."""
     preparer = model.preparer
     prepared = [preparer.prepare(pair, keep_picture=False) for pair in make_pairs(model, BATCHES * SIZE)]
     loader: DataLoader[Any] = DataLoader(prepared, batch_size=SIZE, collate_fn=preparer.collate)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""What it costs to find out what a long run has left to do: rank 0 does it once, at each start.
+"""Measures what it costs to find the pairs that a long run has not done yet: rank 0 does this once at each start.
 
     python benchmarks/resume_cost.py                # a million rows, on 64 ranks
 
-The parts are written as a run of that size would have named and cut them, with keys and nothing else in the rows.
+The parts have the names and sizes of a real run's; their rows hold keys and nothing else.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import summarise
 
 ROWS = 2048
+"""Rows of a part."""
 
 
 class Table:
-    """Keys as those of a table."""
+    """A source with the keys of a table."""
 
     def key(self, index: int) -> str:
-        """Of a row."""
+        """Return the key of a row."""
         return f"pairs.csv:{index}"
 
 
 def write(run: RunDirectory, rows: int, ranks: int) -> None:
-    """The parts."""
+    """Write the parts."""
     run.table.mkdir()
     for number, first in enumerate(range(0, rows, ROWS)):
         keys = [Table().key(index) for index in range(first, min(first + ROWS, rows))]
@@ -46,12 +47,12 @@ def write(run: RunDirectory, rows: int, ranks: int) -> None:
         write_part(pa.table(columns, schema=SCHEMA), Counts(done=len(keys)), part)
 
 
-def timed(what: str, work: Callable[[], Any]) -> Any:
-    """Say how long it took, and the most memory so far."""
+def timed(label: str, work: Callable[[], Any]) -> Any:
+    """Do the work; print how long it took, and the peak of memory so far."""
     start = time.perf_counter()
     result = work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what}: {time.perf_counter() - start:.2f} s, most memory so far {peak:.0f} MiB", flush=True)
+    print(f"{label}: {time.perf_counter() - start:.2f} s, peak of memory so far {peak:.0f} MiB", flush=True)
     return result
 
 
@@ -60,15 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--ranks", type=int, default=64)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         run = RunDirectory(Path(temporary))
-        timed("writing the parts", lambda: write(run, given.rows, given.ranks))
-        timed("a stream's rank reads what is done", lambda: DoneRows(run.table, ["pairs.csv"]))
+        timed("writing the parts", lambda: write(run, arguments.rows, arguments.ranks))
+        timed("a stream: a rank reads what is done", lambda: DoneRows(run.table, ["pairs.csv"]))
         keys = timed("a table: reading the keys", lambda: done_keys(run.table))
         source: Any = Table()
-        timed("a table: finding what is left", lambda: list(remaining_positions(source, given.rows + 1, keys)))
-        timed("the summary", lambda: summarise(run, Launch(run.launches / "0001", given.ranks, given.rows)))
+        timed("a table: finding what is not done", lambda: list(remaining_positions(source, arguments.rows + 1, keys)))
+        timed("the summary", lambda: summarise(run, Launch(run.launches / "0001", arguments.ranks, arguments.rows)))
 
 
 if __name__ == "__main__":

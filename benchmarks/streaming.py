@@ -1,11 +1,11 @@
-"""Streams many pairs of small images through the bundled model and says what they cost: memory, time, bytes.
+"""Streams many pairs of small images through the bundled model; prints the memory, time and bytes they cost.
 
     python benchmarks/streaming.py                  # 100,000 pairs, one step, one draw
     python benchmarks/streaming.py --pairs 5000
 
-The pairs lie in tar shards of 1,000; 500 different scenes are repeated. Memory is that of the process and of those that
-decode, read after each batch. "Outside the model" is the time that passes between two calls of the explainer: waiting
-for pairs, writing rows, Lightning.
+The pairs are in tar shards of 1,000; 500 different scenes are repeated. Memory is that of the process and of its
+workers, measured after each batch. "Outside the model" is the time between two calls of the explainer: waiting for
+pairs, writing rows, Lightning.
 """
 
 from __future__ import annotations
@@ -28,13 +28,20 @@ from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.m2ib.explainer import Explainer
 
 SHARD = 1000
+"""Pairs of a shard."""
 SETTLED = 1000
-"""Pairs after which memory is to stay as it is."""
+"""Pairs after which memory should stay constant."""
 
 
 @dataclass
 class Meter:
-    """Pairs done and memory after each batch, and the time spent in the explainer."""
+    """Measures the pairs done and the memory after each batch, and the time in the explainer.
+
+    Attributes:
+        inside: seconds in the explainer.
+        pairs: number of pairs done.
+        memory: pairs done and bytes, after each batch.
+    """
 
     inside: float = 0.0
     pairs: int = 0
@@ -52,31 +59,31 @@ class Meter:
             self.memory.append((self.pairs, resident()))
             return results
 
-        Explainer.__call__ = measured  # type: ignore[method-assign]
+        Explainer.__call__ = measured  # type: ignore[method-assign, assignment]
 
     def at(self, pairs: int) -> int:
-        """Bytes when so many pairs were done."""
+        """Return the bytes after that many pairs."""
         return next(size for done, size in self.memory if done >= pairs)
 
     def largest(self, first: int) -> int:
-        """The most, from then on."""
+        """Return the largest number of bytes after the first pairs."""
         return max(size for done, size in self.memory if done >= first)
 
 
 def resident() -> int:
-    """Bytes of this process and of its children."""
+    """Return the resident bytes of this process and its children."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     pages = 0
     for process in ("self", *children):
         try:
             pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def write_shards(folder: Path, pairs: int) -> None:
-    """Scenes as PNG beside their captions."""
+    """Write scenes and their captions to tar shards."""
     source, scenes = SceneSource(0), []
     for index in range(len(source)):
         raw, buffer = source[index], io.BytesIO()
@@ -95,18 +102,18 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100_000)
-    parser.add_argument("words", nargs="*", help="more keys for fit.py")
-    given = parser.parse_args()
+    parser.add_argument("words", nargs="*", help="further keys for fit.py")
+    arguments = parser.parse_args()
     meter = Meter()
     with tempfile.TemporaryDirectory() as temporary:
         folder, run = Path(temporary) / "shards", Path(temporary) / "run"
         folder.mkdir()
-        write_shards(folder, given.pairs)
+        write_shards(folder, arguments.pairs)
         keys = ["data.name=captions", f"data.path={folder}/*.tar", f"output_dir={run}", "output.heatmaps=0"]
         fast = ["bottleneck.steps=1", "bottleneck.noise_samples=1", "data.batch_size=32", "output.tensorboard_images=0"]
         meter.attach()
         start = time.perf_counter()
-        run_command([*keys, *fast, "trainer.enable_progress_bar=false", *given.words])
+        run_command([*keys, *fast, "trainer.enable_progress_bar=false", *arguments.words])
         seconds = time.perf_counter() - start
         written = sum(part.stat().st_size for part in (run / "attributions").iterdir())
         parts = len(list((run / "attributions").iterdir()))
@@ -114,7 +121,7 @@ def main() -> None:
 
 
 def report(meter: Meter, seconds: float, written: int, parts: int) -> None:
-    """Print it."""
+    """Print the measurements."""
     print(f"\nmachine: {describe(torch.device('cpu'))}")
     print(f"{meter.pairs} rows in {seconds:.0f} s: {meter.pairs / seconds:.0f} a second, {parts} files")
     print(f"{written / meter.pairs:.0f} bytes a row")
@@ -123,7 +130,8 @@ def report(meter: Meter, seconds: float, written: int, parts: int) -> None:
         print(f"memory after {pairs:>7} pairs: {meter.at(min(pairs, meter.pairs)) / 2**20:.0f} MiB")
     most, settled = meter.largest(SETTLED), meter.at(SETTLED)
     print(
-        f"most memory from {SETTLED} pairs on: {most / 2**20:.0f} MiB, {most / settled - 1:+.1%} of that at {SETTLED}"
+        f"peak of memory from {SETTLED} pairs on: {most / 2**20:.0f} MiB, "
+        f"{most / settled - 1:+.1%} compared with {SETTLED} pairs"
     )
 
 

@@ -1,7 +1,8 @@
-"""M2IB as the paper's equations read and as its public reference runs: what the benchmark measures against.
+"""The textbook method: M2IB as the paper's equations and the public reference have it, the baseline of the benchmark.
 
-One pair at a time; in every step both whole towers on K copies, with weights that require gradients, and one backward
-pass through all of it. Only the noise is the package's, so that the maps can be compared.
+It explains one pair at a time. Every step runs both complete towers on K copies, with weights that require gradients,
+and one backward pass through all of it. Only the noise is the package's, so that the maps can be compared.
+
 Legend: K noise draws, T tokens, D width.
 """
 
@@ -27,11 +28,11 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 
 @dataclass
 class TextbookRun:
-    """What came of it.
+    """Result of the textbook method.
 
     Attributes:
-        saliency: nats of the patches, and of the words (special tokens left out).
-        times: per tower, the seconds of each step.
+        saliency: information in nats of the patches, and of the words without special tokens.
+        times: seconds of each step, per tower.
     """
 
     saliency: list[NDArray[np.float32]] = field(default_factory=list)
@@ -39,7 +40,7 @@ class TextbookRun:
 
     @property
     def step_seconds(self) -> float:
-        """One step of each tower: the medians without the first steps, which allocate the gradients."""
+        """Seconds of a step of both towers: medians without the first step, which allocates the gradients."""
         return sum(statistics.median(times[1:] or times) for times in self.times)
 
 
@@ -48,9 +49,9 @@ def explain_textbook(model: Any, pixel_values: Tensor, input_ids: Tensor, settin
 
     Args:
         model: a Hugging Face CLIP model.
-        pixel_values: (1, 3, H, W).
-        input_ids: (1, T), without padding.
-        settings: with layers resolved.
+        pixel_values: picture, (1, 3, H, W).
+        input_ids: tokens without padding, (1, T).
+        settings: settings with resolved layers.
     """
     run = TextbookRun()
     for modality in MODALITIES:
@@ -67,8 +68,9 @@ def _explain_tower(
     tower = model.vision_model if modality == "image" else model.text_model
     layer, beta, draws = settings.tower(modality).layer, settings.tower(modality).beta, settings.noise_samples
     assert layer is not None
-    hidden = pixel_values.shape[-1] // tower.config.patch_size if modality == "image" else 0
-    tokens = hidden**2 + 1 if modality == "image" else input_ids.shape[1]
+    tokens = input_ids.shape[1]
+    if modality == "image":
+        tokens = (pixel_values.shape[-1] // tower.config.patch_size) ** 2 + 1
     bottleneck = _Bottleneck(settings, modality, tokens, tower.config).to(pixel_values.device)
     optimizer = torch.optim.Adam([bottleneck.alpha], lr=settings.lr)
     times = []
@@ -88,7 +90,7 @@ def _explain_tower(
 
 
 class _Bottleneck(nn.Module):
-    """Keeps the information of a block's output and lets a noisy copy through."""
+    """Stores the information of a block's output, and returns a noisy copy of the output."""
 
     def __init__(self, settings: BottleneckSettings, modality: Modality, tokens: int, config: Any) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class _Bottleneck(nn.Module):
         self.information = torch.empty(0)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(K, T, D) to (K, T, D)."""
+        """Return the noisy copy, (K, T, D), of the output, (K, T, D)."""
         lambda_ = torch.sigmoid(self.alpha)
         mean, variance = lambda_ * hidden, (1 - lambda_) ** 2
         self.information = -0.5 * (1 + torch.log(variance) - mean**2 - variance)

@@ -1,4 +1,4 @@
-"""What the benchmarks run: CLIP models of known shapes with random weights, random pictures, a caption of 12 tokens."""
+"""The workload of the benchmarks: CLIP models with random weights, random pictures, a caption of 12 tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def make_model(shape: str, device: torch.device) -> LoadedModel:
-    """Random weights in that shape, read through the bundled model's tokenizer."""
+    """Return a model of that shape with random weights and the bundled model's tokenizer."""
     bundled = load_model("scenes")
     tokenizer = bundled.processor.tokenizer
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -48,7 +48,7 @@ def make_model(shape: str, device: torch.device) -> LoadedModel:
 
 
 def make_pairs(model: LoadedModel, count: int) -> list[RawPair]:
-    """So many random pictures, each with the caption."""
+    """Return that many random pictures, each with the caption."""
     side = model.encoder.model.config.vision_config.image_size
     rng = np.random.default_rng(0)
     return [
@@ -58,13 +58,13 @@ def make_pairs(model: LoadedModel, count: int) -> list[RawPair]:
 
 
 class Package:
-    """This package, without a Trainer: a batch at a time in one precision.
+    """This package without a Trainer: explains one batch in one precision.
 
     Args:
-        model: what is explained.
-        settings: with layers resolved.
-        device: where.
-        compile: whether the loop is compiled.
+        model: the model to explain.
+        settings: settings with resolved layers.
+        device: device of the model.
+        compile: whether to compile the loop.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Package:
         self.explainer.bottlenecks.to(device)
 
     def batch(self, pairs: list[RawPair]) -> PairBatch:
-        """The pairs, ready on the device."""
+        """Return the prepared pairs on the device."""
         preparer = self.model.preparer
         return preparer.collate([preparer.prepare(pair, keep_picture=False) for pair in pairs]).to(self.device)
 
     def __call__(self, batch: PairBatch, dtype: torch.dtype) -> list[Attribution]:
-        """Explain them."""
+        """Explain the batch under autocast to that type."""
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             return self.explainer(batch, self.explainer.optimizer())

@@ -1,4 +1,4 @@
-"""Draws the README's picture: the bundled model on the first scenes of the demo, one under the other.
+"""Draws the README's picture: the bundled model on the first scenes of the demo, stacked.
 
 python scripts/draw_readme_picture.py
 """
@@ -14,7 +14,7 @@ from m2ib_lightning.results.drawing import draw_attribution
 
 
 def main() -> None:
-    """Explain and stack."""
+    """Explain the scenes, stack their pictures, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/scenes.png"))
     parser.add_argument("--scenes", type=int, default=3)

@@ -1,8 +1,7 @@
-"""Throw broken images and tables at the readers; anything but a pair or an error of that pair is a finding.
+"""Feeds broken images and tables to the readers; any outcome but a pair or that pair's error is a finding.
 
-Each input is a small valid file with a few changes (flipped, cut, doubled, spliced bytes), read as a run would read it.
-The work is done in a child process, so that a crash of a decoder is seen too: the file it died of is kept in the folder
-of findings.
+Each input is a small valid file with a few changes (flipped, cut, doubled or spliced bytes). A child process does the
+work, so that a crash of a decoder is noticed too. The folder of findings keeps the input of each finding.
 
     python scripts/fuzz_readers.py --seconds 600
 """
@@ -20,6 +19,7 @@ import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,22 +47,25 @@ FORMATS = (
     "icns",
 )
 MODES = ("RGB", "L", "P", "RGBA", "1", "CMYK", "I;16", "F", "LA")
-PARQUET_SHARE = 0.02  # of the rounds with tables: `datasets` takes its time
-SLOW = 20.0  # seconds after which a reader that does not come back is a finding
+PARQUET_SHARE = 0.02
+"""Share of Parquet among the rounds with tables: `datasets` is slow to open it."""
+
+SLOW = 20.0
+"""Seconds after which a reader that does not return is a finding."""
 
 
 def image_seeds() -> list[tuple[str, bytes]]:
-    """Small pictures in every format and mode that Pillow writes."""
+    """Return small pictures in every format and mode that Pillow writes."""
     rng = np.random.default_rng(0)
     colours = Image.fromarray(rng.integers(0, 256, (23, 31, 3), dtype=np.uint8))
     seeds = []
     for kind in FORMATS:
         for mode in MODES:
-            for more in ({}, {"save_all": True, "append_images": [colours.rotate(90)]}):
+            for options in ({}, {"save_all": True, "append_images": [colours.rotate(90)]}):
                 buffer = io.BytesIO()
                 try:
                     picture = colours.convert("L").convert(mode) if mode in ("F", "I;16") else colours.convert(mode)
-                    picture.resize((32, 32) if kind == "icns" else picture.size).save(buffer, kind, **more)
+                    picture.resize((32, 32) if kind == "icns" else picture.size).save(buffer, kind, **options)
                 except (OSError, ValueError, KeyError, AttributeError, TypeError):
                     continue
                 seeds.append((f"{kind}-{mode}", buffer.getvalue()))
@@ -70,7 +73,7 @@ def image_seeds() -> list[tuple[str, bytes]]:
 
 
 def table_seeds(folder: Path) -> list[tuple[str, bytes]]:
-    """The same rows in every format."""
+    """Return the same rows in every format."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -91,7 +94,7 @@ def table_seeds(folder: Path) -> list[tuple[str, bytes]]:
 
 
 def mutated(rng: np.random.Generator, seed: bytes, other: bytes) -> bytes:
-    """The seed with one to eight changes."""
+    """Return the seed with one to eight changes."""
     data = bytearray(seed)
     for _ in range(rng.integers(1, 9)):
         size = max(1, len(data))
@@ -117,7 +120,7 @@ def mutated(rng: np.random.Generator, seed: bytes, other: bytes) -> bytes:
 
 
 def try_image(data: bytes) -> str:
-    """Read it as a run does."""
+    """Read an image as a run does; return the outcome."""
     try:
         picture = read_image(data, timeout=SLOW).picture
     except PairError as error:
@@ -130,19 +133,19 @@ def try_image(data: bytes) -> str:
 
 
 def try_table(path: Path) -> str:
-    """Open it and read every row as a run does."""
+    """Open a table and read every row as a run does; return the outcome."""
     try:
         table = open_table(str(path), "train", ("caption", "image"))
         source = CaptionSource(table, Columns(), None)
     except M2IBError:
         return "error"
-    found = [source[k] for k in range(len(source))]
-    assert len({raw.key for raw in found}) == len(found)
-    return "rows with errors" if any(raw.error for raw in found) else "read"
+    pairs = [source[k] for k in range(len(source))]
+    assert len({raw.key for raw in pairs}) == len(pairs)
+    return "rows with errors" if any(raw.error for raw in pairs) else "read"
 
 
 def fuzz(seed: int, seconds: float, folder: Path, counts: Counter[str]) -> None:
-    """Fuzz for so long, from when all is ready; the input in hand is always in ``folder/input*``."""
+    """Fuzz for that many seconds, without the set-up; ``folder/input*`` is always the current input."""
     rng = np.random.default_rng(seed)
     images, tables = image_seeds(), table_seeds(folder)
     texts = [item for item in tables if item[0] != ".parquet" and item[0] != ".json"]
@@ -163,8 +166,8 @@ def fuzz(seed: int, seconds: float, folder: Path, counts: Counter[str]) -> None:
         counts[f"{name.split('-')[0].strip('.')}: {outcome}"] += 1
 
 
-def child(seed: int, seconds: float, folder: Path, queue: multiprocessing.Queue[object]) -> None:
-    """Fuzz until the time is over or something is found."""
+def child(seed: int, seconds: float, folder: Path, queue: multiprocessing.Queue[Any]) -> None:
+    """Fuzz until the time is over or there is a finding."""
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     try:
@@ -178,41 +181,41 @@ def main() -> int:
     """Run rounds of child processes until the time is over.
 
     Returns:
-        1 if anything was found.
+        1 if there was a finding, else 0.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--findings", type=Path, default=Path("findings"))
     arguments = parser.parse_args()
-    left, seed, found = arguments.seconds, arguments.seed, 0
+    seconds_left, seed, findings = arguments.seconds, arguments.seed, 0
     total: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
-    while left > 0:
+    while seconds_left > 0:
         with tempfile.TemporaryDirectory() as name:
-            queue: multiprocessing.Queue[object] = context.Queue()
-            seconds = min(left, 60.0)  # counts are lost when a child dies: short rounds
-            left -= seconds
+            queue: multiprocessing.Queue[Any] = context.Queue()
+            seconds = min(seconds_left, 60.0)  # rounds are short, because a dying child loses its counts
+            seconds_left -= seconds
             process = context.Process(target=child, args=(seed, seconds, Path(name), queue))
             process.start()
             process.join(seconds + 6 * SLOW)
             problem = f"the process died or hung (exit code {process.exitcode})"
             if not queue.empty():
-                counts, problem = queue.get()  # type: ignore[misc]
+                counts, problem = queue.get()
                 total += counts
             if process.is_alive():
                 process.kill()
             if problem:
-                found += 1
+                findings += 1
                 arguments.findings.mkdir(exist_ok=True)
                 for path in Path(name).glob("input*"):
                     (arguments.findings / f"{seed}-{path.name}").write_bytes(path.read_bytes())
-                print(f"finding {found} (seed {seed}):\n{problem}", file=sys.stderr, flush=True)
+                print(f"finding {findings} (seed {seed}):\n{problem}", file=sys.stderr, flush=True)
         seed += 1
     for name, count in sorted(total.items()):
         print(f"{count:8d}  {name}")
-    print(f"{sum(total.values())} inputs in {arguments.seconds:.0f} s, {found} findings")
-    return 1 if found else 0
+    print(f"{sum(total.values())} inputs in {arguments.seconds:.0f} s, {findings} findings")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Prints how well the bundled model's maps localise; with ``--write``, chooses the preset and writes the model card.
 
-    python scripts/score_scenes_model.py                             the card's figures, with the folder's preset
-    python scripts/score_scenes_model.py --model RUN/model --write   choose on some scenes, report on others, write
+    python scripts/score_scenes_model.py                             # the card's figures, with the folder's preset
+    python scripts/score_scenes_model.py --model RUN/model --write   # choose on some scenes, report on others, write
 
-RUN is a run of ``python fit.py --config scenes-model``. Scenes have three objects, one of them mentioned. Chance: pick
-0.33.
+RUN is a run of ``python fit.py --config scenes-model``. Scenes have three objects, one of them mentioned, so
+chance for ``pick`` is 0.33.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from m2ib_lightning.api.explain import explain
-from m2ib_lightning.config import Config
+from m2ib_lightning.config import Config, Modality
 from m2ib_lightning.datamodules.scene_scoring import means, score_scenes
 from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
 from m2ib_lightning.encoder.frozen import frozen
@@ -30,12 +30,14 @@ from m2ib_lightning.models.card import write_card, write_preset
 from m2ib_lightning.models.load import BUNDLED, PRESET_FILE, STATISTICS_FILE, LoadedModel, load_model
 from m2ib_lightning.scenes.retrieval import retrieval
 
-CHOOSE, REPORT, CALIBRATE = 1, 2, 3  # seeds of three sets of scenes
-LAYERS = {"image": -1, "text": -1}
+CHOOSE, REPORT, CALIBRATE = 1, 2, 3
+"""Seeds of three sets of scenes."""
 
-# Mostly token gates for images: with a gate per channel a patch that differs much from the layer's mean costs nats
-# whatever the caption says, and that background survives other captions and random weights (docs/evaluation.md).
-CANDIDATES: dict[str, list[dict[str, Any]]] = {
+LAYERS: dict[Modality, int] = {"image": -1, "text": -1}
+
+# Mostly token gates for images: with a gate per channel, a patch far from the layer's mean costs nats whatever the
+# caption says. That background survives other captions and random weights (docs/evaluation.md).
+CANDIDATES: dict[Modality, list[dict[str, Any]]] = {
     "image": [
         {"granularity": granularity, "prior": prior, "beta": beta}
         for granularity, prior, betas in (
@@ -54,11 +56,11 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Score, and with ``--write`` choose first."""
+    """Print the scores; with ``--write``, choose the preset first and write the folder's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="scenes")
-    parser.add_argument("--scenes", type=int, default=500, help="how many to report on")
-    parser.add_argument("--choose-scenes", type=int, default=200, help="how many to choose on")
+    parser.add_argument("--scenes", type=int, default=500, help="number of scenes of the report")
+    parser.add_argument("--choose-scenes", type=int, default=200, help="number of scenes of the choice")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
 
@@ -93,17 +95,17 @@ def main() -> None:
 
 
 def how_it_was_trained(folder: Path) -> dict[str, Any]:
-    """From the run that the folder is in; else what the folder says already."""
+    """Return the facts of the training from the folder's run; without a run, from the folder's ``training.json``."""
     run = folder.parent
     if not (run / "config.yaml").exists():
-        known: dict[str, Any] = json.loads((folder / "training.json").read_text())
-        return known
+        facts: dict[str, Any] = json.loads((folder / "training.json").read_text())
+        return facts
     summary = json.loads((run / "summary.json").read_text())
-    given: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     defaults = asdict(Config())
-    configuration = {"model.name": given["model"]["name"], "bottleneck.enabled": given["bottleneck"]["enabled"]}
+    configuration = {"model.name": config["model"]["name"], "bottleneck.enabled": config["bottleneck"]["enabled"]}
     for group in ("data", "finetune", "trainer"):
-        for name, value in given[group].items():
+        for name, value in config[group].items():
             if value != defaults[group].get(name):
                 configuration[f"{group}.{name}"] = value
     return {
@@ -115,7 +117,7 @@ def how_it_was_trained(folder: Path) -> dict[str, Any]:
 
 
 def measure_statistics(model: LoadedModel) -> Statistics:
-    """The priors of both towers at ``LAYERS``, from 1,000 scenes."""
+    """Return the priors of both towers at ``LAYERS``, from 1,000 scenes."""
     pairs = BottleneckSettings().calibration_pairs
     datamodule = ScenesDataModule(model.preparer, seed=CALIBRATE, limit=pairs, batch_size=50)
     with frozen(model.encoder.model):
@@ -123,42 +125,46 @@ def measure_statistics(model: LoadedModel) -> Statistics:
 
 
 def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[dict[str, Any]]]:
-    """The best settings of each tower on one set of scenes, and every trial; the towers do not meet, so share runs."""
+    """Return the best settings of each tower, and all trials.
+
+    The towers are independent, so one trial tests a candidate of each.
+    """
     trials: list[dict[str, Any]] = []
     for index in range(max(map(len, CANDIDATES.values()))):
-        tried = {m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()}
-        each, _ = score(model, BottleneckSettings().override(tried), CHOOSE, scenes)
+        settings = {m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()}
+        each, _ = score(model, BottleneckSettings().override(settings), CHOOSE, scenes)
         scores, quality = means(each), np.array([image_quality(scene) for scene in each])
-        trials.append({"settings": tried, "scores": scores, "quality": quality})
-        print(f"image {tried['image']}\n  text {tried['text']}\n  {show(scores)}", flush=True)
+        trials.append({"settings": settings, "scores": scores, "quality": quality})
+        print(f"image {settings['image']}\n  text {settings['text']}\n  {show(scores)}", flush=True)
     image = fullest_of_the_best(trials)["settings"]["image"]
     text = max(trials, key=lambda trial: trial["scores"]["text_auroc"])["settings"]["text"]
     return BottleneckSettings().override({"image": image, "text": text}), trials
 
 
 def fullest_of_the_best(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the trials within one standard error of the best quality, the one whose maps cover their objects best (IoU).
+    """Return the trial whose maps cover their objects best (IoU), among those close to the best quality.
 
-    The error is that of the difference from the best, scene by scene: a sparser map that is no better is not chosen.
+    A trial is close if its mean difference from the best, paired by scene, is at most one standard error. A sparser map
+    that is no better is therefore not chosen.
     """
     best = max(trials, key=lambda trial: float(trial["quality"].mean()))
 
-    def ties(trial: dict[str, Any]) -> bool:
-        lost = best["quality"] - trial["quality"]
-        return float(lost.mean()) <= float(lost.std(ddof=1)) / len(lost) ** 0.5
+    def is_close(trial: dict[str, Any]) -> bool:
+        loss = best["quality"] - trial["quality"]
+        return float(loss.mean()) <= float(loss.std(ddof=1)) / len(loss) ** 0.5
 
-    return max(filter(ties, trials), key=lambda trial: float(trial["scores"]["iou"]))
+    return max(filter(is_close, trials), key=lambda trial: float(trial["scores"]["iou"]))
 
 
 def image_quality(scores: dict[str, float]) -> float:
-    """Pointing, picking, and covering the object and nothing else, each with the same weight."""
+    """Return the sum of the scores for pointing, picking, and covering the object and nothing else."""
     return sum(scores[name] for name in ("point_exact", "pick", "mass", "iou", "average_precision"))
 
 
 def score(
     model: LoadedModel, settings: BottleneckSettings, seed: int, scenes: int
 ) -> tuple[list[dict[str, float]], float]:
-    """Explain the scenes of that seed and score each; also pairs per second."""
+    """Explain the scenes of that seed; return the scores of each, and the pairs per second."""
     source = SceneSource(seed, scenes)
     examples = [source.example(index) for index in range(scenes)]
     settings = resolve(settings, model.encoder)
@@ -173,7 +179,7 @@ def score(
 
 
 def show(scores: dict[str, float]) -> str:
-    """One line."""
+    """Return the scores in one line."""
     return "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 

@@ -1,74 +1,60 @@
-"""Writes the measured parts of docs/evaluation.md: tables, plots, and what does better than M2IB.
+"""Writes the measured parts of docs/evaluation.md: tables, plots, and the methods that score better than M2IB.
 
     python fit.py --config evaluate output_dir=runs/evaluate
     python fit.py --config ablation seed=1 output_dir=runs/ablation
     python scripts/write_evaluation.py runs/evaluate --ablation runs/ablation
 
-Needs matplotlib, which Captum brings.
+Needs matplotlib, which Captum installs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe
+from sections import markdown_table, write_section
 
 from m2ib_lightning.evaluation.bootstrap import FEWEST
 from m2ib_lightning.evaluation.measures import MEASURES
-from m2ib_lightning.files import atomic_write_text
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "evaluation.md"
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from machine import describe
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "evaluation.md"
 BASELINE = "m2ib"
 ABLATED = ("image_pointing", "image_mass", "image_rank", "image_best_iou", "image_auroc", "image_ap", "text_auroc")
 
 
 def main() -> None:
-    """Write."""
+    """Write all sections and plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--ablation", type=Path)
     parser.add_argument("--document", type=Path, default=DOCUMENT)
-    given = parser.parse_args()
-    summary = json.loads((given.run / "summary.json").read_text())
-    write_section(given.document, "table", (given.run / "table.md").read_text())
-    write_section(given.document, "facts", facts(given.run, summary))
-    write_section(given.document, "better", better_than_baseline(summary["methods"]))
-    plots = given.document.parent / "evaluation"
+    arguments = parser.parse_args()
+    summary = json.loads((arguments.run / "summary.json").read_text())
+    write_section(arguments.document, "table", (arguments.run / "table.md").read_text())
+    write_section(arguments.document, "facts", facts(arguments.run, summary))
+    write_section(arguments.document, "better", better_than_baseline(summary["methods"]))
+    plots = arguments.document.parent / "evaluation"
     plots.mkdir(exist_ok=True)
     plot_cascade(summary["cascade"], plots / "randomised.png")
-    if given.ablation is not None:
-        ablation = json.loads((given.ablation / "summary.json").read_text())["methods"]
-        write_section(given.document, "ablation", ablation_table(ablation))
+    if arguments.ablation is not None:
+        ablation = json.loads((arguments.ablation / "summary.json").read_text())["methods"]
+        write_section(arguments.document, "ablation", ablation_table(ablation))
         plot_ablation(ablation, plots / "ablation.png")
 
 
-def write_section(document: Path, name: str, text: str) -> None:
-    """Replace what is between ``<!-- name:begin -->`` and ``<!-- name:end -->``.
-
-    Raises:
-        SystemExit: if the document has no such marks.
-    """
-    content = document.read_text(encoding="utf-8")
-    pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-    if not re.search(pattern, content, flags=re.DOTALL):
-        raise SystemExit(f"{document} has no marks <!-- {name}:begin --> and <!-- {name}:end -->")
-    filled = re.sub(pattern, lambda match: f"{match[1]}\n{text.strip()}\n\n{match[2]}", content, flags=re.DOTALL)
-    atomic_write_text(document, filled)
-
-
 def facts(run: Path, summary: dict[str, Any]) -> str:
-    """How large the run was, how long it took, and on what."""
+    """Return one sentence on the size and duration of the run, and the machine."""
     machine = describe(torch.device("cpu"))
     ranks = json.loads(max((run / "launches").glob("*/launch.json")).read_text())["world_size"]
-    probes = [
-        found["image_sensitivity"]["pairs"] for found in summary["methods"].values() if "image_sensitivity" in found
-    ]
-    probed = max(probes, default=0)
+    measures = summary["methods"].values()
+    probed = max((m["image_sensitivity"]["pairs"] for m in measures if "image_sensitivity" in m), default=0)
     return (
         f"{summary['pairs_done']} pairs, {probed} of them probed, {len(summary['methods'])} methods, "
         f"{summary['seconds'] / 60:.1f} minutes on {ranks} ranks. {machine['name']}, torch {machine['torch']}."
@@ -76,21 +62,20 @@ def facts(run: Path, summary: dict[str, Any]) -> str:
 
 
 def better_than_baseline(methods: dict[str, Any]) -> str:
-    """By measure: the methods whose difference from the baseline is for the better, and not zero."""
-    lines = []
+    """Return a table of the methods that are significantly better than the baseline, by measure."""
+    rows = []
     for measure, about in MEASURES.items():
-        compared = any(f"minus_{BASELINE}" in found.get(measure, {}) for found in methods.values())
+        compared = any(f"minus_{BASELINE}" in scores.get(measure, {}) for scores in methods.values())
         if about.better in (None, "zero") or not compared or about.group == "time":
             continue
         winners = []
-        for method, found in methods.items():
-            difference = found.get(measure, {}).get(f"minus_{BASELINE}")
+        for method, scores in methods.items():
+            difference = scores.get(measure, {}).get(f"minus_{BASELINE}")
             if difference and _is_better(difference, about.better):
                 low, mean, high = (difference[name] for name in ("low", "mean", "high"))
                 winners.append(f"`{method}` ({mean:+.3f} [{low:+.3f}, {high:+.3f}])")
-        name = measure.replace("_", " ")
-        lines.append(f"| {name} | {', '.join(winners) or 'none'} |")
-    return "\n".join(["| measure | does better than `m2ib`, by (95 % interval) |", "| --- | --- |", *lines])
+        rows.append([measure.replace("_", " "), ", ".join(winners) or "none"])
+    return markdown_table(["measure", "does better than `m2ib`, by (95 % interval)"], rows)
 
 
 def _is_better(difference: dict[str, Any], better: str) -> bool:
@@ -100,17 +85,17 @@ def _is_better(difference: dict[str, Any], better: str) -> bool:
 
 
 def ablation_table(methods: dict[str, Any]) -> str:
-    """A row for each setting."""
+    """Return the ablation's table, a row per setting."""
     head = ["setting", *(name.replace("_", " ") for name in ABLATED)]
-    rows = [[_setting(method), *(_mean(found[name]) for name in ABLATED)] for method, found in methods.items()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    rows = [[_setting(method), *(_mean(scores[name]) for name in ABLATED)] for method, scores in methods.items()]
+    return markdown_table(head, rows)
 
 
 def _mean(estimate: dict[str, Any]) -> str:
+    """The mean, with a star if it differs significantly from the baseline's."""
     difference = estimate.get(f"minus_{BASELINE}")
-    differs = difference is not None and difference["pairs"] >= FEWEST
-    differs = differs and (difference["low"] > 0 or difference["high"] < 0)
-    return f"{estimate['mean']:.3f}{chr(92) + '*' if differs else ''}"
+    differs = difference is not None and any(_is_better(difference, better) for better in ("higher", "lower"))
+    return f"{estimate['mean']:.3f}" + (r"\*" if differs else "")
 
 
 def _setting(method: str) -> str:
@@ -118,17 +103,17 @@ def _setting(method: str) -> str:
 
 
 def plot_cascade(cascade: dict[str, Any], path: Path) -> None:
-    """Correlation with the original map as more and more of the weights are random."""
+    """Draw the correlation with the original map against the share of random weights."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    colours = pyplot.get_cmap("tab20").colors
+    colours: Any = pyplot.get_cmap("tab20")
     for axis, tower in zip(axes, ("image", "text"), strict=True):
-        axis.set_prop_cycle(color=colours)
-        for method, found in cascade.get(tower, {}).items():
-            percents = [0, *map(int, found)]
+        axis.set_prop_cycle(color=colours.colors)
+        for method, stages in cascade.get(tower, {}).items():
+            percents = [0, *map(int, stages)]
             width = 2.5 if method == BASELINE else 1.0
-            axis.plot(percents, [1.0, *(stage["mean"] for stage in found.values())], linewidth=width, label=method)
+            axis.plot(percents, [1.0, *(stage["mean"] for stage in stages.values())], linewidth=width, label=method)
         axis.axhline(0.3, color="grey", linestyle=":", linewidth=1)
         axis.set(title=tower, xlabel="random weights, from the top (%)", ylim=(-0.7, 1.05))
     axes[0].set_ylabel("Spearman correlation with the original map")
@@ -138,7 +123,7 @@ def plot_cascade(cascade: dict[str, Any], path: Path) -> None:
 
 
 def plot_ablation(methods: dict[str, Any], path: Path) -> None:
-    """A panel for each measure: the settings with their intervals."""
+    """Draw the settings' means and intervals, a panel per measure."""
     from matplotlib import pyplot
 
     names = list(methods)

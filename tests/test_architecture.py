@@ -37,8 +37,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(reversed(ORDER)) for room in 
 
 def modules(root: Path) -> dict[str, Path]:
     """Every module of the package by its dotted name; ``datamodules`` is a symlink to the folder beside it."""
-    paths = (path for path in root.glob("**/*.py") if "__pycache__" not in path.parts)
-    paths = {*paths, *(root / "datamodules").glob("**/*.py")}  # glob does not follow the link on Python 3.13
+    files = (path for path in root.glob("**/*.py") if "__pycache__" not in path.parts)
+    paths = {*files, *(root / "datamodules").glob("**/*.py")}  # glob does not follow the link on Python 3.13
     found = {}
     for path in sorted(paths):
         parts = path.relative_to(root.parent).with_suffix("").parts

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: the textbook gives the package's maps, and the FLOPs are those torch counts."""
+"""The benchmark measures what it claims: the textbook gives the package's maps, the FLOPs are those torch counts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from tests.conftest import ROOT, relative_difference
 from tests.tiny import DEEP, SMALL, make_batch, make_model, make_pairs
 
+STANDALONE = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("**/*.py")])
+
 
 @pytest.fixture(autouse=True)
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the benchmarks and experiments importable by name."""
+    for folder in ("benchmarks", "scripts", "scripts/experiments"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
 
 
 @pytest.mark.parametrize("size", [SMALL, DEEP])
@@ -34,14 +38,17 @@ def test_the_formula_counts_what_torch_counts(size: dict[str, int], layer: int |
     encoder = Encoder(model)
     cut = {"layer": layer}
     settings = BottleneckSettings().override({"steps": 3, "noise_samples": 4, "image": cut, "text": cut})
-    made = Explainer(encoder, resolve(settings, encoder))
+    explainer = Explainer(encoder, resolve(settings, encoder))
     batch = make_batch(model, make_pairs(model, [5]))
-    with made.at_work(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        made(batch, made.optimizer())
+    with explainer.at_work(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        explainer(batch, explainer.optimizer())
     configs = {"image": model.config.vision_config, "text": model.config.text_config}
     tokens = {"image": encoder.towers["image"].max_tokens, "text": 7}
-    layers = {m: made.settings.tower(m).layer for m in MODALITIES}
-    formula = sum(tower_flops(configs[m], 24, tokens[m], layers[m], settings) for m in MODALITIES)
+    formula = 0
+    for modality in MODALITIES:
+        resolved = explainer.settings.tower(modality).layer
+        assert resolved is not None
+        formula += tower_flops(configs[modality], 24, tokens[modality], resolved, settings)
     assert abs(formula / counter.get_total_flops() - 1) < 0.01
 
 
@@ -51,12 +58,12 @@ def test_the_textbook_gives_the_packages_maps() -> None:
     model = make_model("clip")
     (pair,) = make_pairs(model, [5])
     encoder = Encoder(model)
-    made = Explainer(encoder, resolve(BottleneckSettings(steps=4, noise_samples=3), encoder))
-    with made.at_work():
-        (result,) = made(make_batch(model, [pair]), made.optimizer())
-    run = explain_textbook(model, pair.pixels[None], torch.tensor([pair.ids]), made.settings)
-    for found, expected in zip(run.saliency, (result.image_saliency.ravel(), result.text_saliency), strict=True):
-        assert relative_difference(found, expected) < 1e-4
+    explainer = Explainer(encoder, resolve(BottleneckSettings(steps=4, noise_samples=3), encoder))
+    with explainer.at_work():
+        (result,) = explainer(make_batch(model, [pair]), explainer.optimizer())
+    run = explain_textbook(model, pair.pixels[None], torch.tensor([pair.ids]), explainer.settings)
+    for saliency, expected in zip(run.saliency, (result.image_saliency.ravel(), result.text_saliency), strict=True):
+        assert relative_difference(saliency, expected) < 1e-4
     assert [len(times) for times in run.times] == [4, 4]
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -68,14 +75,45 @@ def test_the_page_shows_the_committed_numbers() -> None:
 
     page = (ROOT / "docs" / "performance.md").read_text()
     assert FORMULA in page
-    for name, report in (("benchmark", benchmark_report), ("ablation", ablation)):
-        file = ROOT / "docs" / f"{name}.json"
-        assert report.render(json.loads(file.read_text())) in page, f"python scripts/{name}.py --render {file}"
+    for file, script, report in (
+        ("benchmark.json", "benchmarks/benchmark.py", benchmark_report),
+        ("ablation.json", "scripts/experiments/ablation.py", ablation),
+    ):
+        numbers = json.loads((ROOT / "docs" / file).read_text())
+        assert report.render(numbers) in page, f"python {script} --render docs/{file}"
+
+
+def test_a_section_of_a_document_is_replaced(tmp_path: Path) -> None:
+    from sections import markdown_table, write_section
+
+    document = tmp_path / "page.md"
+    document.write_text("a\n<!-- t:begin -->\nold\n<!-- t:end -->\nb\n")
+    write_section(document, "t", markdown_table(["x", "y"], [["1", r"\2"]]))
+    table = "| x | y |\n| --- | --- |\n| 1 | \\2 |"
+    assert document.read_text() == f"a\n<!-- t:begin -->\n\n{table}\n\n<!-- t:end -->\nb\n"
+    with pytest.raises(SystemExit, match="has no marks <!-- u:begin -->"):
+        write_section(document, "u", "text")
+
+
+def test_every_usage_line_names_its_own_file() -> None:
+    for path in STANDALONE:
+        text = path.read_text()
+        if "ArgumentParser" in text:
+            assert f"python {path.relative_to(ROOT)}" in text, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in STANDALONE if "ArgumentParser" in path.read_text()], ids=str)
+def test_it_starts_from_the_root(path: Path) -> None:
+    command = [sys.executable, str(path.relative_to(ROOT)), "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
 
 
 @pytest.mark.slow
 def test_the_quick_benchmark_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/benchmark.py", "--quick", "--json", str(tmp_path / "b.json")]
+    command = [sys.executable, "benchmarks/benchmark.py", "--quick", "--json", str(tmp_path / "b.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]

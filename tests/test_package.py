@@ -28,7 +28,7 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     where = tmp_path / "elsewhere"
     where.mkdir()
     environment = {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    command = [sys.executable, script, "--config", "demo", "data.limit=2"]
+    command = [sys.executable, str(script), "--config", "demo", "data.limit=2"]
     done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 pairs explained" in done.stdout

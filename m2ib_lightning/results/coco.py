@@ -50,12 +50,8 @@ class CocoWriter:
         _append(self._file, image, first=self._images == 1)
         for mask, box, area in zip(regions.components, regions.boxes, regions.areas, strict=True):
             self._annotations += 1
-            annotation: dict[str, Any] = {
-                "id": self._annotations,
-                "image_id": self._images,
-                "category_id": 1,
-                "iscrowd": 0,
-            }
+            annotation: dict[str, Any] = {"id": self._annotations, "image_id": self._images}
+            annotation |= {"category_id": 1, "iscrowd": 0}
             annotation |= {"segmentation": to_rle(mask), "bbox": box, "area": area}
             annotation |= {"score": float(heatmap[mask].mean()), "caption": pair.caption}
             _append(self._waiting, annotation, first=self._annotations == 1)

@@ -1,9 +1,9 @@
-"""What each piece of the fast loop gives: ViT-B/32 in float32, batches of 8, with one piece left out at a time.
+"""Measures what each part of the fast loop saves: ViT-B/32 in float32, batches of 8, one part disabled at a time.
 
     python scripts/experiments/ablation.py --json docs/ablation.json
 
-Every variant has a process of its own, because one of them is how the process treats freed memory; they take turns, and
-each keeps its best time.
+Every variant runs in its own process, because one of them changes how the process treats freed memory. The variants
+alternate, and each keeps its best time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe, say, seconds
-from workload import Package, make_model, make_pairs
 
 from m2ib_lightning import BottleneckSettings
 from m2ib_lightning.config import MODALITIES
@@ -28,37 +26,41 @@ from m2ib_lightning.m2ib import explainer
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.models import LoadedModel
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from machine import describe, log, seconds
+from workload import Package, make_model, make_pairs
+
 BATCH = 8
 
 
-def _own_blocks(model: LoadedModel) -> None:
+def _use_the_models_blocks(model: LoadedModel) -> None:
     for modality in MODALITIES:
         tower = model.encoder.towers[modality]
         tower.spec = replace(tower.spec, parts=None)
 
 
-def _memory_given_back(model: LoadedModel) -> None:
+def _return_freed_memory(model: LoadedModel) -> None:
     explainer.keep_freed_memory = lambda: None
 
 
-def _nothing(model: LoadedModel) -> None:
+def _change_nothing(model: LoadedModel) -> None:
     pass
 
 
 VARIANTS: dict[str, tuple[Callable[[LoadedModel], None], dict[str, Any], bool]] = {
-    "as it is": (_nothing, {}, False),
-    "the model's own blocks: nothing absorbed, nothing fused": (_own_blocks, {}, False),
-    "freed memory given back to the kernel": (_memory_given_back, {}, False),
-    "at most 512 rows at a time": (_nothing, {"max_rows": 512}, False),
-    "at most 1,024 rows": (_nothing, {"max_rows": 1024}, False),
-    "at most 4,096 rows": (_nothing, {"max_rows": 4096}, False),
-    "all rows of the batch": (_nothing, {"max_rows": 10**9}, False),
-    "model.compile=true": (_nothing, {}, True),
+    "as it is": (_change_nothing, {}, False),
+    "the model's own blocks: nothing absorbed, nothing fused": (_use_the_models_blocks, {}, False),
+    "freed memory given back to the kernel": (_return_freed_memory, {}, False),
+    "at most 512 rows at a time": (_change_nothing, {"max_rows": 512}, False),
+    "at most 1,024 rows": (_change_nothing, {"max_rows": 1024}, False),
+    "at most 4,096 rows": (_change_nothing, {"max_rows": 4096}, False),
+    "all rows of the batch": (_change_nothing, {"max_rows": 10**9}, False),
+    "model.compile=true": (_change_nothing, {}, True),
 }
 
 
 def measure(name: str) -> float:
-    """Seconds per pair of one variant, the best of three batches."""
+    """Return the seconds per pair of one variant, the best of three batches."""
     change, values, compile_ = VARIANTS[name]
     device = torch.device("cpu")
     model = make_model("ViT-B/32", device)
@@ -71,19 +73,19 @@ def measure(name: str) -> float:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
+    """Return the report's table in Markdown."""
     base = report["seconds_per_pair"]["as it is"]
     lines = [f"| {name} | {value:.3f} | {value / base:.2f} |" for name, value in report["seconds_per_pair"].items()]
     return "\n".join(["| ViT-B/32, float32, batch 8 | s/pair | ratio |", "| --- | ---: | ---: |", *lines])
 
 
 def main() -> None:
-    """Measure each in a process of its own, print, write."""
+    """Measure each variant in its own process, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("runs/ablation.json"), help="where the numbers go")
+    parser.add_argument("--json", type=Path, default=Path("runs/ablation.json"), help="file of the numbers")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--render", type=Path, help="only print the table of such a file")
-    parser.add_argument("--one", choices=VARIANTS, help="only measure this one and print its seconds")
+    parser.add_argument("--render", type=Path, help="print the table of such a file and stop")
+    parser.add_argument("--one", choices=VARIANTS, help="measure this variant, print its seconds and stop")
     arguments = parser.parse_args()
     if arguments.one:
         print(measure(arguments.one))
@@ -97,7 +99,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             best[name] = min(best[name], float(done.stdout.split()[-1]))
-        say(f"round {number + 1} of {arguments.rounds}")
+        log(f"round {number + 1} of {arguments.rounds}")
     report = {"machine": describe(torch.device("cpu")), "seconds_per_pair": best}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Fine-tunes the bundled model at several betas: information against recall, and how the maps fare.
+"""Fine-tunes the bundled model at several betas: information against recall, and how well the maps point.
 
     python scripts/experiments/finetune_sweep.py --write          # 20 minutes on 2 cores
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from write_evaluation import write_section
 
 from m2ib_lightning.cli import main as fit
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
@@ -26,6 +26,9 @@ from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import load_model
 
+sys.path.append(str(Path(__file__).parents[1]))
+from sections import markdown_table, mean_and_interval, write_section
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 BETAS = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 PLAIN = "no bottleneck"
@@ -33,31 +36,31 @@ BEFORE = "before"
 
 
 def main() -> None:
-    """Train, measure, and perhaps write."""
+    """Train at each beta, measure, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--betas", type=float, nargs="*", default=BETAS)
-    parser.add_argument("--scenes", type=int, default=200, help="whose maps are judged")
+    parser.add_argument("--scenes", type=int, default=200, help="number of scenes whose maps are scored")
     parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
-    points = {BEFORE: maps("scenes", given.scenes)}
+    scores = {BEFORE: map_scores("scenes", arguments.scenes)}
     with tempfile.TemporaryDirectory() as folder:
-        for name in (PLAIN, *(f"beta {beta:g}" for beta in given.betas)):
+        for name in (PLAIN, *(f"beta {beta:g}" for beta in arguments.betas)):
             run = Path(folder) / name.replace(" ", "-")
-            rows[name] = train(run, name, given.pairs, given.epochs)
-            points[name] = maps(str(run / "model"), given.scenes)
+            rows[name] = train(run, name, arguments.pairs, arguments.epochs)
+            scores[name] = map_scores(str(run / "model"), arguments.scenes)
             print(name, rows[name], flush=True)
-    text = table(rows, pointing(points))
+    text = table(rows, pointing(scores))
     print(text)
-    if given.write:
+    if arguments.write:
         write_section(DOCUMENT, "sweep", text)
         plot({float(name.split()[1]): row for name, row in rows.items() if name != PLAIN}, rows[PLAIN])
 
 
 def train(run: Path, name: str, pairs: int, epochs: int) -> dict[str, float]:
-    """The last validation of a run."""
+    """Fine-tune; return the last validation's values."""
     beta = [] if name == PLAIN else [f"bottleneck.{m}.beta={name.split()[1]}" for m in ("image", "text")]
     words = [
         *(
@@ -90,8 +93,8 @@ def train(run: Path, name: str, pairs: int, epochs: int) -> dict[str, float]:
     return {key.removeprefix("val/"): value for key, value in summary.items() if key.startswith("val/")}
 
 
-def maps(model_name: str, scenes: int) -> Any:
-    """The scores of M2IB's maps on fresh scenes, with the preset that the bundled model has."""
+def map_scores(model_name: str, scenes: int) -> Any:
+    """Return the scores of M2IB's maps on fresh scenes, with the model's preset, as a data frame."""
     import pandas as pd
 
     model = load_model(model_name)
@@ -106,34 +109,30 @@ def maps(model_name: str, scenes: int) -> Any:
     return pd.DataFrame(rows, columns=["key", "seed", "measure", "value"])
 
 
-def pointing(points: dict[str, Any]) -> dict[str, tuple[Estimate, Estimate | None]]:
-    """Of each model: the pointing game, and its difference from before, pair by pair."""
+def pointing(scores: dict[str, Any]) -> dict[str, tuple[Estimate, Estimate | None]]:
+    """Return the pointing game of each model, and its paired difference from the model before fine-tuning."""
     import pandas as pd
 
-    scores = pd.concat([frame.assign(method=name) for name, frame in points.items()])
-    comparison = compare(scores, list(points), BEFORE)
-    found, differences = comparison.estimates["image_pointing"], comparison.differences["image_pointing"]
-    return {name: (found[name], differences.get(name)) for name in points}
+    frames = pd.concat([frame.assign(method=name) for name, frame in scores.items()])
+    comparison = compare(frames, list(scores), BEFORE)
+    estimates, differences = comparison.estimates["image_pointing"], comparison.differences["image_pointing"]
+    return {name: (estimates[name], differences.get(name)) for name in scores}
 
 
 def table(rows: dict[str, dict[str, Any]], points: dict[str, tuple[Estimate, Estimate | None]]) -> str:
-    """Markdown: through the bottleneck, with its noise, on the validation pairs; and the maps of M2IB afterwards."""
+    """Return the table: validation through the noisy bottleneck, and the pointing game of M2IB's maps."""
     keys = ("image_information", "text_information", "image_to_text@1", "text_to_image@1")
     head = ["model", *(key.replace("_", " ") for key in keys), "pointing game", "minus before"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for name, (estimate, difference) in points.items():
         cells = [f"{rows[name][key]:.3f}" if name in rows and key in rows[name] else "-" for key in keys]
-        lines.append([name, *cells, shown(estimate), shown(difference) if difference is not None else "-"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def shown(estimate: Estimate) -> str:
-    """Mean and interval."""
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        lines.append([name, *cells, mean_and_interval(estimate)])
+        lines[-1].append(mean_and_interval(difference) if difference is not None else "-")
+    return markdown_table(head, lines)
 
 
 def plot(rows: dict[float, dict[str, Any]], plain: dict[str, Any]) -> None:
-    """Recall against information, along beta."""
+    """Draw recall against information, one point per beta."""
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")

@@ -1,23 +1,23 @@
-"""The trained readout beside the optimisation of each pair: how fast, and how well the maps point.
+"""Compares the trained readout with the optimisation of each pair: speed, and how well the maps localise.
 
     python fit.py --config readout output_dir=runs/readout
     python scripts/experiments/readout.py runs/readout/model --write
 
-Prints the measured speed-up and the ratio of the operations that torch counts, and the localisation of maps on fresh
-scenes with intervals, those of a longer optimisation among them: 12 minutes on 2 cores.
-``--write`` puts them into docs/finetuning.md.
+Prints the measured speed-up, the ratio of the operations that torch counts, and the localisation on fresh scenes with
+intervals, also for a longer optimisation. Takes 12 minutes on 2 cores. ``--write`` puts the table into
+docs/finetuning.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from write_evaluation import write_section
 
 from m2ib_lightning.datamodules.scene_scoring import POINT_TOLERANCE
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
@@ -32,47 +32,51 @@ from m2ib_lightning.models import load_model
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
 
+sys.path.append(str(Path(__file__).parents[1]))
+from sections import markdown_table, mean_and_interval, write_section
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 POINTING = "image_pointing"
 MEASURES = ("image_rank", "image_iou", "image_auroc", "image_ap", "text_auroc")
 OPTIMISED, READ = "m2ib", "readout"
 CPU = torch.device("cpu")
-Estimates = dict[str, Estimate]  # by method
+Estimates = dict[str, Estimate]
+"""Estimates by method."""
 
 
 def main() -> None:
-    """Measure."""
+    """Measure, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--scenes", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=2, help="of the scenes: not those it was trained on")
-    parser.add_argument("--longer", default="m2ib:steps=30", help="nearer to what the head is trained for")
+    parser.add_argument("--seed", type=int, default=2, help="seed of the scenes; another than that of the training")
+    parser.add_argument("--longer", default="m2ib:steps=30", help="a longer optimisation, to compare with")
     parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
-    model = load_model(str(given.model))
+    arguments = parser.parse_args()
+    model = load_model(str(arguments.model))
     trained = load_network(model).settings
     context = Context(model, resolve(model.preset, model.encoder), model.statistics)
-    data = ScenesDataModule(model.preparer, seed=given.seed, limit=given.scenes, batch_size=16, truth=True)
+    data = ScenesDataModule(model.preparer, seed=arguments.seed, limit=arguments.scenes, batch_size=16, truth=True)
     data.setup("fit")
     batches = list(data.train_dataloader())
     methods = {name: make_method(name, context) for name in (OPTIMISED, READ)}
-    found = {name: cost(method, batches[:4]) for name, method in methods.items()}
-    ratios = {what: found[OPTIMISED][what] / found[READ][what] for what in ("seconds", "operations")}
+    costs = {name: cost(method, batches[:4]) for name, method in methods.items()}
+    ratios = {unit: costs[OPTIMISED][unit] / costs[READ][unit] for unit in ("seconds", "operations")}
     lines = [
         f"`{name}`: {values['seconds'] * 1e3:.2f} ms and {values['operations'] / 1e9:.3f} GFLOP a pair."
-        for name, values in found.items()
+        for name, values in costs.items()
     ]
     lines.append(f"Measured speed-up {ratios['seconds']:.1f}, ratio of operations {ratios['operations']:.1f}.")
     lines.append(f"Readout at image layer {trained.image.layer} and text layer {trained.text.layer}.")
-    names = [OPTIMISED, READ, given.longer]
-    text = "\n".join(f"- {line}" for line in lines) + "\n\n" + table(scored(context, names, batches), names)
+    names = [OPTIMISED, READ, arguments.longer]
+    text = "\n".join(f"- {line}" for line in lines) + "\n\n" + table(scores(context, names, batches), names)
     print(text)
-    if given.write:
+    if arguments.write:
         write_section(DOCUMENT, "readout", text)
 
 
 def cost(method: Method, batches: list[PairBatch]) -> dict[str, float]:
-    """Seconds and floating-point operations of a pair."""
+    """Return the seconds and floating-point operations per pair."""
     pairs = sum(map(len, batches))
     with method.at_work(CPU, torch.float32):
         method(batches[0])
@@ -86,8 +90,8 @@ def cost(method: Method, batches: list[PairBatch]) -> dict[str, float]:
     return {"seconds": seconds / pairs, "operations": counter.get_total_flops() / pairs}
 
 
-def scored(context: Context, names: list[str], batches: list[PairBatch]) -> dict[str, tuple[Estimates, Estimates]]:
-    """By measure: each method's mean, and its difference from the first's."""
+def scores(context: Context, names: list[str], batches: list[PairBatch]) -> dict[str, tuple[Estimates, Estimates]]:
+    """Return by measure the mean of each method, and its difference from the first method."""
     rows, near = [], []
     for name in names:
         method = make_method(name, context)
@@ -95,16 +99,16 @@ def scored(context: Context, names: list[str], batches: list[PairBatch]) -> dict
             for result in (result for batch in batches for result in method(batch)):
                 rows += [(result.pair.key, name, 0, *score) for score in localisation(result).items()]
                 near.append((result.pair.key, name, 0, POINTING, pointing_near(result)))
-    found = compared(rows, names)
+    measures = by_measure(rows, names)
     return {
-        POINTING: found[POINTING],
-        f"pointing within {POINT_TOLERANCE} px": compared(near, names)[POINTING],
-        **{measure: found[measure] for measure in MEASURES},
+        POINTING: measures[POINTING],
+        f"pointing within {POINT_TOLERANCE} px": by_measure(near, names)[POINTING],
+        **{measure: measures[measure] for measure in MEASURES},
     }
 
 
-def compared(rows: list[tuple[Any, ...]], names: list[str]) -> dict[str, tuple[Estimates, Estimates]]:
-    """By measure: each method's mean, and its difference from the first's."""
+def by_measure(rows: list[tuple[Any, ...]], names: list[str]) -> dict[str, tuple[Estimates, Estimates]]:
+    """Return by measure the mean of each method, and its difference from the first method."""
     import pandas as pd
 
     comparison = compare(pd.DataFrame(rows, columns=["key", "method", "seed", "measure", "value"]), names, names[0])
@@ -112,7 +116,7 @@ def compared(rows: list[tuple[Any, ...]], names: list[str]) -> dict[str, tuple[E
 
 
 def pointing_near(result: Attribution) -> float:
-    """The pointing game with the tolerance of the bundled model's card."""
+    """Return the score of the pointing game with the tolerance of the bundled model's card."""
     truth = result.pair.truth
     assert truth is not None
     assert truth.mask is not None
@@ -120,19 +124,14 @@ def pointing_near(result: Attribution) -> float:
     return float(pointing_game(saliency, torch.from_numpy(truth.mask), POINT_TOLERANCE))
 
 
-def table(found: dict[str, tuple[Estimates, Estimates]], names: list[str]) -> str:
-    """Markdown."""
+def table(measures: dict[str, tuple[Estimates, Estimates]], names: list[str]) -> str:
+    """Return the table, a row per measure."""
     head = ["measure", *names, *(f"{name} - {names[0]}" for name in names[1:])]
-    lines = [head, ["---"] * len(head)]
-    for measure, (means, differences) in found.items():
+    lines = []
+    for measure, (means, differences) in measures.items():
         cells = [means[name] for name in names] + [differences[name] for name in names[1:]]
-        lines.append([measure.replace("_", " "), *map(shown, cells)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def shown(estimate: Estimate) -> str:
-    """Mean and interval."""
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        lines.append([measure.replace("_", " "), *map(mean_and_interval, cells)])
+    return markdown_table(head, lines)
 
 
 if __name__ == "__main__":

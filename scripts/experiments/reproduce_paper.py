@@ -1,11 +1,12 @@
-"""The paper's settings (Wang, Rudner and Wilson, NeurIPS 2023), ready for whoever has the data and the models.
+"""Evaluates with the paper's settings (Wang, Rudner and Wilson, NeurIPS 2023), on data and models that you have.
 
     python scripts/experiments/reproduce_paper.py conceptual-captions Validation_GCC.tsv --out runs/cc
     python scripts/experiments/reproduce_paper.py ms-cxr MS_CXR.csv --images FOLDER --model FOLDER --out runs/cxr
 
 Conceptual Captions: openai/clip-vit-base-patch32, beta 0.1, layer 9 of both towers. MS-CXR: a CLIP fine-tuned on chest
-X-rays (a Hugging Face folder), beta 1, image layer 9, text layer 7; the boxes judge where maps lie. 500 pairs each.
-Words after `--` are keys of fit.py. What the published evaluation code computes is the group `reference` of the table.
+X-rays (a Hugging Face folder), beta 1, image layer 9, text layer 7; its boxes are the truth of the localisation. Both
+use 500 pairs. Words after `--` are keys of fit.py. The table's group `reference` is what the published evaluation code
+computes.
 """
 
 import argparse
@@ -43,39 +44,41 @@ SETTINGS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    """Write the sampled table and evaluate."""
+    """Write a table of sampled pairs, evaluate it; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=SETTINGS)
     parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the run directory")
-    parser.add_argument("--images", type=Path, help="ms-cxr: the folder that its paths start from")
+    parser.add_argument("--images", type=Path, help="ms-cxr: the folder that the paths are relative to")
     parser.add_argument("--model", default=CLIP, help="a hub id or a Hugging Face folder")
     parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     words = sys.argv[1:] if words is None else words
     end = words.index("--") if "--" in words else len(words)
-    given, keys = parser.parse_args(words[:end]), words[end + 1 :]
+    arguments, keys = parser.parse_args(words[:end]), words[end + 1 :]
     try:
-        rows = list(conceptual_captions(given.table) if given.data == "conceptual-captions" else ms_cxr(given.table))
+        rows = list(READERS[arguments.data](arguments.table))
     except (M2IBError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    chosen = sample(rows, given.pairs, given.seed)
-    table = given.out.with_name(given.out.name + ".jsonl")
+    chosen = sample(rows, arguments.pairs, arguments.seed)
+    out = arguments.out
+    table = out.with_name(out.name + ".jsonl")
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
-    root = [f"data.image_root={given.images}"] if given.images is not None else []
-    source = ["data.name=captions", f"data.path={table}", f"output_dir={given.out}", f"model.name={given.model}", *root]
+    source = ["data.name=captions", f"data.path={table}", f"output_dir={out}", f"model.name={arguments.model}"]
+    if arguments.images is not None:
+        source.append(f"data.image_root={arguments.images}")
     evaluation = [
         "task=evaluate",
         f"evaluate.methods={METHODS}",
         "evaluate.metrics=[localisation, confidence, reference]",
     ]
-    return fit(["--config", "paper", *SETTINGS[given.data], *source, *evaluation, *keys])
+    return fit(["--config", "paper", *SETTINGS[arguments.data], *source, *evaluation, *keys])
 
 
 def conceptual_captions(table: Path) -> Iterator[dict[str, Any]]:
-    """Its TSV has no header: a caption and a URL in each line."""
+    """Yield the pairs of a TSV without a header: each line has a caption and a URL."""
     with table.open(encoding="utf-8", newline="") as file:
         for number, cells in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
             if len(cells) != 2:
@@ -84,7 +87,7 @@ def conceptual_captions(table: Path) -> Iterator[dict[str, Any]]:
 
 
 def ms_cxr(table: Path) -> Iterator[dict[str, Any]]:
-    """Its CSV has a row for each box: pairs are rows with the same image and phrase."""
+    """Yield the pairs of a CSV with a row for each box: rows with the same image and phrase are one pair."""
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -92,14 +95,18 @@ def ms_cxr(table: Path) -> Iterator[dict[str, Any]]:
         if missing:
             raise M2IBError(f"{table} has no column {missing[0]!r}: it has {', '.join(reader.fieldnames or ())}")
         for row in reader:
-            new = {"image": row["path"], "caption": row["label_text"], "boxes": []}
+            new: dict[str, Any] = {"image": row["path"], "caption": row["label_text"], "boxes": []}
             pair = pairs.setdefault((row["dicom_id"], row["label_text"]), new)
             pair["boxes"].append([float(row[side]) for side in "xywh"])
     yield from pairs.values()
 
 
+READERS = {"conceptual-captions": conceptual_captions, "ms-cxr": ms_cxr}
+"""The reader of each data set's table."""
+
+
 def sample(rows: Iterable[dict[str, Any]], pairs: int, seed: int) -> list[dict[str, Any]]:
-    """So many at random, in their own order; all if there are fewer."""
+    """Return that many random rows in their original order, or all if there are fewer."""
     rows = list(rows)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(pairs, len(rows))))
     return [rows[index] for index in chosen]

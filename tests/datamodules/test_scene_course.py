@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("mask", ["channel", "readout"])
-def test_other_captions_have_bottlenecks_and_noise_of_their_own(mask: str) -> None:
+def test_other_captions_have_bottlenecks_and_noise_of_their_own(mask: Any) -> None:
     model, data = scenes(8, 4)
     data.hard_negatives = 2
     before = weights(module := IBClipModule(model, FinetuneConfig(train="all", lr=1e-3, hard_negatives=2, mask=mask)))

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -191,7 +191,7 @@ def test_every_row_has_one_reader(shards: int, readers: int) -> None:
 class Numbers:
     """A stream of text."""
 
-    names = ("a", "b")
+    names: Sequence[str] = ("a", "b")
 
     def rows(self, shard: int) -> Iterator[list[RawPair]]:
         for row in range(6):

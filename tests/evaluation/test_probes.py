@@ -207,7 +207,8 @@ def test_masks_and_boxes_are_read(tmp_path: Path) -> None:
     beyond = read_truth(RawTruth(boxes=[[-5, -5, 8, 100]]), (6, 4), 10)
     assert np.array_equal(beyond.mask, left)  # type: ignore[arg-type]
     assert read_truth(RawTruth(), (6, 4), 10).mask is None
-    for boxes in ([[1, 2, 3]], ["abcd"], [[0, 0, float("nan"), 1]], [[0, 0, 1e400, 1]]):
+    bad_boxes: list[Any] = [[[1, 2, 3]], ["abcd"], [[0, 0, float("nan"), 1]], [[0, 0, 1e400, 1]]]
+    for boxes in bad_boxes:
         with pytest.raises(PairError, match=r"a box must be \[left, top, width, height\]"):
             read_truth(RawTruth(boxes=boxes), (6, 4), 10)
     (tmp_path / "text.png").write_text("no picture")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
-SCRIPT = ROOT / "scripts" / "reproduce_paper.py"
+SCRIPT = ROOT / "scripts" / "experiments" / "reproduce_paper.py"
 
 
 @pytest.fixture(scope="module")

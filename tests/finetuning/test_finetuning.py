@@ -201,9 +201,10 @@ def test_siglip_is_trained_with_its_own_loss_and_temperature() -> None:
     batches[0].pairs = [replace(pair, image=f"{pair.key}.png") for pair in batches[0].pairs]
     trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     seen = []
-    module.log = lambda name, value, **_: seen.append((name, float(value)))  # type: ignore[method-assign, assignment]
+    module.log = lambda name, value, **_: seen.append((name, float(value)))  # type: ignore[method-assign]
     expected = model(**{**batches[0].inputs["image"], **batches[0].inputs["text"]}, return_loss=True).loss.item()
-    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+    loader: Any = torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+    trainer.fit(module, loader)
     assert dict(seen)["train/loss"] == pytest.approx(expected, rel=1e-4)
     assert model.logit_scale.item() == pytest.approx(4.77, abs=1e-4)  # CLIP's bound, log 100, is below it
 

@@ -83,7 +83,12 @@ def test_max_rows_bounds_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)))
         for problem in problems.values():
             run = problem.suffix
-            problem.suffix = lambda hidden, pooled, run=run: (seen.append(hidden.shape), run(hidden, pooled))[1]
+
+            def watched(hidden: torch.Tensor, pooled: Any, run: Any = run) -> Any:
+                seen.append(hidden.shape)
+                return run(hidden, pooled)
+
+            problem.suffix = watched
             problem.evaluate(0, torch.Tensor.backward)
     assert max(shape[0] * shape[1] for shape in seen) <= 40
 
@@ -139,7 +144,7 @@ def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
 def test_the_last_step_computes_no_gradient() -> None:
     model = make_model("clip")
     made = make_explainer(model, SETTINGS | {"steps": 1})
-    calls = []
+    calls: list[torch.Tensor] = []
     with made.at_work():
         made(make_batch(model, make_pairs(model, [3])), made.optimizer(), calls.append)
     assert calls == []

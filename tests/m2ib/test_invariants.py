@@ -194,7 +194,8 @@ def test_the_model_is_never_changed(
     model.logit_scale.requires_grad_(False)
     before = snapshot(model)
     towers = {m: {"layer": layer, "granularity": granularity} for m, layer in zip(MODALITIES, layers, strict=True)}
-    explainer = make_explainer(model, {"steps": 3, "noise_samples": 2, **towers})
+    settings: dict[str, Any] = {"steps": 3, "noise_samples": 2} | towers
+    explainer = make_explainer(model, settings)
     dtype = torch.float64 if double else torch.float32
     explainer.bottlenecks.to(dtype)
     calls = 0

@@ -402,7 +402,7 @@ def test_under_a_trainer(loaded: LoadedModel, fitted: Collector, late: bool, mon
 
 
 def test_explain_raises_for_a_single_pair(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = ScenesDataModule(loaded.preparer, seed=1).source
+    source: Any = ScenesDataModule(loaded.preparer, seed=1).source
     Memory(monkeypatch, lambda chunk: True)
     with pytest.raises(M2IBError, match="out of memory, with this pair alone"):
         explain(source[0].image, str(source[0].caption), model=loaded)

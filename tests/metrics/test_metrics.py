@@ -127,7 +127,8 @@ def test_a_perfect_mask_scores_one_and_its_opposite_less(score: Score) -> None:
 def test_a_constant_map_scores_as_chance(score: Score) -> None:
     _, target = a_pair(0)
     share = target.double().mean().item()
-    expected = {metrics.auroc: 0.5, metrics.iou: 0.0}.get(score, share)
+    fixed: dict[Score, float] = {metrics.auroc: 0.5, metrics.iou: 0.0}
+    expected = fixed.get(score, share)
     for value in (0.0, 3.0, -3.0):
         assert score(torch.full(target.shape, value), target).item() == pytest.approx(expected, abs=1e-12), value
 

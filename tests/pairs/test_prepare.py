@@ -102,7 +102,7 @@ def test_a_processor_without_a_tokenizer_is_refused() -> None:
 
 def test_any_exception_of_a_decoder_is_an_error_of_its_pair(model: LoadedModel) -> None:
     class Odd(Image.Image):
-        def load(self) -> None:  # type: ignore[override]
+        def load(self) -> None:
             raise ZeroDivisionError("odd")
 
     failed = model.preparer.prepare(RawPair("t:0", Odd(), "u", "a ring"), keep_picture=False)

@@ -88,7 +88,7 @@ def test_the_trainer_gives_what_explain_gives(
 ) -> None:
     collector = Collector()
     fit(model, collector, precision=precision)
-    source = ScenesDataModule(model.preparer, seed=1).source
+    source: Any = ScenesDataModule(model.preparer, seed=1).source
     raw = [source[index] for index in range(9)]
     expected = explain(
         [pair.image for pair in raw],

@@ -141,7 +141,8 @@ def test_the_trainer_gives_what_explain_gives_under_autocast(plugin: Any) -> Non
     module = M2IBModule(model, model.preset.override(settings), seed=2)
     trainer.fit(module, datamodule=datamodule)
     assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
-    pairs = [datamodule.source[k] for k in range(3)]
+    source: Any = datamodule.source
+    pairs = [source[k] for k in range(3)]
     pictures, captions = [pair.image for pair in pairs], [str(pair.caption) for pair in pairs]
     with torch.autocast("cpu", dtype):
         same = explain(pictures, captions, model=model, bottleneck=settings, seed=2)

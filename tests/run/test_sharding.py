@@ -136,7 +136,7 @@ def test_torchrun(keys: list[str], single: Path, tmp_path: Path) -> None:
 def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2", "trainer.num_nodes=2"]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting: dict[str, Any] = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
     printed = [finish(node)[0] for node in nodes]
     assert differences(run, single) == []

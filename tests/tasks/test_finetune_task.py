@@ -116,7 +116,7 @@ def test_ranks_that_others_start(launcher: str, done: Path, tmp_path: Path) -> N
         if launcher == "torchrun":
             program = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
             fit = [sys.executable, *program, f"--master_port={port}", *fit[1:]]
-            starts = [(fit, {})]
+            starts: list[tuple[list[str], dict[str, str]]] = [(fit, {})]
         elif launcher == "two nodes":
             sizes = ["trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy=ddp"]
             starts = [([*fit, *sizes], {"NODE_RANK": str(node)}) for node in (1, 0)]
