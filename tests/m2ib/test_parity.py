@@ -35,7 +35,7 @@ CASES = [
     for index, case in enumerate(product(("element", "token"), ("unit", "data"), (0.5, 1.0, 2.0), LAYERS))
 ]
 
-FURTHER_CASES = {
+FURTHER_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
     "beta-0": (SMALL, {"layer": 0, "beta": 0.0}, 4, 3),
     "beta-2": (SMALL, {"layer": 0, "beta": 2.0}, 4, 3),
     "9-of-12": (DEEP, {"layer": 9}, 6, 4),

@@ -253,6 +253,7 @@ def test_where_memory_runs_out_pairs_are_taken_apart(name: str, monkeypatch: pyt
     pairs = make_pairs(model, LENGTHS)
     expected = run(make_method(name, context_of(model)), make_batch(model, pairs))
     method = make_method(name, context_of(model))
+    assert isinstance(method, SaliencyMethod)
     explained = type(method).image_saliency
 
     def small(self: Any, batch: Any, clean: Any) -> torch.Tensor:
@@ -333,7 +334,7 @@ def test_a_class_that_lacks_a_method_is_not_registered() -> None:
             return torch.ones(len(batch), 4, 4)
 
     with pytest.raises(TypeError, match=r"Ones must define __call__\. Derive it from SaliencyMethod to define image"):
-        register_method("ones", Ones)
+        register_method("ones", Ones)  # type: ignore[type-abstract]
     assert "ones" not in METHODS
 
 

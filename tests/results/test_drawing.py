@@ -101,7 +101,9 @@ def test_words_keep_their_order_stay_inside_the_column_and_do_not_overlap() -> N
 def test_tokens_of_a_word_stand_together() -> None:
     result = make_result("ab cd")
     pair = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
-    spans = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[np.arange(3.0)] * 4)), 500, 30)
+    spans = lay_out_caption(
+        Attribution(pair, 0.0, result.image, TowerAttribution(*[np.arange(3, dtype=np.float32)] * 4)), 500, 30
+    )
     assert spans[1].left == spans[0].right
     assert spans[2].left > spans[1].right
 

@@ -72,7 +72,8 @@ class Site(ThreadingHTTPServer):
         pass
 
     def at(self, path: str, host: str | None = None) -> str:
-        return f"http://{host or self.server_address[0]}:{self.server_address[1]}{path}"
+        address, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://{host or address}:{port}{path}"
 
     def close(self) -> None:
         self.over.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_chunked_body_and_a_body_without_a_length(site: Site) -> None:
 def test_redirects_are_followed(site: Site, location: str) -> None:
     to = location.format(host=site.at("").removeprefix("http://"))
     for status in (301, 302, 303, 307, 308):
-        site.routes |= {"/away": lambda h, s=status: h.send(s, Location=to), "/away?and=more": Handler.send}
+        site.routes |= {"/away": partial(Handler.send, status=status, Location=to), "/away?and=more": Handler.send}
         site.paths.clear()
         assert fetch(site.at("/away"), settings()) == BODY
         assert len(site.paths) == 2
@@ -80,7 +81,7 @@ def test_a_redirect_to_a_path_that_is_not_ascii(site: Site) -> None:
 def test_five_redirects_are_followed_but_not_six(site: Site) -> None:
     for left in range(1, 7):
         to = f"/{left - 1}" if left > 1 else "/good.png"
-        site.routes[f"/{left}"] = lambda h, to=to: h.send(302, Location=to)
+        site.routes[f"/{left}"] = partial(Handler.send, status=302, Location=to)
     assert fetch(site.at("/5"), settings()) == BODY
     assert "there were more than 5 redirects" in failure(site.at("/6"))
 
@@ -167,6 +168,9 @@ def test_https_to_a_server_without_tls_is_an_error(site: Site, waits: list[float
 
 
 def test_an_answer_that_is_not_http_is_not_retried(site: Site, waits: list[float]) -> None:
-    site.routes["/odd"] = lambda h: h.wfile.write(b"SSH-2.0-OpenSSH\r\n") and None
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(b"SSH-2.0-OpenSSH\r\n")
+
+    site.routes["/odd"] = answer
     assert "the URL or its server's answer is not valid: BadStatusLine" in failure(site.at("/odd"))
     assert not waits

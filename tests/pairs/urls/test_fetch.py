@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_an_unusable_cache_warns_once(site: Site, tmp_path: Path, monkeypatch: p
 
 
 def test_results_and_errors_are_in_the_order_of_the_urls(site: Site) -> None:
-    site.routes |= {f"/{i}": lambda h, i=i: h.send(body=b"%d" % i) for i in range(20)}
+    site.routes |= {f"/{i}": partial(Handler.send, body=b"%d" % i) for i in range(20)}
     urls = [site.at(f"/{i}") for i in range(20)] + [site.at("/gone.png"), "ftp://a/b", site.at("/3")]
     outcomes = fetch_all(urls, settings(connections=4))
     assert outcomes[:20] == [b"%d" % i for i in range(20)]
