@@ -39,14 +39,14 @@ def modules(root: Path) -> dict[str, Path]:
     """Every module of the package by its dotted name; ``datamodules`` is a symlink to the folder beside it."""
     files = (path for path in root.glob("**/*.py") if "__pycache__" not in path.parts)
     paths = {*files, *(root / "datamodules").glob("**/*.py")}  # glob does not follow the link on Python 3.13
-    found = {}
+    crossings = {}
     for path in sorted(paths):
         parts = path.relative_to(root.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        crossings[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return crossings
 
 
-def imports(module: str, path: Path, known: set[str]) -> Iterator[str]:
+def imports(module: str, path: Path, names: set[str]) -> Iterator[str]:
     """The package's modules that a module imports when it runs, late imports included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = {id(node) for branch in ast.walk(tree) if is_for_types(branch) for node in ast.walk(branch)}
@@ -60,8 +60,8 @@ def imports(module: str, path: Path, known: set[str]) -> Iterator[str]:
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*parents, *([node.module] if node.module else [])])
             if source.split(".")[0] == PACKAGE:
-                names = [f"{source}.{alias.name}" for alias in node.names]
-                yield from (name if name in known else source for name in names)
+                imported = [f"{source}.{alias.name}" for alias in node.names]
+                yield from (name if name in names else source for name in imported)
 
 
 def is_for_types(node: ast.AST) -> bool:
@@ -75,14 +75,14 @@ def room(module: str) -> str:
 
 
 def arrows(root: Path) -> dict[tuple[str, str], set[str]]:
-    """From room to room: the modules that import across."""
-    found = defaultdict(set)
-    known = modules(root)
-    for module, path in known.items():
-        for target in imports(module, path, set(known)):
+    """Imports from one room to another, by the two rooms."""
+    crossings = defaultdict(set)
+    by_name = modules(root)
+    for module, path in by_name.items():
+        for target in imports(module, path, set(by_name)):
             if room(module) != room(target):
-                found[room(module), room(target)].add(f"{module} -> {target}")
-    return dict(found)
+                crossings[room(module), room(target)].add(f"{module} -> {target}")
+    return dict(crossings)
 
 
 def upward(crossings: dict[tuple[str, str], set[str]]) -> list[str]:

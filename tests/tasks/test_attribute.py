@@ -63,8 +63,8 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def run_captions(folder: Path, table: Path, run: Path, *more: str) -> int:
-    given = [f"model.name={folder}", "data.name=captions", f"data.path={table}", f"output_dir={run}"]
-    return main([*given, *FAST, *more])
+    keys = [f"model.name={folder}", "data.name=captions", f"data.path={table}", f"output_dir={run}"]
+    return main([*keys, *FAST, *more])
 
 
 def test_the_run_directory(folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +186,7 @@ def test_text_without_utf8_can_be_written(tmp_path: Path) -> None:
     assert row["error"] == "?.png is broken"
 
 
-def test_when_every_pair_fails_the_exit_status_says_so(folder: Path, tmp_path: Path) -> None:
+def test_the_exit_status_is_1_when_every_pair_fails(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("image,caption\nno.png,a star\nnor.png,a ring\n")
     assert run_captions(folder, tmp_path / "pairs.csv", tmp_path / "run") == 1
     assert [row["error"] is None for row in read_rows(tmp_path / "run")] == [False, False]
@@ -223,7 +223,7 @@ def test_every_part_of_the_table_is_kept(tmp_path: Path) -> None:
     assert [row["key"] for part in parts for row in pq.read_table(part).to_pylist()] == [p.pair.key for p in pairs]
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_where(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_finished_rows(tmp_path: Path) -> None:
     command = [sys.executable, "fit.py", "data.limit=400", "data.batch_size=2", f"output_dir={tmp_path / 'run'}"]
     process = subprocess.Popen(
         command,
@@ -259,7 +259,7 @@ def test_tensorboard_pictures_do_not_depend_on_the_files(folder: Path, table: Pa
     assert len(events.Tags()["images"]) == 3
 
 
-def test_only_as_many_pictures_as_asked(folder: Path, table: Path, tmp_path: Path) -> None:
+def test_output_heatmaps_limits_the_pictures(folder: Path, table: Path, tmp_path: Path) -> None:
     assert run_captions(folder, table, tmp_path / "run", "output.heatmaps=1") == 0
     assert len(list((tmp_path / "run" / "heatmaps").iterdir())) == 1
     assert [row["heatmap"] is None for row in read_rows(tmp_path / "run")] == [False, True, True, True]

@@ -1,4 +1,4 @@
-"""Every broken pair is a row that says what is wrong, and every other row is what it is without the broken one."""
+"""Every broken pair becomes a row with its error, and every other row stays as it is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ODD_WORD = "yellow"
 
 @dataclass(frozen=True)
 class Bad:
-    """What is wrong with one pair: its cells, the file that ``write`` makes, and what its row must say."""
+    """One bad pair: its cells, the file that ``write`` makes, and the error of its row."""
 
     name: str
     error: str
@@ -67,7 +67,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG whose header promises so many pixels."""
+    """A PNG whose header claims this size."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
@@ -87,7 +87,7 @@ def not_finite(path: Path) -> None:
 
 
 class _Sleepy(ImageFile.ImageFile):
-    """A decoder that does not come back."""
+    """A decoder that never returns."""
 
     format = "SLEEPY"
 
@@ -163,7 +163,7 @@ LINES = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The good images, and a model for which one word is NaN."""
+    """The good images, and a model in which the embedding of one word is NaN."""
     home = tmp_path_factory.mktemp("home")
     for name, _ in GOOD:
         save_photograph(home / name, 60, 44)
@@ -176,10 +176,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(home: Path, table: Path, out: Path) -> list[dict[str, Any]]:
-    given = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={table}", f"data.image_root={home}"]
+    keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={table}", f"data.image_root={home}"]
     fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "data.num_workers=0", "data.image_timeout=2"]
     quiet = ["trainer.enable_progress_bar=false", "trainer.precision=64-true", "output.tensorboard_images=0"]
-    assert main([*given, *fast, *quiet, f"output_dir={out}"]) == 0
+    assert main([*keys, *fast, *quiet, f"output_dir={out}"]) == 0
     parts = sorted((out / "attributions").iterdir())
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
 
@@ -319,9 +319,9 @@ def test_no_id_leaves_the_run_directory(home: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"image": "one.png", "caption": "a star", "uid": identity}) for identity in ODD_IDS]
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     before = sorted(path for path in tmp_path.rglob("*"))
-    given = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={tmp_path / 'pairs.jsonl'}"]
+    keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={tmp_path / 'pairs.jsonl'}"]
     more = ["data.id_column=uid", f"data.image_root={home}", "bottleneck.steps=1", "bottleneck.noise_samples=1"]
-    assert main([*given, *more, "data.num_workers=0", f"output_dir={tmp_path / 'run'}"]) == 0
+    assert main([*keys, *more, "data.num_workers=0", f"output_dir={tmp_path / 'run'}"]) == 0
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "run" not in (path, *path.parents)) == before
     (part,) = (tmp_path / "run" / "attributions").iterdir()
     rows = pq.read_table(part).to_pylist()
@@ -332,17 +332,17 @@ def test_no_id_leaves_the_run_directory(home: Path, tmp_path: Path) -> None:
     assert max(len(name) for name in files) < 100
 
 
-def test_a_prior_is_not_spoilt_by_a_pair_that_gives_nan(home: Path, tmp_path: Path) -> None:
+def test_a_pair_that_gives_nan_is_left_out_of_a_prior(home: Path, tmp_path: Path) -> None:
     pairs = [GOOD[0], ("one.png", f"a {ODD_WORD}"), *GOOD[1:]]
     (tmp_path / "pairs.jsonl").write_bytes(b"".join(written(pairs, ".jsonl")))
-    given = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={tmp_path / 'pairs.jsonl'}"]
+    keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={tmp_path / 'pairs.jsonl'}"]
     more = ["bottleneck.text.prior=data", f"data.image_root={home}", "bottleneck.steps=1", "data.num_workers=0"]
-    assert main([*given, *more, f"output_dir={tmp_path / 'run'}"]) == 0
+    assert main([*keys, *more, f"output_dir={tmp_path / 'run'}"]) == 0
     (part,) = (tmp_path / "run" / "attributions").iterdir()
     assert [row["error"] is None for row in pq.read_table(part).to_pylist()] == [True, False, True, True]
 
 
-def test_what_is_odd_but_readable_is_read_and_said(
+def test_odd_but_readable_pairs_are_explained_and_counted(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]

@@ -1,4 +1,4 @@
-"""``task=finetune``: what a run leaves, ranks and interruptions that change nothing, mistakes."""
+"""``task=finetune``: its output, ranks and interruptions that change nothing, and mistakes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
         assert torch.allclose(value, second[name], atol=tolerance), name
 
 
-def test_what_a_run_leaves_is_loaded_by_plain_transformers_and_by_explain(done: Path) -> None:
+def test_plain_transformers_and_explain_load_the_trained_model(done: Path) -> None:
     assert isinstance(CLIPModel.from_pretrained(done / "model"), CLIPModel)
     summary = json.loads((done / "summary.json").read_text())
     for name in ("image_to_text@1", "text_to_image@1", "image_information", "text_information", "image_pointing"):
@@ -92,7 +92,7 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, don
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, done: Path, tmp_path: Path) -> None:
-    """That the process starts itself."""
+    """The process starts the second rank itself."""
     folder = tmp_path / "run"
     words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
     words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
@@ -107,7 +107,7 @@ TWO_RANKS = ["trainer.max_epochs=3", "finetune.mask=readout", "data.limit=24", "
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "two nodes", "srun"])
 def test_ranks_that_others_start(launcher: str, done: Path, tmp_path: Path) -> None:
-    """Under torchrun, by hand on two nodes, and as the tasks of a Slurm step; then once more, as a run that is over."""
+    """Under torchrun, by hand on two nodes, and as the tasks of a Slurm step; then again, when the run is over."""
     for attempt in ("first", "again"):
         port = str(free_port())
         words = [*QUIET, *TWO_RANKS, f"output_dir={tmp_path / 'run'}", *(["resume=true"] if attempt == "again" else [])]
@@ -132,7 +132,7 @@ def slurm(variables: dict[str, int]) -> dict[str, str]:
     return {f"SLURM_{name}": str(value) for name, value in variables.items()}
 
 
-def test_a_run_that_is_over_is_resumed_to_the_same_summary_and_another_batch_is_refused(
+def test_resuming_a_finished_run_keeps_its_summary_and_refuses_another_batch(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = json.loads((done / "summary.json").read_text())

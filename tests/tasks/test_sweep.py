@@ -40,12 +40,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
 
 
 def random_statistics(rng: np.random.Generator, model: LoadedModel) -> Statistics:
-    known = Statistics()
+    statistics = Statistics()
     for modality, tower in model.encoder.towers.items():
         for layer in (-1, 0, 1):
             mean, std = rng.normal(0, 1, tower.width), rng.uniform(0.3, 1.5, tower.width)
-            known = known.with_prior(modality, layer, Prior(torch.from_numpy(mean), torch.from_numpy(std)))
-    return known
+            statistics = statistics.with_prior(modality, layer, Prior(torch.from_numpy(mean), torch.from_numpy(std)))
+    return statistics
 
 
 def random_settings(rng: np.random.Generator) -> dict[str, Any]:
