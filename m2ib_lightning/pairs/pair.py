@@ -157,8 +157,8 @@ class PairBatch:
 
     def first(self, count: int) -> list[int]:
         """Return the batch indices of the first ``count`` pairs in source order."""
-        places = {pair.key: place for place, pair in enumerate(self.pairs)}
-        return [places[key] for key in self.order if key in places][:count]
+        indices = {pair.key: index for index, pair in enumerate(self.pairs)}
+        return [indices[key] for key in self.order if key in indices][:count]
 
     def complete(self, results: Iterable[ResultT], failure: Callable[..., ResultT]) -> list[ResultT]:
         """Return the results of all pairs in source order, failed pairs included.
@@ -171,34 +171,34 @@ class PairBatch:
         by_key = {result.pair.key: result for result in (*results, *failures)}
         return [by_key[key] for key in self.order]
 
-    def alone(self, place: int) -> PairBatch:
+    def alone(self, index: int) -> PairBatch:
         """Return a batch of one pair, by its index in this batch; its tensors are views of this batch's."""
-        one = slice(place, place + 1)
-        image, text = ({name: tensor[one] for name, tensor in self.inputs[m].items()} for m in MODALITIES)
-        targets = None if self.targets is None else self.targets[one]
+        one = slice(index, index + 1)
+        image, text, targets = self._tensors(lambda tensor: tensor[one])
         return PairBatch(self.pairs[one], [], image, text, targets=targets)
 
-    def some(self, places: Sequence[int]) -> PairBatch:
+    def some(self, indices: Sequence[int]) -> PairBatch:
         """Return a batch of some pairs, by their indices in this batch; the padding stays as it is."""
-        chosen = torch.tensor(places, dtype=torch.long)
-        image, text = (
-            {name: tensor[chosen.to(tensor.device)] for name, tensor in self.inputs[m].items()} for m in MODALITIES
-        )
-        targets = None if self.targets is None else self.targets[chosen.to(self.targets.device)]
-        return PairBatch([self.pairs[place] for place in places], [], image, text, targets=targets)
+        rows = torch.tensor(indices, dtype=torch.long)
+        image, text, targets = self._tensors(lambda tensor: tensor[rows.to(tensor.device)])
+        return PairBatch([self.pairs[index] for index in indices], [], image, text, targets=targets)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """Return the batch with its tensors on a device (Lightning calls this)."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        image, text, targets = self._tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return PairBatch(self.pairs, self.failed, image, text, self.order, targets)
 
     def pin_memory(self) -> PairBatch:
         """Return the batch with its tensors in pinned memory (the data loader calls this)."""
-        return self._map(torch.Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
-        image, text = ({name: function(t) for name, t in self.inputs[m].items()} for m in MODALITIES)
-        targets = None if self.targets is None else function(self.targets)
+        image, text, targets = self._tensors(torch.Tensor.pin_memory)
         return PairBatch(self.pairs, self.failed, image, text, self.order, targets)
+
+    def _tensors(
+        self, function: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+        """The image inputs, text inputs and targets, with a function applied to each tensor."""
+        image, text = ({name: function(tensor) for name, tensor in self.inputs[m].items()} for m in MODALITIES)
+        return image, text, None if self.targets is None else function(self.targets)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def test_a_cell_of_others_that_is_no_text_costs_its_row() -> None:
     reader = CellReader(Columns(negatives="others"), Path("."))
     raw = reader.pair("k", {"image": "x.png", "caption": "c", "others": [3]})
     assert raw.error is not None
-    assert "false captions must be text or a list of texts, got [3]" in raw.error
+    assert "hard negatives must be text or a list of texts, got [3]" in raw.error
 
 
 @pytest.mark.parametrize(("cell", "label"), [("cat", "cat"), (" cat ", "cat"), (7, "7"), ("", None), (None, None)])

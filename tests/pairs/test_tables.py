@@ -112,7 +112,7 @@ def test_a_missing_or_broken_text_file_costs_its_own_pair(folder: Path) -> None:
     source = open_source(folder)
     assert source[0].error == "a.txt is not UTF-8: save it as UTF-8"
     assert source[1].error is None
-    assert source[2].error == "there is no d.txt with a caption beside it"
+    assert source[2].error == "the caption is missing: there is no file d.txt"
     assert [source[k].uri for k in range(3)] == ["a.png", "b.jpg", "d.png"]
 
 

@@ -69,7 +69,7 @@ def _find_paths(path: str, expanded: str) -> list[str]:
     if missing:
         others = f", nor of {len(missing) - 1} more of {len(patterns)}" if len(missing) > 1 else ""
         names = f"{missing[0]!r}{others}{_suggestion(missing[0])}"
-        raise M2IBError(f"data.path={path!r}: there is no file of the name {names}")
+        raise M2IBError(f"data.path={path!r}: there is no file named {names}")
     return [file for files in matches for file in files]
 
 

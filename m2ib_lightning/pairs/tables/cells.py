@@ -85,7 +85,7 @@ class CellReader:
             return replace(pair, error=str(caption))
         if isinstance(caption, list | np.ndarray):
             if item is None and len(caption) > 1:  # never drop a caption silently
-                why = f"the caption is a list of {len(caption)} where the others are text: give a row each"
+                why = f"the caption is a list of {len(caption)} where the others are text: give one row per caption"
                 return replace(pair, error=why)
             caption = caption[item or 0] if len(caption) else None
         identity = None if self.columns.id is None else cells.get(self.columns.id)
@@ -145,5 +145,5 @@ def _hard_negatives(cell: Any) -> list[str]:
         except ValueError:  # "[sic] a dog"
             cell = [cell]
     if not isinstance(cell, list | np.ndarray) or any(not isinstance(text, str) for text in cell):
-        raise TypeError(f"false captions must be text or a list of texts, got {cell!r}")
+        raise TypeError(f"hard negatives must be text or a list of texts, got {cell!r}")
     return list(cell)

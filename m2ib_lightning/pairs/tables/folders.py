@@ -33,7 +33,7 @@ class FolderTable:
         if not any(path.with_suffix(".txt").is_file() for path in self._images):
             raise M2IBError(
                 f"data.path={str(folder)!r} has {len(self._images)} images and no captions: put {', '.join(metadata)} "
-                "with the columns file_name and caption in it, or a text file beside each image (cat.txt beside "
+                "with the columns file_name and caption in it, or a text file next to each image (cat.txt next to "
                 "cat.jpg)"
             )
 
@@ -57,7 +57,7 @@ def _read_caption(file: Path) -> str | PairError:
     try:
         return file.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
-        return PairError(f"there is no {file.name} with a caption beside it")
+        return PairError(f"the caption is missing: there is no file {file.name}")
     except UnicodeDecodeError:
         return PairError(f"{file.name} is not UTF-8: save it as UTF-8")
     except OSError as error:

@@ -89,10 +89,10 @@ def test_relative_globs_and_folder_names_with_magic_characters(tmp_path: Path, m
         ("none.tar", r"none\.tar' does not exist"),
         (
             "shards/*.txt",
-            r"no file of the name '.*/shards/\*\.txt': the folder has 00000\.tar to 00011\.tar \(12 files\)",
+            r"no file named '.*/shards/\*\.txt': the folder has 00000\.tar to 00011\.tar \(12 files\)",
         ),
-        ("shards/{00010..00019}.tar", r"no file of the name '.*00012\.tar', nor of 7 more of 10: the folder has 00000"),
-        ("no/{0..9}.tar", r"no file of the name '.*no/0\.tar', nor of 9 more of 10, nor a folder '.*no'"),
+        ("shards/{00010..00019}.tar", r"no file named '.*00012\.tar', nor of 7 more of 10: the folder has 00000"),
+        ("no/{0..9}.tar", r"no file named '.*no/0\.tar', nor of 9 more of 10, nor a folder '.*no'"),
         ("shards/*.json", r"shards must end in \.tar, \.tar\.gz, \.tgz or \.parquet, got '00000_stats\.json'"),
         ("shards/00000_stats.json", r"shards must end in .* got '00000_stats\.json'"),
         ("both", r"both' has \.tar and \.parquet files: give those of one kind, like 'folder/\*\.tar'"),
