@@ -78,7 +78,7 @@ def start_program(arguments: list[str], **environment: Any) -> subprocess.Popen[
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     """Check the exit status of a process and return what it wrote to stdout and stderr."""
-    printed, errors = process.communicate(timeout=240)
+    printed, errors = process.communicate(timeout=480)
     assert process.returncode == status, printed + errors
     assert "Traceback" not in errors
     return printed, errors

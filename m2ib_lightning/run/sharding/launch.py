@@ -72,13 +72,13 @@ class Launch:
             M2IBError: if another process has been this rank of this launch.
         """
         try:
-            opened = self._lock(rank).open("x")
+            file = self._lock(rank).open("x")
         except FileExistsError:
             raise M2IBError(
                 f"rank {rank} of launch {self.number} of {str(self.folder.parent.parent)!r} exists already: two "
                 "processes have the same rank (is trainer.devices the same on every node?), or one was restarted"
             ) from None
-        with opened as lock:
+        with file as lock:
             if fcntl is not None:
                 with suppress(OSError):  # a file system without locks; no other process writes this file
                     fcntl.lockf(lock, fcntl.LOCK_EX)

@@ -79,7 +79,7 @@ class SamplesLauncher(_SubprocessScriptLauncher):
 
     @override
     def kill(self, signum: Any) -> None:
-        """Send a signal to the children; before SIGKILL, which Lightning sends after Ctrl-C, they may write."""
+        """Send a signal to the child processes; before SIGKILL, Lightning's answer to Ctrl-C, they may write rows."""
         if signum == signal.SIGKILL:
             super().kill(signal.SIGINT)
             self.wait(_WRITE_SECONDS)
