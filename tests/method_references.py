@@ -1,4 +1,4 @@
-"""Oracles of the attribution methods: one pair, full passes through the untouched model, as the papers have it.
+"""Slow oracles of the attribution methods: one pair, full passes through the untouched model, as in the papers.
 
 No code is shared with the package. Legend: T tokens, D width, H heads.
 """
@@ -19,7 +19,7 @@ from tests.reference import blocks_of, clean_embeddings, embed, hidden_states, r
 
 
 class OnePair:
-    """A pair and its model: ``pixels`` (1, 3, H, W), ``ids`` (1, T), ``places`` of the words, ``patch`` in pixels."""
+    """A pair and its model: ``pixels`` (1, 3, H, W), ``ids`` (1, T), ``places`` of its words, ``patch`` in pixels."""
 
     def __init__(self, model: Any, pixels: Tensor, ids: Tensor, places: Sequence[int]) -> None:
         self.model, self.pixels, self.ids, self.places = model, pixels, ids, list(places)
@@ -30,31 +30,31 @@ class OnePair:
         self.table = model.text_model.embeddings.token_embedding.weight.detach()
 
     def cosine(self, modality: str, embedding: Tensor) -> Tensor:
-        """Of an embedding (1, E) of that tower with the other's."""
+        """The cosine of a tower's embedding (1, E) with the other tower's."""
         return F.cosine_similarity(embedding, self.clean["text" if modality == "image" else "image"], dim=-1)[0]
 
     def picture(self, pixels: Tensor) -> Tensor:
-        """The cosine with another picture."""
+        """The cosine of another picture."""
         return self.cosine("image", embed(self.model, "image", pixels, self.ids))
 
     def hidden(self, modality: str, layer: int, z: Tensor) -> Tensor:
-        """The cosine with other hidden states (1, T, D)."""
+        """The cosine of other hidden states (1, T, D)."""
         with replaced(self.model, modality, layer, lambda _: z):
             return self.cosine(modality, embed(self.model, modality, self.pixels, self.ids))
 
     def states(self, modality: str, layer: int) -> Tensor:
-        """(1, T, D)."""
+        """The hidden states (1, T, D) after a layer."""
         return hidden_states(self.model, modality, layer, self.pixels, self.ids)
 
     def absent(self) -> Tensor:
-        """(1, T, D): the embedded caption with the mean word embedding in the place of each word."""
+        """The embedded caption (1, T, D) with the mean word embedding in the place of each word."""
         z = self.states("text", -1).clone()
         for place in self.places:
             z[0, place] += self.table.mean(0) - self.table[self.ids[0, place]]
         return z
 
     def patches(self, values: Tensor) -> Tensor:
-        """(H, W) to the mean of each patch."""
+        """The mean of each patch of (H, W)."""
         rows = [
             [
                 values[y * self.patch : (y + 1) * self.patch, x * self.patch : (x + 1) * self.patch].mean()
@@ -65,12 +65,12 @@ class OnePair:
         return torch.stack([torch.stack(row) for row in rows])
 
     def tokens(self, modality: str, values: Tensor) -> Tensor:
-        """(T,) to the map."""
+        """The map of values (T,)."""
         return values[self.prefix :].view(self.side, self.side) if modality == "image" else values[self.places]
 
 
 def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Of a number."""
+    """The gradient of a scalar function."""
     at = at.detach().clone().requires_grad_()
     return torch.autograd.grad(function(at), at)[0]
 
@@ -82,7 +82,7 @@ def saliency(pair: OnePair, modality: str) -> Tensor:
 
 
 def integrated_gradients(pair: OnePair, modality: str, steps: int) -> Tensor:
-    """The path integral by Gauss and Legendre, a point at a time."""
+    """The path integral by Gauss-Legendre quadrature, one point at a time."""
     end = pair.pixels if modality == "image" else pair.states("text", -1)
     start = torch.zeros_like(end) if modality == "image" else pair.absent()
 
@@ -204,19 +204,19 @@ def occlusion(pair: OnePair, modality: str) -> Tensor:
 
 @torch.no_grad()
 def rise_picture(pair: OnePair, masks: Tensor) -> Tensor:
-    """Of given masks (N, H, W)."""
+    """RISE's map for masks (N, H, W)."""
     return pair.patches(sum(pair.picture(pair.pixels * mask) * mask for mask in masks) / (0.5 * len(masks)))
 
 
 @torch.no_grad()
 def shapley_words(pair: OnePair) -> Tensor:
-    """Exactly, over all coalitions of words."""
+    """The exact Shapley values, over all coalitions of words."""
     z, absent, words = pair.states("text", -1), pair.absent(), pair.places
 
-    def value(kept: frozenset[int]) -> Tensor:
+    def value(coalition: frozenset[int]) -> Tensor:
         altered = z.clone()
         for place in words:
-            if place not in kept:
+            if place not in coalition:
                 altered[0, place] = absent[0, place]
         return pair.hidden("text", -1, altered)
 

@@ -39,11 +39,11 @@ def modules(root: Path) -> dict[str, Path]:
     """Every module of the package by its dotted name; ``datamodules`` is a symlink to the folder beside it."""
     files = (path for path in root.glob("**/*.py") if "__pycache__" not in path.parts)
     paths = {*files, *(root / "datamodules").glob("**/*.py")}  # glob does not follow the link on Python 3.13
-    crossings = {}
+    by_name = {}
     for path in sorted(paths):
         parts = path.relative_to(root.parent).with_suffix("").parts
-        crossings[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return crossings
+        by_name[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return by_name
 
 
 def imports(module: str, path: Path, names: set[str]) -> Iterator[str]:

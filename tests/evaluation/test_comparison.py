@@ -1,4 +1,4 @@
-"""From scores to intervals: against loops that do the same slowly."""
+"""Means, intervals and differences against slow loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m2ib_lightning.evaluation.comparison_report import to_markdown
 
 
 def frame(values: dict[tuple[str, int, str], list[float]]) -> Any:
-    """By (method, seed, measure): a value for each pair."""
+    """A table of scores from lists of one value per pair, by (method, seed, measure)."""
     rows = [
         (f"pairs:{pair}", method, seed, measure, value)
         for (method, seed, measure), numbers in values.items()
@@ -33,11 +33,11 @@ def normal(seed: int, count: int = 40) -> list[float]:
 def test_means_are_over_pairs_of_means_over_seeds() -> None:
     scores = frame({("a", 0, "image_ap"): [1.0, 2.0, np.nan], ("a", 1, "image_ap"): [3.0, np.nan, np.nan]})
     estimate = compare(scores, ["a"], "m2ib").estimates["image_ap"]["a"]
-    assert estimate.mean == 2.0  # of 2 and 2
+    assert estimate.mean == 2.0  # the pairs' means are 2 and 2
     assert (estimate.pairs, estimate.left_out) == (2, 1)
 
 
-def test_an_interval_is_the_bootstraps() -> None:
+def test_an_interval_is_that_of_a_plain_bootstrap() -> None:
     values = normal(0)
     estimate = compare(frame({("a", 0, "image_ap"): values}), ["a"], "m2ib", resamples=4000).estimates["image_ap"]["a"]
     rng = np.random.default_rng(99)
@@ -48,11 +48,11 @@ def test_an_interval_is_the_bootstraps() -> None:
     assert estimate.mean == pytest.approx(np.mean(values))
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_a_95_per_cent_interval_covers_the_truth_in_95_per_cent() -> None:
     covered = 0
     for seed in range(200):
-        found = compare(frame({("a", 0, "image_ap"): normal(seed)}), ["a"], "m2ib", resamples=200).estimates
-        estimate = found["image_ap"]["a"]
+        comparison = compare(frame({("a", 0, "image_ap"): normal(seed)}), ["a"], "m2ib", resamples=200)
+        estimate = comparison.estimates["image_ap"]["a"]
         covered += estimate.low <= 0 <= estimate.high
     assert 175 <= covered <= 200  # 95 % of 200 is 190; four standard errors
 
@@ -76,18 +76,20 @@ def test_captions_of_one_picture_are_drawn_together() -> None:
     assert estimate.low == pytest.approx(low, abs=0.03)
     assert estimate.high == pytest.approx(high, abs=0.03)
     alone = compare(scores.drop(columns="image"), ["a"], "m2ib").estimates["image_ap"]["a"]
-    assert alone.high - alone.low < 0.6 * (estimate.high - estimate.low)  # sqrt(1 / 5) of it, if they were one caption
+    assert alone.high - alone.low < 0.6 * (
+        estimate.high - estimate.low
+    )  # sqrt(1 / 5), as 5 captions count as 5 pictures
 
 
-def test_pairs_whose_picture_is_not_known_are_drawn_alone() -> None:
+def test_pairs_of_unknown_pictures_are_drawn_alone() -> None:
     scores = captions_of(30, 2, 1)
     unknown = compare(scores.assign(image=None), ["a"], "m2ib").estimates["image_ap"]["a"]
     assert unknown == compare(scores.drop(columns="image"), ["a"], "m2ib").estimates["image_ap"]["a"]
     assert unknown.pictures == 60
 
 
-def test_differences_are_taken_pair_by_pair() -> None:
-    """Two methods that differ by little, on pairs that differ by much: the difference is clear, the means are not."""
+def test_differences_are_paired() -> None:
+    """Two methods differ little on pairs that differ much: the difference is clear, the means are not."""
     base = normal(3)
     other = [value + 0.1 + noise / 100 for value, noise in zip(base, normal(4), strict=True)]
     comparison = compare(frame({("m2ib", 0, "image_ap"): base, ("b", 0, "image_ap"): other}), ["m2ib", "b"], "m2ib")
@@ -98,13 +100,13 @@ def test_differences_are_taken_pair_by_pair() -> None:
     assert comparison.best("image_ap") == {"b"}
 
 
-def test_a_difference_needs_both() -> None:
+def test_a_difference_needs_both_scores() -> None:
     values = {("m2ib", 0, "image_ap"): [1.0, np.nan, 3.0], ("b", 0, "image_ap"): [2.0, 5.0, np.nan]}
     difference = compare(frame(values), ["m2ib", "b"], "m2ib").differences["image_ap"]["b"]
     assert (difference.mean, difference.pairs) == (1.0, 1)
 
 
-def test_lower_is_best_where_the_measure_says_so_and_nothing_where_it_does_not() -> None:
+def test_the_best_method_depends_on_the_measures_direction() -> None:
     values = {
         (method, 0, measure): [number] * 3
         for (method, number), measure in itertools.product(
@@ -115,10 +117,10 @@ def test_lower_is_best_where_the_measure_says_so_and_nothing_where_it_does_not()
     assert comparison.best("image_drop") == {"a"}
     assert comparison.best("image_ap") == {"b"}
     assert comparison.best("image_map_mass") == set()
-    assert comparison.differences == {}  # the baseline is not there
+    assert comparison.differences == {}  # the baseline has no scores
 
 
-def test_the_losses_auc() -> None:
+def test_matched_auc_is_that_of_scikit_learn() -> None:
     matched, shuffled = normal(5), [value + 0.7 for value in normal(6)]
     scores = frame({("m2ib", 0, "loss_matched"): matched, ("m2ib", 0, "loss_shuffled"): shuffled})
     estimate = compare(scores, ["m2ib"], "m2ib").estimates["matched_auc"]["m2ib"]
@@ -161,7 +163,7 @@ def test_the_aucs_interval_is_the_bootstraps_over_pictures() -> None:
     assert (estimate.pairs, estimate.pictures) == (12, 6)
 
 
-def test_the_last_stage_of_random_weights_is_the_measure() -> None:
+def test_the_last_stage_of_the_cascade_is_the_measure() -> None:
     values = {("a", 0, f"image_randomised_{percent}"): [percent / 100] * 3 for percent in (17, 50, 100)}
     comparison = compare(frame(values), ["a"], "m2ib")
     assert comparison.estimates["image_randomised"]["a"].mean == 1.0
@@ -179,7 +181,7 @@ def test_too_few_resamples_are_refused() -> None:
         compare(frame({}), [], "m2ib", resamples=1)
 
 
-def test_markdown_says_what_is_best_what_differs_and_what_was_left_out() -> None:
+def test_markdown_marks_the_best_the_differences_and_the_left_out_pairs() -> None:
     values = {
         ("m2ib", 0, "image_ap"): [*[0.5, 0.6, 0.5] * 7, np.nan],
         ("b|c", 0, "image_ap"): [*[0.8, 0.9, 0.8] * 7, np.nan],
@@ -197,10 +199,10 @@ def test_an_estimate_excludes_zero_on_either_side() -> None:
     assert Estimate(1, 0.5, 2, 100, pictures=30).excludes_zero
     assert Estimate(-1, -2, -0.5, 100, pictures=30).excludes_zero
     assert not Estimate(0.1, -0.5, 1, 100, pictures=30).excludes_zero
-    assert not Estimate(1, 0.5, 2, 100, pictures=3).excludes_zero  # the bootstrap of three pairs is too narrow
+    assert not Estimate(1, 0.5, 2, 100, pictures=3).excludes_zero  # the bootstrap of three pictures is too narrow
 
 
-def test_random_weights_are_compared_too_and_nearest_to_zero_is_best() -> None:
+def test_the_randomised_correlation_nearest_to_zero_is_best() -> None:
     values = {("m2ib", 0, "image_randomised_100"): [0.2] * 20, ("b", 0, "image_randomised_100"): [-0.7] * 20}
     comparison = compare(frame(values), ["m2ib", "b"], "m2ib")
     assert comparison.best("image_randomised") == {"m2ib"}

@@ -1,4 +1,4 @@
-"""What is asked of the model about a map: against loops over single passes of the untouched model."""
+"""Faithfulness measures against loops over single passes of the untouched model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LENGTHS = [3, 7, 1]
 
 
 class Setting:
-    """A random model, pairs, and random maps of them."""
+    """A random model, pairs, and random maps of the pairs."""
 
     def __init__(self, family: str, lengths: list[int] | None = None) -> None:
         self.model: Any = make_model(family).double()
@@ -46,10 +46,10 @@ class Setting:
         scorer = Scorer(Encoder(self.model))
         faithfulness = Faithfulness(scorer, self.preparer)
         with scorer.at_work(CPU, torch.float64):
-            found: dict[str, list[float]] = getattr(faithfulness, group)(
+            scores: dict[str, list[float]] = getattr(faithfulness, group)(
                 self.batch, scorer.clean(self.batch), results or self.results
             )
-        return found
+        return scores
 
     def seen(self, index: int) -> OnePair:
         pair = self.pairs[index]
@@ -61,7 +61,7 @@ class Setting:
 
 
 class _Pads:
-    """The part of a preparer that is used: pads with the end of text, or as SigLIP does."""
+    """The padding of a preparer, with the end of text or as SigLIP does."""
 
     def __init__(self, model: Any) -> None:
         self.siglip = model.config.model_type == "siglip"
@@ -72,10 +72,10 @@ class _Pads:
         return {"input_ids": torch.tensor([ids + [self.fill] * (longest - len(ids)) for ids in captions])}
 
 
-def said(seen: OnePair, keep: list[bool]) -> float:
-    """The cosine of a caption of which only some words are said."""
-    gone = [place for place, kept in zip(seen.places, keep, strict=True) if not kept]
-    ids = [token for place, token in enumerate(seen.ids[0].tolist()) if place not in gone]
+def cosine_of_words(seen: OnePair, keep: list[bool]) -> float:
+    """The cosine of the caption with only the words to keep."""
+    removed = [place for place, stays in zip(seen.places, keep, strict=True) if not stays]
+    ids = [token for place, token in enumerate(seen.ids[0].tolist()) if place not in removed]
     if seen.prefix == 0:
         ids += [1] * (16 - len(ids))
     embedding = seen.model.get_text_features(input_ids=torch.tensor([ids])).pooler_output
@@ -83,7 +83,7 @@ def said(seen: OnePair, keep: list[bool]) -> float:
 
 
 def area(values: list[float]) -> float:
-    """By trapezoids."""
+    """The area under a curve by trapezoids."""
     return sum((a + b) / 2 for a, b in itertools.pairwise(values)) / (len(values) - 1)
 
 
@@ -102,7 +102,7 @@ def test_confidence_is_its_definition(family: str) -> None:
         assert found["image_drop"][index] == pytest.approx(max(0, -change), abs=1e-7)
         assert found["image_increase"][index] == float(change > 0)
         assert found["image_map_mass"][index] == pytest.approx(heat.mean().item(), abs=1e-7)
-        if len(seen.places) == 1:  # the heatmap of one word says nothing
+        if len(seen.places) == 1:  # the heatmap of one word is constant
             assert np.isnan(found["text_drop"][index])
             assert np.isnan(found["text_increase"][index])
             continue
@@ -141,18 +141,18 @@ def test_curves_are_their_definition(family: str) -> None:
         insertion, deletion = [], []
         for count in range(len(words) + 1):
             highest = set(words[:count].tolist())
-            insertion.append(said(seen, [word in highest for word in range(len(words))]))
-            deletion.append(said(seen, [word not in highest for word in range(len(words))]))
+            insertion.append(cosine_of_words(seen, [word in highest for word in range(len(words))]))
+            deletion.append(cosine_of_words(seen, [word not in highest for word in range(len(words))]))
         assert found["text_insertion_raw"][index] == pytest.approx(area(insertion), abs=1e-7)
         assert found["text_deletion_raw"][index] == pytest.approx(area(deletion), abs=1e-7)
         assert_normalised(found["text_deletion"][index], area(deletion), deletion[0], deletion[-1])
 
 
-def assert_normalised(found: float, raw: float, clean: float, empty: float) -> None:
+def assert_normalised(actual: float, raw: float, clean: float, empty: float) -> None:
     if clean - empty < 0.05:
-        assert np.isnan(found)
+        assert np.isnan(actual)
     else:
-        assert found == pytest.approx((raw - empty) / (clean - empty), abs=1e-6)
+        assert actual == pytest.approx((raw - empty) / (clean - empty), abs=1e-6)
 
 
 @torch.no_grad()
@@ -173,18 +173,18 @@ def test_the_published_codes_behaviour_is_reproduced() -> None:
         heat = torch.from_numpy(result.text_heatmap)
         masked_ids = ids * (heat > np.percentile(heat.numpy(), 50))
         before, after = (
-            seen.cosine("text", seen.model.get_text_features(input_ids=given[None]).pooler_output).item()
-            for given in (ids, masked_ids)
+            seen.cosine("text", seen.model.get_text_features(input_ids=words[None]).pooler_output).item()
+            for words in (ids, masked_ids)
         )
         assert found["reference_text_drop"][index] == pytest.approx(100 * max(0, before - after), abs=1e-5)
 
 
-def test_one_row_of_the_map_is_not_the_map() -> None:
-    """Two maps with the same first row are the same to the published code, and not to ours."""
+def test_only_the_published_code_ignores_all_rows_but_the_first() -> None:
+    """Two maps with the same first row score the same in the published code, but not in ours."""
     setting = Setting("clip")
     maps = [result.image_saliency.copy() for result in setting.results]
     for saliency in maps:
-        saliency[0, 0], saliency[0, 3] = -10, 10  # the corners: so the first row alone sets the scale
+        saliency[0, 0], saliency[0, 3] = -10, 10  # the first row's corners set the scale
     turned = [np.concatenate([saliency[:2], saliency[:1:-1]]) for saliency in maps]
     one, other = (
         [replace(r, image=TowerAttribution(saliency)) for r, saliency in zip(setting.results, chosen, strict=True)]
@@ -198,7 +198,7 @@ def test_one_row_of_the_map_is_not_the_map() -> None:
     assert drops[0] != drops[1]
 
 
-def test_a_word_that_is_kept_is_untouched_and_the_whole_caption_is_the_clean_one() -> None:
+def test_nothing_removed_gives_the_clean_embeddings() -> None:
     setting = Setting("clip")
     scorer = Scorer(Encoder(setting.model))
     with scorer.at_work(CPU, torch.float64), torch.no_grad():
@@ -211,7 +211,7 @@ def test_a_word_that_is_kept_is_untouched_and_the_whole_caption_is_the_clean_one
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
-def test_company_and_padding_do_not_matter(family: str) -> None:
+def test_neighbours_and_padding_do_not_matter(family: str) -> None:
     setting = Setting(family)
     together = {group: setting.measured(group) for group in ("confidence", "curves", "reference")}
     for index in range(3):
@@ -259,8 +259,8 @@ def test_special_tokens_stay_with_a_real_tokenizer() -> None:
     assert found["text_insertion_raw"][0] == pytest.approx(area(values), abs=1e-5)
 
 
-def test_maps_that_are_the_same_everywhere_get_no_confidence_and_the_curves_of_chance() -> None:
-    """Ties are taken in an order of no meaning: neither from the top left, nor from the first word."""
+def test_constant_maps_get_no_confidence_and_curves_in_random_order() -> None:
+    """Ties come in a random order, not from the top left or from the first word."""
     setting = Setting("clip", [6])
     flat = [
         replace(

@@ -1,4 +1,4 @@
-"""Random weights, other captions, noise: what repeats a method, and the truth that scenes come with."""
+"""Probes (random weights, other captions, noise) and the ground truth of scenes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_cascade_goes_from_the_top_to_everything(family: str) -> None:
     for percent in randomised.cascade():
         percents.append(percent)
         pairs = zip(model.named_parameters(), copy.parameters(), strict=True)
-        changed.append({name for (name, own), other in pairs if not torch.equal(own, other)})
+        changed.append({name for (name, original), other in pairs if not torch.equal(original, other)})
     assert percents == sorted(percents)
     assert percents[-1] == 100
     assert len(percents) == 5  # above the blocks, three blocks, the embeddings
@@ -45,12 +45,12 @@ def test_the_cascade_goes_from_the_top_to_everything(family: str) -> None:
     assert not any("layers" in name or "embed" in name for name in changed[0])
     assert any("layers.2" in name for name in changed[1])
     assert not any("layers.1" in name or "embed" in name for name in changed[1])
-    differing = {name for name, own in model.named_parameters() if own.numel() > 1 and own.min() < own.max()}
-    assert changed[-1] == differing  # a constant one (the gain of a fresh norm) stays what it is when it is shuffled
+    differing = {name for name, p in model.named_parameters() if p.numel() > 1 and p.min() < p.max()}
+    assert changed[-1] == differing  # shuffling does not change a constant one (the gain of a fresh norm)
     assert_unchanged(model, before)
 
 
-def test_the_cascade_begins_anew_and_is_keyed_by_the_seed() -> None:
+def test_each_cascade_starts_from_the_original_and_is_keyed_by_the_seed() -> None:
     model = LoadedModel(Encoder(make_model("clip")), None)
 
     def last(seed: int, times: int) -> dict[str, torch.Tensor]:
@@ -65,7 +65,7 @@ def test_the_cascade_begins_anew_and_is_keyed_by_the_seed() -> None:
     assert any(not torch.equal(once[name], other[name]) for name in once)
 
 
-def test_a_deep_model_is_looked_at_six_times() -> None:
+def test_a_deep_model_has_six_stops() -> None:
     randomised = RandomisedModel(LoadedModel(Encoder(make_model("clip", blocks=12)), None), 0)
     assert len(list(randomised.cascade())) == 6
 
@@ -75,8 +75,8 @@ def test_correlation() -> None:
     values = rng.normal(size=(8, 8)).astype(np.float32)
     assert correlation(values, np.exp(values)) == pytest.approx(1)
     assert correlation(values, -values) == pytest.approx(-1)
-    assert correlation(values, np.ones_like(values)) == 0.0  # all of the order is gone
-    assert np.isnan(correlation(np.ones_like(values), values))  # there was none
+    assert correlation(values, np.ones_like(values)) == 0.0  # the order is lost
+    assert np.isnan(correlation(np.ones_like(values), values))  # there was no order to lose
 
 
 def scenes_batch(probed: int = 3, count: int = 3, **options: Any) -> tuple[LoadedModel, PairBatch]:
@@ -89,7 +89,7 @@ def scenes_batch(probed: int = 3, count: int = 3, **options: Any) -> tuple[Loade
     return model, batch
 
 
-def test_scenes_say_what_maps_can_be_judged_by() -> None:
+def test_scenes_come_with_the_ground_truth_of_their_maps() -> None:
     _, batch = scenes_batch()
     source = SceneSource(4, truth=True)
     for pair in batch.pairs:
@@ -99,8 +99,8 @@ def test_scenes_say_what_maps_can_be_judged_by() -> None:
         assert np.array_equal(pair.truth.mask, example.scene.masks[0] > 0.5)
         content = pair.truth.content_tokens(pair.token_offsets)
         assert content is not None
-        said = [token for token, flag in zip(pair.tokens, content, strict=True) if flag]
-        assert said == [
+        content_words = [token for token, flag in zip(pair.tokens, content, strict=True) if flag]
+        assert content_words == [
             word for word, owner in zip(example.caption.words, example.caption.owners, strict=True) if owner >= 0
         ]
         others = {other.kind: other for other in pair.truth.others}
@@ -111,7 +111,7 @@ def test_scenes_say_what_maps_can_be_judged_by() -> None:
         assert others["shuffled"].text != pair.caption
 
 
-def test_truth_changes_no_scene() -> None:
+def test_ground_truth_changes_no_scene() -> None:
     with_truth, without = SceneSource(4, truth=True), SceneSource(4)
     for index in range(5):
         one, other = with_truth[index], without[index]
@@ -126,13 +126,13 @@ def test_a_pairs_probes_do_not_depend_on_how_many_are_probed() -> None:
     first = {pair.position: pair for pair in few.pairs}
     for pair in many.pairs:
         texts = [other.text for other in pair.truth.others]  # type: ignore[union-attr]
-        own = [other.text for other in first[pair.position].truth.others]  # type: ignore[union-attr]
-        assert texts[: len(own)] == own
-        assert len(own) == (4 if pair.position == 0 else 2)
+        fewer = [other.text for other in first[pair.position].truth.others]  # type: ignore[union-attr]
+        assert texts[: len(fewer)] == fewer
+        assert len(fewer) == (4 if pair.position == 0 else 2)
 
 
-def look_for(batch: PairBatch) -> list[Attribution]:
-    """A method that knows the caption: its map is the words' lengths, its loss their number."""
+def word_lengths(batch: PairBatch) -> list[Attribution]:
+    """A method whose map is the lengths of the caption's words, and whose loss is their number."""
     results = []
     for pair in batch.pairs:
         saliency = np.resize(np.array([len(token) for token in pair.tokens], np.float32), (8, 8))
@@ -145,50 +145,50 @@ def look_for(batch: PairBatch) -> list[Attribution]:
 
 def test_each_pair_gets_its_own_other_captions() -> None:
     model, batch = scenes_batch()
-    results = look_for(batch)
-    scores = prompts(look_for, batch, results, model.preparer)
-    for pair, found in zip(batch.pairs, scores, strict=True):
-        assert set(found) == {
+    results = word_lengths(batch)
+    scores = prompts(word_lengths, batch, results, model.preparer)
+    for pair, by_name in zip(batch.pairs, scores, strict=True):
+        assert set(by_name) == {
             *("prompt_present", "prompt_absent", "prompt_gibberish", "prompt_pointing", "loss_matched", "loss_shuffled")
         }
         others = {other.kind: other.text for other in pair.truth.others}  # type: ignore[union-attr]
-        assert found["loss_matched"] == 2 * len(pair.tokens)
-        assert found["loss_shuffled"] == 2 * len(others["shuffled"].split())
+        assert by_name["loss_matched"] == 2 * len(pair.tokens)
+        assert by_name["loss_shuffled"] == 2 * len(others["shuffled"].split())
         lengths = [
             np.resize([len(w) for w in text.split()], (8, 8)) for text in (pair.caption or "", others["present"])
         ]
         expected = correlation(*(values.astype(np.float32) for values in lengths))
-        assert found["prompt_present"] == pytest.approx(expected, nan_ok=True)
+        assert by_name["prompt_present"] == pytest.approx(expected, nan_ok=True)
 
 
-def test_a_pair_without_other_captions_has_no_such_scores() -> None:
+def test_a_pair_without_other_captions_has_no_prompt_scores() -> None:
     model, batch = scenes_batch()
     bare = PairBatch([replace(p, truth=None) for p in batch.pairs], [], batch.inputs["image"], batch.inputs["text"])
-    assert prompts(look_for, bare, look_for(bare), model.preparer) == [{}, {}, {}]
+    assert prompts(word_lengths, bare, word_lengths(bare), model.preparer) == [{}, {}, {}]
 
 
 def test_sensitivity_is_the_largest_relative_change() -> None:
     _, batch = scenes_batch()
 
-    def brightness(given: PairBatch) -> list[Attribution]:
-        means = given.inputs["image"]["pixel_values"].mean((1, 2, 3)).numpy()
+    def brightness(batch: PairBatch) -> list[Attribution]:
+        means = batch.inputs["image"]["pixel_values"].mean((1, 2, 3)).numpy()
         part = [TowerAttribution(np.full((8, 8), mean, np.float32)) for mean in means]
-        return [Attribution(p, image=one, text=one) for p, one in zip(given.pairs, part, strict=True)]
+        return [Attribution(p, image=one, text=one) for p, one in zip(batch.pairs, part, strict=True)]
 
     calls: list[PairBatch] = []
 
-    def noted(given: PairBatch) -> list[Attribution]:
-        calls.append(given)
-        return brightness(given)
+    def recorded(batch: PairBatch) -> list[Attribution]:
+        calls.append(batch)
+        return brightness(batch)
 
     results = brightness(batch)
-    scores = sensitivity(noted, batch, results, seed=0)
+    scores = sensitivity(recorded, batch, results, seed=0)
     assert len(calls) == 3
     clean = batch.inputs["image"]["pixel_values"]
-    for index, found in enumerate(scores):
-        own = clean[index].mean().item()
-        changes = [abs(call.inputs["image"]["pixel_values"][index].mean().item() - own) / abs(own) for call in calls]
-        assert found["image_sensitivity"] == pytest.approx(max(changes), rel=1e-3)
+    for index, by_name in enumerate(scores):
+        mean = clean[index].mean().item()
+        changes = [abs(call.inputs["image"]["pixel_values"][index].mean().item() - mean) / abs(mean) for call in calls]
+        assert by_name["image_sensitivity"] == pytest.approx(max(changes), rel=1e-3)
     assert all((call.inputs["image"]["pixel_values"] - clean).abs().max() <= 0.05 + 1e-6 for call in calls)
 
 

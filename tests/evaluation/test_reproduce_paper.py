@@ -1,4 +1,4 @@
-"""The paper's settings on tables of the two data sets' forms."""
+"""The script that reproduces the paper, on small tables in the formats of its two data sets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_ms_cxr_boxes_are_gathered_by_image_and_phrase(script: Any, tmp_path: Pa
     assert rows[0] == {"image": "a.png", "caption": "a red circle", "boxes": [[0, 0, 10, 10], [20, 20, 10, 10]]}
 
 
-def test_it_runs_to_a_table_with_the_papers_settings(script: Any, tmp_path: Path) -> None:
+def test_the_script_runs_with_the_papers_settings(script: Any, tmp_path: Path) -> None:
     table = write_ms_cxr(tmp_path)
     save_clip_folder(tmp_path / "model")
     out = tmp_path / "run"
@@ -66,14 +66,14 @@ def test_conceptual_captions_is_sampled_the_same_way_twice(script: Any, tmp_path
     table = tmp_path / "cc.tsv"
     table.write_text("".join(f'caption "{k}\thttp://example.org/{k}.jpg\n' for k in range(50)))
     rows = list(script.conceptual_captions(table))
-    assert rows[0] == {"image": "http://example.org/0.jpg", "caption": 'caption "0'}  # the first line is no header
+    assert rows[0] == {"image": "http://example.org/0.jpg", "caption": 'caption "0'}  # there is no header line
     one, two, other = (script.sample(rows, 10, seed) for seed in (0, 0, 1))
     assert one == two != other
     assert len(one) == 10
     assert one == sorted(one, key=rows.index)
 
 
-def test_a_table_of_another_form_is_refused(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_another_format_is_refused(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "table.csv"
     table.write_text("image,caption\na.png,text\n")
     assert script.main(["ms-cxr", str(table), "--out", str(tmp_path / "run")]) == 2

@@ -1,4 +1,4 @@
-"""ROAR+: what is removed, and that it matters."""
+"""ROAR+: the marked parts are removed, and training without them retrieves worse."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def test_roar_removes_what_is_marked_and_nothing_else() -> None:
         words = np.zeros(len(pair.tokens), np.float32)
         words[-1] = 1.0
         results.append(Attribution(pair, image=TowerAttribution(saliency), text=TowerAttribution(words)))
-    left = removed(batch, results, 1 / 64, model.preparer)
-    by_key = {pair.key: row for row, pair in enumerate(left.pairs)}
+    rest = removed(batch, results, 1 / 64, model.preparer)
+    by_key = {pair.key: row for row, pair in enumerate(rest.pairs)}
     tokenizer = model.processor.tokenizer
     for row, pair in enumerate(batch.pairs):
         other = by_key[pair.key]
-        before, after = (b.inputs["image"]["pixel_values"][r] for b, r in ((batch, row), (left, other)))
+        before, after = (b.inputs["image"]["pixel_values"][r] for b, r in ((batch, row), (rest, other)))
         changed = (before != after).any(0)
         assert not changed[:16].any()
         assert not changed[24:].any()
         assert not changed[:, :40].any()
         assert torch.equal(after[:, 16:24, 40:48], torch.zeros(3, 8, 8))
-        ids = left.inputs["text"]["input_ids"][other][left.inputs["text"]["attention_mask"][other].bool()]
+        ids = rest.inputs["text"]["input_ids"][other][rest.inputs["text"]["attention_mask"][other].bool()]
         assert ids.tolist() == tokenizer(" ".join(pair.caption.split()[:-1]))["input_ids"]
     everything = removed(batch, results, 1.0, model.preparer)
     assert not everything.inputs["image"]["pixel_values"].any()
@@ -55,4 +55,4 @@ def test_training_without_the_object_retrieves_worse() -> None:
     whole = after(prepared(batches))
     blank = [replace(item, pixel_values=item.pixel_values * 0) for item in prepared(batches)]
     assert whole > 0.9
-    assert after(blank) < 0.6  # one picture for all: some captions are true of several by chance
+    assert after(blank) < 0.6  # one blank picture for all; some captions fit several pairs

@@ -1,4 +1,4 @@
-"""Each metric is its definition: written out slowly, or as a library computes it."""
+"""Each metric against its definition, written out slowly or computed by another library."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_auroc_and_average_precision_are_those_of_scikit_learn(seed: int, ties: 
 
 
 @pytest.mark.parametrize("score", LOCALISATION)
-def test_a_perfect_mask_scores_one_and_its_opposite_less(score: Score) -> None:
+def test_a_perfect_map_scores_one_and_its_opposite_less(score: Score) -> None:
     _, target = a_pair(0)
     assert score(target.float(), target).item() == 1
     assert score((~target).float(), target).item() < 0.5
@@ -135,14 +135,14 @@ def test_a_constant_map_scores_as_chance(score: Score) -> None:
 
 @pytest.mark.parametrize("score", OF_THE_ORDER)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_only_the_order_counts(score: Score, seed: int, ties: bool) -> None:
+def test_only_the_order_of_values_matters(score: Score, seed: int, ties: bool) -> None:
     saliency, target = a_pair(seed, ties)
     for rescaled in (7 * saliency + 1000, saliency**3, torch.atan(saliency / 50)):
         assert score(rescaled, target).item() == pytest.approx(score(saliency, target).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("score", [metrics.mass_accuracy, metrics.iou])
-def test_of_mass_and_iou_the_values_count(score: Score) -> None:
+def test_mass_and_iou_depend_on_the_values(score: Score) -> None:
     saliency, target = a_pair(0)
     saliency = saliency - saliency.min()
     assert score(7 * saliency, target).item() == pytest.approx(score(saliency, target).item(), abs=1e-12)
@@ -150,7 +150,7 @@ def test_of_mass_and_iou_the_values_count(score: Score) -> None:
 
 
 @pytest.mark.parametrize("score", LOCALISATION)
-def test_shape_and_type_of_the_map_do_not_count(score: Score) -> None:
+def test_shape_and_type_of_the_map_do_not_matter(score: Score) -> None:
     saliency, target = a_pair(3, ties=True)
     expected = score(saliency, target)
     assert expected.dtype == torch.float64
@@ -161,7 +161,7 @@ def test_shape_and_type_of_the_map_do_not_count(score: Score) -> None:
 
 
 @pytest.mark.parametrize("score", LOCALISATION)
-def test_what_is_not_defined_is_nan(score: Score) -> None:
+def test_an_undefined_score_is_nan(score: Score) -> None:
     saliency, target = a_pair(0)
     assert score(saliency, torch.zeros_like(target)).isnan()
     assert score(torch.zeros(0), torch.zeros(0, dtype=torch.bool)).isnan()
@@ -226,7 +226,7 @@ def test_confidence_of_a_score_that_is_nan_is_nan() -> None:
     assert metrics.confidence_increase(clean, masked).isnan().all()
 
 
-def test_confidence_refuses_what_does_not_fit() -> None:
+def test_confidence_refuses_bad_inputs() -> None:
     for score in (metrics.confidence_drop, metrics.confidence_increase):
         with pytest.raises(M2IBError, match=r"clean \(3,\), masked \(2,\)"):
             score(torch.zeros(3), torch.zeros(2))
@@ -306,7 +306,7 @@ def test_spearman_is_that_of_scipy(seed: int, ties: bool) -> None:
     assert metrics.spearman(a, b).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_spearman_sees_only_the_order() -> None:
+def test_spearman_depends_only_on_the_order() -> None:
     a = a_pair(0)[0]
     assert metrics.spearman(a, torch.exp(a / 50)).item() == 1
     assert metrics.spearman(a, -(a**3)).item() == -1

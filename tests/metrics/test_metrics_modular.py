@@ -1,4 +1,4 @@
-"""The metric classes are means of the functions: over batches, in collections, on several processes."""
+"""The metric classes are means of the functions over batches, in collections, and on several processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = [(4, 4), (3, 6), (5, 2), (4, 4), (7, 3)]  # of the maps of five pairs
 
 
 def the_pairs() -> dict[str, list[Tensor]]:
-    """Five pairs with all that a metric reads; the third and the fifth target are empty."""
+    """Five pairs with every input of a metric; the third and the fifth target are empty."""
     draw = torch.Generator().manual_seed(0)
 
     def maps(*front: int) -> list[Tensor]:
@@ -77,7 +77,7 @@ def pairs() -> dict[str, list[Tensor]]:
     return the_pairs()
 
 
-def test_every_class_is_tried() -> None:
+def test_every_class_is_tested() -> None:
     exported = {value for value in vars(metrics).values() if isinstance(value, type) and issubclass(value, Metric)}
     tried = {type(case[0]) for case in CASES}
     assert exported - tried == {metrics.PairMean, metrics.CurveArea, metrics.MatchedAUC}
@@ -111,7 +111,7 @@ def test_a_batched_tensor_is_a_list_of_pairs() -> None:
     assert batched.count == 6
 
 
-def test_forward_gives_the_batch_and_adds_it() -> None:
+def test_forward_returns_the_batch_mean_and_adds_the_batch() -> None:
     drop = metrics.ConfidenceDrop()
     assert drop(torch.tensor([0.5]), torch.tensor([0.25])).item() == 0.25
     assert drop(torch.tensor([0.5, 0.5, 0.5]), torch.ones(3)).item() == 0
@@ -137,7 +137,7 @@ def test_many_small_scores_are_not_lost() -> None:
     assert metric.compute() == 1
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(M2IBError, match="all parts must have the same number of pairs, got saliency 2, target 1"):
         metrics.IoU().update([torch.rand(3)] * 2, [torch.ones(3, dtype=torch.bool)])
     with pytest.raises(
@@ -148,8 +148,8 @@ def test_what_does_not_fit_is_refused() -> None:
         metrics.InsertionArea(normalised=True).update(torch.rand(2, 5), clean=torch.ones(2))
 
 
-def test_a_collection_keeps_metrics_apart_that_agree_on_the_first_batch() -> None:
-    """``MetricCollection`` makes one of metrics with equal states: here all are 1 for the first pair."""
+def test_a_collection_does_not_merge_metrics_that_agree_on_the_first_batch() -> None:
+    """``MetricCollection`` merges metrics with equal states: here all are 1 for the first pair."""
     singles = {
         "iou": metrics.IoU(),
         "best": metrics.BestIoU(),
@@ -168,7 +168,7 @@ def test_a_collection_keeps_metrics_apart_that_agree_on_the_first_batch() -> Non
     assert alone["best"] > alone["iou"]
 
 
-def test_a_collection_hands_each_metric_its_own(pairs: dict[str, Any]) -> None:
+def test_a_collection_passes_each_metric_its_inputs(pairs: dict[str, Any]) -> None:
     collection = MetricCollection({name: case[0].clone() for name, case in zip(NAMES, CASES, strict=True)})
     collection.reset()
     collection.update(**pairs)
@@ -189,6 +189,24 @@ def test_matched_auc_keeps_all_losses_but_nan() -> None:
 
 
 MATCHED, SHUFFLED = torch.tensor([0.1, 0.4, 0.2, 0.3, math.nan]), torch.tensor([0.2, 0.5, 0.25])
+
+
+def test_merged_states_give_the_numbers_of_one_process(pairs: dict[str, Any]) -> None:
+    for name, (metric, _, parts, _) in zip(NAMES, CASES, strict=True):
+        whole, first, second = (metric.clone() for _ in range(3))
+        for each, rows in ((whole, slice(0, 5)), (first, slice(0, 4)), (second, slice(4, 5))):
+            each.reset()
+            each.update(**{part: pairs[part][rows] for part in parts})
+        first.merge_state(second)
+        assert first.compute().item() == pytest.approx(whole.compute().item(), abs=1e-12), name
+        assert (first.count, first.left_out) == (whole.count, whole.left_out), name
+    whole, first, second = (metrics.MatchedAUC() for _ in range(3))
+    whole.update(MATCHED, SHUFFLED)
+    first.update(MATCHED[:2], SHUFFLED[:1])
+    second.update(MATCHED[2:], SHUFFLED[1:])
+    first.merge_state(second)
+    assert first.compute() == whole.compute()
+    assert first.left_out == whole.left_out == 1
 
 
 def in_two(rank: int, folder: Path) -> None:
@@ -212,6 +230,7 @@ def in_two(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path, pairs: dict[str, Any]) -> None:
     mp.spawn(in_two, args=(tmp_path,), nprocs=2)
     expected: dict[str, Any] = {}
