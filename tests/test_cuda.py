@@ -49,10 +49,10 @@ def test_a_gpu_gives_what_a_cpu_gives(family: str, dtype: torch.dtype) -> None:
     for device in ("cpu", "cuda"):
         model = make_model(family).to(device)
         batch = make_batch(model, make_pairs(model, LENGTHS)).to(device)
-        made = make_explainer(model, SETTINGS)
-        made.bottlenecks.to(device, dtype)
-        with made.at_work():
-            results.append(made(batch, made.optimizer()))
+        explainer = make_explainer(model, SETTINGS)
+        explainer.bottlenecks.to(device, dtype)
+        with explainer.at_work():
+            results.append(explainer(batch, explainer.optimizer()))
     for a, b in zip(*results, strict=True):
         assert_same_result(a, b, 1e-8 if dtype == torch.float64 else 1e-3)
 
@@ -74,10 +74,10 @@ def test_each_method_gives_what_it_gives_on_a_cpu(name: str) -> None:
 def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
     """Torch itself reports the waits, where the CPU test can only look for operations that would wait."""
     model = make_model(family).cuda()
-    made = make_explainer(model, SETTINGS | {"max_rows": 60})
-    made.bottlenecks.cuda()
-    with made.at_work():
-        problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)).to("cuda"))
+    explainer = make_explainer(model, SETTINGS | {"max_rows": 60})
+    explainer.bottlenecks.cuda()
+    with explainer.at_work():
+        problems, _ = explainer.problems(make_batch(model, make_pairs(model, LENGTHS)).to("cuda"))
         for problem in problems.values():
             problem.evaluate(1, torch.Tensor.backward)  # loads kernels, allocates memory, moves the step's noise
         torch.cuda.set_sync_debug_mode("error")

@@ -138,11 +138,11 @@ def test_a_family_without_parts_runs_its_own_blocks_with_the_same_result(family:
     results: list[Any] = []
     for encoder in (fused, plain):
         settings = BottleneckSettings().override({"steps": 4, "noise_samples": 3})
-        made = Explainer(encoder, resolve(settings, encoder))
-        made.bottlenecks.double()
-        with made.at_work():
-            assert isinstance(made.problems(batch)[0]["image"].suffix, FusedSuffix) == (encoder is fused)
-            results.append(made(batch, made.optimizer()))
+        explainer = Explainer(encoder, resolve(settings, encoder))
+        explainer.bottlenecks.double()
+        with explainer.at_work():
+            assert isinstance(explainer.problems(batch)[0]["image"].suffix, FusedSuffix) == (encoder is fused)
+            results.append(explainer(batch, explainer.optimizer()))
     for a, b in zip(*results, strict=True):
         for modality in MODALITIES:
             assert relative_difference(getattr(a, modality).saliency, getattr(b, modality).saliency) < 1e-9

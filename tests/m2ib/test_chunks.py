@@ -59,12 +59,12 @@ def test_no_result_depends_on_the_size_of_a_chunk(family: str, dtype: torch.dtyp
     batch = make_batch(model, make_pairs(model, LENGTHS))
 
     def explain(max_rows: int | None) -> list[Any]:
-        made = make_explainer(model, SETTINGS | {"max_rows": max_rows})
-        made.bottlenecks.to(dtype)
-        with made.at_work():
-            problems, _ = made.problems(batch)
+        explainer = make_explainer(model, SETTINGS | {"max_rows": max_rows})
+        explainer.bottlenecks.to(dtype)
+        with explainer.at_work():
+            problems, _ = explainer.problems(batch)
             sizes.append(len(problems["image"].chunks))
-            return made(batch, made.optimizer())
+            return explainer(batch, explainer.optimizer())
 
     sizes: list[int] = []
     in_one_chunk = explain(10**6)
@@ -77,10 +77,10 @@ def test_no_result_depends_on_the_size_of_a_chunk(family: str, dtype: torch.dtyp
 
 def test_max_rows_bounds_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("clip")
-    made = make_explainer(model, SETTINGS | {"max_rows": 40})
+    explainer = make_explainer(model, SETTINGS | {"max_rows": 40})
     seen = []
-    with made.at_work():
-        problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)))
+    with explainer.at_work():
+        problems, _ = explainer.problems(make_batch(model, make_pairs(model, LENGTHS)))
         for problem in problems.values():
             run = problem.suffix
 
@@ -129,9 +129,9 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
     model = make_model(family)
-    made = make_explainer(model, SETTINGS | {"max_rows": 60})
-    with made.at_work():
-        problems, _ = made.problems(make_batch(model, make_pairs(model, LENGTHS)))
+    explainer = make_explainer(model, SETTINGS | {"max_rows": 60})
+    with explainer.at_work():
+        problems, _ = explainer.problems(make_batch(model, make_pairs(model, LENGTHS)))
         with Waits() as waits:
             for problem in problems.values():
                 problem.evaluate(0, torch.Tensor.backward)
@@ -143,8 +143,8 @@ def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
 
 def test_the_last_step_computes_no_gradient() -> None:
     model = make_model("clip")
-    made = make_explainer(model, SETTINGS | {"steps": 1})
-    calls: list[torch.Tensor] = []
-    with made.at_work():
-        made(make_batch(model, make_pairs(model, [3])), made.optimizer(), calls.append)
+    explainer = make_explainer(model, SETTINGS | {"steps": 1})
+    calls = []
+    with explainer.at_work():
+        explainer(make_batch(model, make_pairs(model, [3])), explainer.optimizer(), calls.append)
     assert calls == []

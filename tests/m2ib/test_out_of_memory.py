@@ -47,7 +47,6 @@ class Memory:
         monkeypatch: removes the simulation at the end of the test.
         too_large: whether a chunk does not fit.
         late: whether memory runs out in the backward pass, if there is one.
-        error: type of the raised error.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Memory:
         too_large: Callable[[Chunk], bool],
         *,
         late: bool = False,
-        error: type[Exception] = torch.cuda.OutOfMemoryError,
     ) -> None:
         self.failed: list[Chunk] = []
         self.worked: list[Chunk] = []
@@ -74,7 +72,7 @@ class Memory:
 
         def fail(chunk: Chunk) -> None:
             self.failed.append(chunk)
-            raise error("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         monkeypatch.setattr(Problem, "_similarity", similarity)
 
@@ -97,7 +95,7 @@ def small_clean_pass(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
 
 @cache
 def model_and_results(family: str) -> tuple[Any, list[Attribution]]:
-    """A model, which no test changes, and its results with enough memory."""
+    """Make a model, which no test changes, and its results with enough memory."""
     model = make_model(family)
     return model, run(model)
 
@@ -112,16 +110,16 @@ def clip_results() -> list[Attribution]:
     return model_and_results("clip")[1]
 
 
-def make_double(model: Any) -> Explainer:
-    made = make_explainer(model)
-    made.bottlenecks.to(torch.float64)
-    return made
+def make_double_explainer(model: Any) -> Explainer:
+    explainer = make_explainer(model)
+    explainer.bottlenecks.to(torch.float64)
+    return explainer
 
 
 def run(model: Any, batch: PairBatch | None = None) -> list[Attribution]:
-    made = make_double(model)
-    with made.at_work():
-        return made(batch or make_batch(model, make_pairs(model, LENGTHS)), made.optimizer())
+    explainer = make_double_explainer(model)
+    with explainer.at_work():
+        return explainer(batch or make_batch(model, make_pairs(model, LENGTHS)), explainer.optimizer())
 
 
 def assert_same(results: list[Attribution], expected: list[Attribution]) -> None:
@@ -178,7 +176,7 @@ def test_each_halving_changes_the_plan_and_the_last_plan_is_single_draws(
     ("bound", "family", "late"),
     covered_product([PATCHES, 20, 3 * PATCHES, 100, 200], FAMILIES, [False, True]),
 )
-def test_results_are_the_same_with_whatever_fits(
+def test_results_do_not_depend_on_what_fits(
     bound: int, family: str, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, expected = model_and_results(family)
@@ -187,17 +185,17 @@ def test_results_are_the_same_with_whatever_fits(
     assert_same(run(model), expected)
     assert_unchanged(model, before)
     rows = [chunk.rows for chunk in memory.failed]
-    assert len(rows) == len(set(rows)) >= 1, "no attempt is repeated as it was"
+    assert len(rows) == len(set(rows)) >= 1, "no attempt is repeated unchanged"
 
 
 def test_no_gradient_or_state_is_left_over(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_double(clip)
-    optimizer = made.optimizer()
+    explainer = make_double_explainer(clip)
+    optimizer = explainer.optimizer()
     Memory(monkeypatch, lambda chunk: True)
-    with made.at_work():
-        made(make_batch(clip, make_pairs(clip, LENGTHS)), optimizer)
+    with explainer.at_work():
+        explainer(make_batch(clip, make_pairs(clip, LENGTHS)), optimizer)
     assert not optimizer.state
-    assert all(alpha.grad is None and alpha.numel() == 0 for alpha in made.bottlenecks.parameters())
+    assert all(alpha.grad is None and alpha.numel() == 0 for alpha in explainer.bottlenecks.parameters())
 
 
 def test_a_failed_attempt_is_freed_before_the_next(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,15 +221,15 @@ def test_a_failed_attempt_is_freed_before_the_next(clip: Any, monkeypatch: pytes
 
 def test_a_chunk_size_that_works_is_used_again(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(monkeypatch, lambda chunk: chunk.rows > 100)
-    made = make_double(clip)
-    optimizer, batch = made.optimizer(), make_batch(clip, make_pairs(clip, LENGTHS))
-    with made.at_work():
-        made(batch, optimizer)
+    explainer = make_double_explainer(clip)
+    optimizer, batch = explainer.optimizer(), make_batch(clip, make_pairs(clip, LENGTHS))
+    with explainer.at_work():
+        explainer(batch, optimizer)
         assert [chunk.rows for chunk in memory.failed] == [357, 153]
-        made(batch, optimizer)
+        explainer(batch, optimizer)
         assert len(memory.failed) == 2
-    with made.at_work():  # another run
-        made(batch, optimizer)
+    with explainer.at_work():  # another run
+        explainer(batch, optimizer)
         assert len(memory.failed) == 4
 
 
@@ -254,14 +252,14 @@ def test_a_pair_that_never_fits_fails_alone(
 def test_the_chunk_size_of_single_pairs_is_not_used_again(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     large = sorted(LENGTHS)[-2] + 2
     memory = Memory(monkeypatch, lambda chunk: chunk.tokens == LONG or (chunk.tokens == large and chunk.sequences > 1))
-    made = make_double(clip)
-    optimizer, pairs = made.optimizer(), make_pairs(clip, LENGTHS)
-    with made.at_work():
-        results = made(make_batch(clip, pairs[:4]), optimizer)  # 5, 11, 3 and 16 tokens
+    explainer = make_double_explainer(clip)
+    optimizer, pairs = explainer.optimizer(), make_pairs(clip, LENGTHS)
+    with explainer.at_work():
+        results = explainer(make_batch(clip, pairs[:4]), optimizer)  # 5, 11, 3 and 16 tokens
         assert [result.error is None for result in results] == [True, True, True, False]
         assert Chunk(slice(0, 1), slice(0, 3), large) in memory.failed, "alone, it starts with all draws"
         memory.worked.clear()
-        made(make_batch(clip, pairs[4:]), optimizer)
+        explainer(make_batch(clip, pairs[4:]), optimizer)
     assert all(chunk.pairs == slice(0, 3) for chunk in memory.worked), "the next batch is one chunk"
 
 
@@ -291,23 +289,23 @@ def test_a_clean_pass_that_does_not_fit_is_repeated_by_single_pairs_with_the_sam
 
 
 @pytest.mark.parametrize(("place", "name"), [(Problem, "evaluate"), (torch.optim.Adam, "step")])
-def test_a_batch_that_does_not_fit_by_single_draws_either(
+def test_a_batch_that_does_not_fit_even_by_single_draws(
     clip: Any, clip_results: list[Attribution], place: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gates and Adam's state grow with the number of pairs; here they run out when half made."""
-    made = make_double(clip)
-    optimizer = made.optimizer()
+    explainer = make_double_explainer(clip)
+    optimizer = explainer.optimizer()
     original = getattr(place, name)
 
     def fails(*arguments: Any) -> Any:
         result = original(*arguments)
-        if max(len(alpha) for alpha in made.bottlenecks.parameters()) > 1:
+        if max(len(alpha) for alpha in explainer.bottlenecks.parameters()) > 1:
             raise MemoryError
         return result
 
     monkeypatch.setattr(place, name, fails)
-    with made.at_work():
-        results = made(make_batch(clip, make_pairs(clip, LENGTHS)), optimizer)
+    with explainer.at_work():
+        results = explainer(make_batch(clip, make_pairs(clip, LENGTHS)), optimizer)
     assert_same(results, clip_results)
 
 
@@ -351,11 +349,11 @@ def test_other_errors_pass_through_at_once(clip: Any, error: type[Exception], mo
 
 def test_the_user_is_warned_once(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Memory(monkeypatch, lambda chunk: chunk.tokens == LONG or chunk.rows > 40)
-    made = make_double(clip)
-    with warnings.catch_warnings(record=True) as caught, made.at_work():
+    explainer = make_double_explainer(clip)
+    with warnings.catch_warnings(record=True) as caught, explainer.at_work():
         warnings.simplefilter("always")
         for _ in range(2):
-            made(make_batch(clip, make_pairs(clip, LENGTHS)), made.optimizer())
+            explainer(make_batch(clip, make_pairs(clip, LENGTHS)), explainer.optimizer())
     (message,) = [str(warning.message) for warning in caught if "memory" in str(warning.message)]
     assert "the batch is repeated with smaller chunks" in message
     assert "Results do not change" in message
