@@ -98,7 +98,7 @@ def test_make_help_lists_every_target() -> None:
     assert {"help", "demo", "test", "test-slow", "test-all", "lint"} <= set(targets)
     phony = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[0].split()
     assert set(phony) == set(targets)
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert {target: text for _, target, text in lines} == targets
 
