@@ -1,4 +1,4 @@
-"""The README's commands and examples run, and the files that it names exist."""
+"""The README's commands and examples run, and the files that the documents name exist."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from tests.conftest import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HUB_ID = "openai/clip-vit-base-patch32"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def fast(example: str) -> str:
+    """An example with a small model and fewer pairs."""
+    return example.replace(HUB_ID, "model").replace("limit=16", "limit=2")
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def test_the_python_blocks_run(desk: Path) -> None:
     examples = blocks("python")
     assert len(examples) == 3
     for block in examples:
-        exec(compile(block.replace(HUB_ID, "model"), "README.md", "exec"), {})
+        exec(compile(fast(block), "README.md", "exec"), {})
     with Image.open(desk / "cat_explained.png") as picture:
         assert picture.format == "PNG"
 
@@ -58,8 +64,11 @@ def test_the_commands_run(desk: Path) -> None:
     assert fits == 2
 
 
-def test_every_file_that_is_named_exists() -> None:
-    for name in re.findall(r"`((?:m2ib_lightning|benchmarks|configs|datamodules|scripts|tests)/[\w./]*)`", README):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_named_exists(document: Path) -> None:
+    text = document.read_text()
+    rooms = "m2ib_lightning|benchmarks|configs|datamodules|scripts|tests"
+    for name in re.findall(rf"[`\s]((?:{rooms})/[\w./]*)[`\s)]", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / name).exists(), name
