@@ -144,7 +144,7 @@ def test_nothing_in_a_step_waits_for_the_device(family: str) -> None:
 def test_the_last_step_computes_no_gradient() -> None:
     model = make_model("clip")
     explainer = make_explainer(model, SETTINGS | {"steps": 1})
-    calls = []
+    calls: list[torch.Tensor] = []
     with explainer.at_work():
         explainer(make_batch(model, make_pairs(model, [3])), explainer.optimizer(), calls.append)
     assert calls == []
