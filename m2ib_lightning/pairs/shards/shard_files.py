@@ -67,7 +67,7 @@ def _find_paths(path: str, expanded: str) -> list[str]:
     matches = [_absolute_files([pattern, *glob.glob(pattern, recursive=True)]) for pattern in patterns]
     missing = [pattern for pattern, files in zip(patterns, matches, strict=True) if not files]
     if missing:
-        others = f", nor of {len(missing) - 1} more of {len(patterns)}" if len(missing) > 1 else ""
+        others = f", nor {len(missing) - 1} more of the {len(patterns)}" if len(missing) > 1 else ""
         names = f"{missing[0]!r}{others}{_suggestion(missing[0])}"
         raise M2IBError(f"data.path={path!r}: there is no file named {names}")
     return [file for files in matches for file in files]

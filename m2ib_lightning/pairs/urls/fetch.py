@@ -92,6 +92,6 @@ def _write_cache(file: Path, body: bytes) -> None:
 def _warn(file: Path, error: OSError) -> None:
     if _warn_once.acquire(blocking=False):
         warnings.warn(
-            f"downloaded images are not kept: {file} in data.url_cache can't be used ({error.strerror or error})",
+            f"downloaded images are not cached: {file} in data.url_cache can't be used ({error.strerror or error})",
             stacklevel=2,
         )

@@ -50,7 +50,7 @@ def test_an_unusable_cache_warns_once(site: Site, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fetch_module, "_warn_once", threading.Lock())
     (tmp_path / "file").touch()
     unusable = settings(cache=tmp_path / "file" / "cache")
-    with pytest.warns(UserWarning, match=r"images are not kept: .* in data\.url_cache can't be used") as warned:
+    with pytest.warns(UserWarning, match=r"images are not cached: .* in data\.url_cache can't be used") as warned:
         assert fetch_all([site.at("/good.png"), site.at("/gone.png")], unusable)[0] == BODY
     assert len(warned) == 1
     with warnings.catch_warnings():
