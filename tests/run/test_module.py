@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 
 from m2ib_lightning import M2IBModule, ScenesDataModule, explain, load_model
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.methods import Context, make_method
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.run.callbacks import ResultsCallback
+from m2ib_lightning.run.method_module import MethodModule
 from tests.conftest import assert_same_result
 from tests.folders import save_clip_folder
 from tests.m2ib.test_invariants import assert_unchanged, snapshot
@@ -54,6 +56,13 @@ def fit(
     compile: bool = False,
 ) -> M2IBModule:
     module = M2IBModule(model, SETTINGS, seed=5, compile=compile)
+    fit_module(module, model, *callbacks, precision=precision, batch_size=batch_size)
+    return module
+
+
+def fit_module(
+    module: LightningModule, model: LoadedModel, *callbacks: Callback, precision: Any = "32-true", batch_size: int = 4
+) -> None:
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -65,7 +74,6 @@ def fit(
         callbacks=list(callbacks),
     )
     trainer.fit(module, datamodule=ScenesDataModule(model.preparer, seed=1, limit=9, batch_size=batch_size))
-    return module
 
 
 def test_every_pair_is_explained_once_and_global_step_counts_inner_steps(model: LoadedModel) -> None:
@@ -168,6 +176,25 @@ def test_the_model_is_returned_unchanged_after_a_failure(model: LoadedModel, fai
     assert_unchanged(model.encoder.model, before)
     assert collector.finished == 1
     model.encoder.model.eval()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_method_module_returns_the_model_unchanged(
+    model: LoadedModel, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector()
+    module = MethodModule(make_method("saliency", Context(model, SETTINGS)), {"method": "saliency"})
+    before = snapshot(model.encoder.model)
+    if not fails:
+        fit_module(module, model, collector, precision="64-true")
+        assert [result.error for result in collector.results] == [None] * 9
+        assert collector.results[0].image_saliency.dtype == np.float64  # the method works in the Trainer's type
+    else:
+        monkeypatch.setattr(collector, "on_results", lambda *arguments: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            fit_module(module, model, collector)
+    assert collector.finished == 1
+    assert_unchanged(model.encoder.model, before)
 
 
 def test_hyperparameters_are_plain_types(model: LoadedModel) -> None:
