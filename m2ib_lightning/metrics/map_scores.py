@@ -61,7 +61,7 @@ def against_mask(result: Attribution, mask: Mask) -> dict[str, float]:
     seen = ~saliency.isnan()
     if scale < 1:
         mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    target = torch.from_numpy(mask)
+    target = torch.tensor(mask)  # a copy: the mask may be read-only
     if seen.all():
         return {name: float(metric(saliency, target)) for name, metric in _LOCALISATION.items()}
     return {name: float(metric(saliency[seen], target[seen])) for name, metric in _LOCALISATION.items()}

@@ -171,7 +171,7 @@ def test_rise_of_words_tends_to_the_mean_over_all_subsets() -> None:
     assert (saliency[0, pair.positions] - expected).abs().max() < 0.02  # cosines below 1, 20,000 draws
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("family", ["clip", pytest.param("siglip", marks=pytest.mark.slow)])
 def test_kernelshap_gives_shapley_values(family: str) -> None:
     model = make_model(family).double()
     pairs = make_pairs(model, [4, 1])
@@ -190,7 +190,13 @@ def test_kernelshap_gives_shapley_values(family: str) -> None:
 def every_method_on_half_of(families: tuple[str, str], dtypes: tuple[torch.dtype, torch.dtype]) -> list[Any]:
     """Each method with each family and with each type; the other half of the product is slow."""
     return [
-        pytest.param(name, family, dtype, marks=pytest.mark.slow if (n + f + d) % 2 else ())
+        pytest.param(
+            name,
+            family,
+            dtype,
+            id=f"{name}-{family}-{dtype}".replace("torch.", ""),
+            marks=pytest.mark.slow if (n + f + d) % 2 else (),
+        )
         for n, name in enumerate(NAMES)
         for f, family in enumerate(families)
         for d, dtype in enumerate(dtypes)
