@@ -178,7 +178,7 @@ def test_hard_negatives_and_classes_of_a_table(table: Path, tmp_path: Path) -> N
     ]
     words += ["data.negatives_column=negatives", "data.label_column=class", "finetune.prompt=a {}", "finetune.lr=1e-4"]
     words += ["finetune.validation=0.5", "finetune.maps=0", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
-    words += ["data.num_workers=0", "trainer.num_sanity_val_steps=0"]
+    words += ["data.num_workers=0"]
     assert main([*words, f"output_dir={run}"]) == 0
     summary = json.loads((run / "summary.json").read_text())
     assert summary["val/zero_shot_accuracy"] == 1.0
