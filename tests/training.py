@@ -1,4 +1,4 @@
-"""Scenes to train on, and a training in this process."""
+"""Scenes to train on, and training in this process."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from m2ib_lightning.models import LoadedModel
 
 
 def scenes(
-    limit: int, batch_size: int, validation: float = 0.0, seed: int = 3, truth: bool = True, pictures: int = 0
+    limit: int,
+    batch_size: int,
+    validation: float = 0.0,
+    seed: int = 3,
+    truth: bool = True,
+    pictures: int = 0,
+    name: str = "scenes",
 ) -> tuple[LoadedModel, FinetuneDataModule]:
-    """The bundled model, and scenes to train it on."""
-    model = load_model("scenes")
+    """A bundled model, and scenes to train it on."""
+    model = load_model(name)
     pairs = ScenesDataModule(model.preparer, seed=seed, limit=limit, batch_size=batch_size, truth=truth)
     pairs.setup("fit")
     return model, FinetuneDataModule(pairs, 0, validation, pictures=pictures)
 
 
 def train(module: IBClipModule, data: FinetuneDataModule, **options: Any) -> Trainer:
-    """One epoch, or what the options say."""
+    """Train for one epoch, or as the options say."""
     trainer = Trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -37,5 +43,5 @@ def train(module: IBClipModule, data: FinetuneDataModule, **options: Any) -> Tra
 
 
 def weights(module: IBClipModule) -> dict[str, torch.Tensor]:
-    """Of the model, as they are now."""
+    """Copies of the model's weights."""
     return {name: value.detach().clone() for name, value in module.network.model.named_parameters()}

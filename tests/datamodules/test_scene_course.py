@@ -1,4 +1,4 @@
-"""The course that the bundled model is trained on, and its training."""
+"""The course that the bundled model is trained on, and training on it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ from tests.tasks.test_finetune_task import assert_same_weights
 from tests.training import scenes, train, weights
 
 
-def course(limit: int, batch_size: int, others: int = 3) -> tuple[LoadedModel, FinetuneDataModule]:
+def course(limit: int, batch_size: int) -> tuple[LoadedModel, FinetuneDataModule]:
+    """The untrained model, and a course with three hard negatives per scene."""
     model = load_model("scenes-untrained")
-    pairs = SceneCourseDataModule(model.preparer, seed=0, limit=limit, batch_size=batch_size)
+    pairs = SceneCourseDataModule(model.preparer, seed=0, limit=limit, batch_size=batch_size, num_workers=0)
     pairs.setup("fit")
-    return model, FinetuneDataModule(pairs, 0, 0.0, shuffle=False, hard_negatives=others)
+    return model, FinetuneDataModule(pairs, 0, 0.0, shuffle=False, hard_negatives=3)
 
 
-def test_it_is_keyed_by_seed_and_place_and_becomes_harder() -> None:
+def test_the_course_is_keyed_by_seed_and_index_and_becomes_harder() -> None:
     one, again, other = SceneCourse(0, 100), SceneCourse(0, 100), SceneCourse(1, 100)
     np.testing.assert_array_equal(np.asarray(one[7].image), np.asarray(again[7].image))
     assert not np.array_equal(np.asarray(one[7].image), np.asarray(other[7].image))
@@ -48,53 +49,53 @@ def test_it_is_keyed_by_seed_and_place_and_becomes_harder() -> None:
 
 
 def overlapping(phrases: Sequence[Attributes]) -> bool:
-    """Whether two of them share an attribute, and neither says all that the other does."""
-    said = [{(place, value) for place, value in enumerate(phrase) if value != UNSAID} for phrase in phrases]
-    return any(one & other and not one <= other and not other <= one for one in said for other in said)
+    """Whether two phrases share an attribute and neither states all that the other does."""
+    stated = [{(place, value) for place, value in enumerate(phrase) if value != UNSAID} for phrase in phrases]
+    return any(one & other and not one <= other and not other <= one for one in stated for other in stated)
 
 
-def test_what_is_known_of_its_captions_is_which_of_them_are_true() -> None:
-    """Names and prints against the scenes' own definition of truth."""
+def test_signatures_tell_which_captions_are_true() -> None:
+    """Names and signatures agree with the scenes' own definition of truth."""
     source, batch = SceneCourse(0, 64), range(30, 64)
     _, data = course(64, 64)
     prepared = PairDataset(source, data.pairs.preparer)
     pairs = [item.pair for item in (prepared[k] for k in batch) if isinstance(item, PreparedPair)]
     assert len(pairs) == len(batch)
-    seen, phrases = [], []
+    objects, phrases = [], []
     for k in batch:
         rng = np.random.default_rng([0, k])
         scene = paint_scene(rng, source.difficulty(k))
-        seen.append(scene.objects)
+        objects.append(scene.objects)
         phrases.append([caption.phrases for caption in training_captions(rng, scene.objects, 4)])
     ordered = [captions[0] for captions in phrases] + [one for captions in phrases for one in captions[1:]]
-    expected = torch.from_numpy(truth_matrix(seen, ordered))
-    found = positives(picture_signatures(pairs), caption_signatures(pairs, 3))
+    expected = torch.from_numpy(truth_matrix(objects, ordered))
+    positive = positives(picture_signatures(pairs), caption_signatures(pairs, 3))
     clear = torch.tensor([not overlapping(phrases) for phrases in ordered])
-    assert torch.equal(found[:, clear], expected[:, clear])
+    assert torch.equal(positive[:, clear], expected[:, clear])
     assert clear.float().mean() > 0.8
-    assert not (expected & ~found).any()
-    assert 0.02 < found.float().mean() < 0.6
+    assert not (expected & ~positive).any()
+    assert 0.02 < positive.float().mean() < 0.6
 
 
-def test_a_batch_brings_the_other_captions_and_they_are_learnt_from() -> None:
+def test_a_batch_brings_hard_negatives_and_training_learns_from_them() -> None:
     model, data = course(8, 8)
     (batch,) = data.train_dataloader()
     assert batch.inputs["image"]["pixel_values"].shape[0] == 8
     assert batch.inputs["text"]["input_ids"].shape[0] == 32
     losses = []
 
-    class Noting(IBClipModule):
+    class Recording(IBClipModule):
         def training_step(self, *arguments: object) -> torch.Tensor:
             loss = super().training_step(*arguments)  # type: ignore[arg-type]
             losses.append(loss.item())
             return loss
 
-    module = Noting(model, FinetuneConfig(train="all", lr=2e-3, warmup=5, hard_negatives=3), enabled=False)
+    module = Recording(model, FinetuneConfig(train="all", lr=2e-3, warmup=5, hard_negatives=3), enabled=False)
     train(module, data, max_epochs=15)
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_untrained_model_is_always_the_same_and_leaves_the_generator_alone() -> None:
+def test_the_untrained_model_is_always_the_same_and_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
     one, other = (load_model("scenes-untrained").encoder.model.state_dict() for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
@@ -104,7 +105,7 @@ def test_the_untrained_model_is_always_the_same_and_leaves_the_generator_alone()
     assert not torch.equal(one["visual_projection.weight"], trained["visual_projection.weight"])
 
 
-def test_too_few_other_captions_are_refused() -> None:
+def test_too_few_hard_negatives_are_refused() -> None:
     _, data = scenes(8, 4)
     data.hard_negatives = 50
     with pytest.raises(
@@ -113,7 +114,7 @@ def test_too_few_other_captions_are_refused() -> None:
         next(iter(data.train_dataloader()))
 
 
-def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hard_negatives_are_refused_with_similarity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "task=finetune",
         "finetune.train=bottleneck",
@@ -125,7 +126,7 @@ def test_others_are_refused_where_nothing_is_contrasted(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("mask", ["channel", "readout"])
-def test_other_captions_have_bottlenecks_and_noise_of_their_own(mask: Any) -> None:
+def test_hard_negatives_pass_through_bottlenecks_with_noise(mask: Any) -> None:
     model, data = scenes(8, 4)
     data.hard_negatives = 2
     before = weights(module := IBClipModule(model, FinetuneConfig(train="all", lr=1e-3, hard_negatives=2, mask=mask)))
@@ -134,21 +135,22 @@ def test_other_captions_have_bottlenecks_and_noise_of_their_own(mask: Any) -> No
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
-SHORT = ["data.limit=80", "data.batch_size=8", "finetune.validation=0.2", "trainer.enable_progress_bar=false"]
+SHORT = ["data.limit=40", "data.batch_size=8", "finetune.validation=0.2", "trainer.enable_progress_bar=false"]
+SHORT += ["data.num_workers=0", "finetune.maps=0"]
 
 
-def test_its_configuration_trains_a_model_that_explain_takes(tmp_path: Path) -> None:
+def test_the_configuration_trains_a_model_that_loads(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["--config", "scenes-model", *SHORT, f"output_dir={run}"]) == 0
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["steps"] == 8
+    assert summary["steps"] == 4
     assert 0 <= summary["val/image_to_text@1"] <= 1
     assert load_model(str(run / "model")).encoder.towers["image"].width == 128
 
 
 @pytest.mark.slow
-def test_two_ranks_train_on_other_captions_as_one_does(tmp_path: Path) -> None:
-    """With as many captions of a rank that no picture answers as may be."""
+def test_two_ranks_train_on_hard_negatives_as_one_does(tmp_path: Path) -> None:
+    """The ranks have unequal numbers of captions that are true of no picture."""
     shared = ["--config", "scenes-model", *SHORT, "trainer.precision=64-true", "bottleneck.enabled=true"]
     assert main([*shared, f"output_dir={tmp_path / 'one'}"]) == 0
     words = [*shared, f"output_dir={tmp_path / 'two'}", "data.batch_size=4", "trainer.devices=2"]

@@ -1,4 +1,4 @@
-"""Fine-tuning: low-rank adapters, zero-shot accuracy, other captions and classes from a table."""
+"""Fine-tuning: low-rank adapters, zero-shot accuracy, hard negatives and classes of a table, maps at validation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from m2ib_lightning.cli import main
 from m2ib_lightning.config import FinetuneConfig
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.finetuning import IBClipModule
+from m2ib_lightning.finetuning import FinetuneDataModule, IBClipModule
 from m2ib_lightning.finetuning.lora import add_adapters, merge_adapters
 from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
 from m2ib_lightning.finetuning.zero_shot import zero_shot_accuracy
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context, make_method
 from m2ib_lightning.metrics.map_scores import localisation
+from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.open_table import open_table
 from tests.conftest import relative_difference
@@ -37,6 +39,22 @@ from tests.tiny import FAMILIES, make_model, make_pairs
 from tests.training import scenes, train, weights
 
 LORA = FinetuneConfig(train="lora", lr=1e-2, warmup=1, rank=3)
+
+
+def scenes_with_quick_maps(
+    limit: int, batch_size: int, validation: float, seed: int = 3, pictures: int = 0
+) -> tuple[LoadedModel, FinetuneDataModule]:
+    """The bundled model with a preset of few steps and draws, and scenes to train it on."""
+    model, data = scenes(limit, batch_size, validation, seed=seed, pictures=pictures)
+    return replace(model, preset=model.preset.override({"steps": 2, "noise_samples": 2})), data
+
+
+def expected_maps(model: LoadedModel, data: FinetuneDataModule, count: int) -> list[dict[str, float]]:
+    """Scores of M2IB's maps of the first validation pairs, with the priors of the bundled model."""
+    statistics = load_model("scenes").statistics
+    method = make_method("m2ib", Context(model, resolve(model.preset, model.encoder), statistics))
+    with method.at_work(torch.device("cpu"), torch.float32):
+        return [localisation(result) for batch in data.val_dataloader() for result in method(batch)][:count]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,7 +109,7 @@ def test_only_adapters_are_trained_and_kept_in_checkpoints(tmp_path: Path) -> No
 def test_a_run_with_adapters_leaves_a_plain_model(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=finetune", "finetune.train=lora", "finetune.lr=1e-2", "finetune.warmup=1", "trainer.max_epochs=1"]
-    words += ["data.limit=24", "data.batch_size=8", "trainer.enable_progress_bar=false"]
+    words += ["data.limit=16", "finetune.validation=0", "data.batch_size=8", "trainer.enable_progress_bar=false"]
     assert main([*words, f"output_dir={run}"]) == 0
     trained, start = CLIPModel.from_pretrained(run / "model"), load_model("scenes").encoder.model
     assert list(trained.state_dict()) == list(start.state_dict())
@@ -128,19 +146,19 @@ def test_zero_shot_accuracy_is_its_definition() -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Squares of two colours; the third of four captions is in no picture."""
+    """Squares of two colours; the second of their two negatives is true of no picture."""
     rows = []
-    for index in range(20):
+    for index in range(12):
         colour = ("red", "blue")[index % 2]
         pixels = np.full((64, 64, 3), 128, np.uint8)
         pixels[16:48, 16:48] = (255, 0, 0) if colour == "red" else (0, 0, 255)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-        other = ("blue", "red")[index % 2]
+        wrong = ("blue", "red")[index % 2]
         rows.append(
             {
                 "image": f"{index}.png",
                 "caption": f"a {colour} square",
-                "negatives": [f"a {other} square", f"a {other} star"],
+                "negatives": [f"a {wrong} square", f"a {wrong} star"],
                 "class": f"{colour} square",
             }
         )
@@ -149,7 +167,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_other_captions_and_classes_of_a_table(table: Path, tmp_path: Path) -> None:
+def test_hard_negatives_and_classes_of_a_table(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [
         "task=finetune",
@@ -159,14 +177,15 @@ def test_other_captions_and_classes_of_a_table(table: Path, tmp_path: Path) -> N
         "finetune.hard_negatives=2",
     ]
     words += ["data.negatives_column=negatives", "data.label_column=class", "finetune.prompt=a {}", "finetune.lr=1e-4"]
-    words += ["finetune.validation=0.5", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
+    words += ["finetune.validation=0.5", "finetune.maps=0", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+    words += ["data.num_workers=0"]
     assert main([*words, f"output_dir={run}"]) == 0
     summary = json.loads((run / "summary.json").read_text())
     assert summary["val/zero_shot_accuracy"] == 1.0
-    assert summary["val/image_to_text@1"] == 1.0  # the same caption of another picture is right
+    assert summary["val/image_to_text@1"] == 1.0  # another picture with the same caption is right
 
 
-def test_a_column_of_others_that_is_missing_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_column_of_negatives_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "data.negatives_column=negative"]
     assert main(words) == 2
     assert "has no column 'negative' (data.negatives_column)" in capsys.readouterr().err
@@ -183,13 +202,13 @@ def test_a_column_of_others_that_is_missing_is_named(table: Path, capsys: pytest
         (None, []),
     ],
 )
-def test_a_cell_of_others(cell: object, expected: list[str]) -> None:
+def test_a_cell_of_negatives(cell: object, expected: list[str]) -> None:
     reader = CellReader(Columns(negatives="others"), Path("."))
     raw = reader.pair("k", {"image": "x.png", "caption": "c", "others": cell})
     assert [other.text for other in (raw.truth.others if raw.truth else [])] == expected
 
 
-def test_a_cell_of_others_that_is_no_text_costs_its_row() -> None:
+def test_a_cell_of_negatives_without_text_costs_its_row() -> None:
     reader = CellReader(Columns(negatives="others"), Path("."))
     raw = reader.pair("k", {"image": "x.png", "caption": "c", "others": [3]})
     assert raw.error is not None
@@ -213,23 +232,34 @@ def test_the_classes_of_a_hub_data_set_have_their_names(tmp_path: Path) -> None:
     assert [table[index]["class"] for index in range(3)] == ["dog", "cat", None]
 
 
-def test_false_captions_need_their_column(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hard_negatives_need_their_column(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["task=finetune", "data.name=captions", f"data.path={table}", "finetune.hard_negatives=1"]
     assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 2
     assert "finetune.hard_negatives=1 needs data.negatives_column" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_what_else_is_in_a_scene_is_a_positive() -> None:
+def test_a_caption_of_another_object_of_the_scene_is_a_positive() -> None:
     _, data = scenes(12, 12)
     data.hard_negatives = 2
     (batch,) = data.train_dataloader()
-    found = positives(picture_signatures(batch.pairs), caption_signatures(batch.pairs, 2))
-    own = torch.arange(12)
-    assert found[own, 12 + 2 * own].all()  # "present"
-    assert not found[own, 13 + 2 * own].any()  # "absent"
+    positive = positives(picture_signatures(batch.pairs), caption_signatures(batch.pairs, 2))
+    pair = torch.arange(12)
+    assert positive[pair, 12 + 2 * pair].all()  # "present"
+    assert not positive[pair, 13 + 2 * pair].any()  # "absent"
 
 
+def test_an_error_in_a_worker_ends_the_workers() -> None:
+    _, data = scenes(8, 4)
+    data.pairs.num_workers, data.hard_negatives = 1, 50
+    with pytest.raises(M2IBError, match=r"finetune.hard_negatives=50 and the pair has 2"):
+        list(data.train_dataloader())
+    for worker in active_children():
+        worker.join(20)
+        assert not worker.is_alive()
+
+
+@pytest.mark.slow
 def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) | {"negatives": []} for line in table.read_text().splitlines()]
     table.write_text("\n".join(map(json.dumps, lines)))
@@ -243,16 +273,13 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
-    """Which is frozen here, so that they are the bundled model's; the first are drawn."""
-    model, data = scenes(40, 4, validation=0.25, pictures=3)
-    module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=9))
+    """The model is frozen, so the maps are those of the bundled model; the first ones are drawn."""
+    model, data = scenes_with_quick_maps(24, 4, validation=0.3, pictures=3)
+    module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=6))
     logger = TensorBoardLogger(tmp_path, name="", version="")
-    options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "logger": logger}
+    options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "limit_train_batches": 1, "logger": logger}
     trainer = train(module, data, **options, inference_mode=inference_mode)
-    untouched = load_model("scenes")
-    method = make_method("m2ib", Context(untouched, resolve(untouched.preset, untouched.encoder), untouched.statistics))
-    with method.at_work(torch.device("cpu"), torch.float32):
-        expected = [localisation(result) for batch in data.val_dataloader() for result in method(batch)][:9]
+    expected = expected_maps(replace(load_model("scenes"), preset=model.preset), data, 6)
     for name in ("image_pointing", "image_ap", "text_auroc"):
         mean = np.nanmean([scores[name] for scores in expected])
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
@@ -262,26 +289,23 @@ def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, t
     assert len(events.Images("val/map-0")) == 2
 
 
-def test_maps_leave_the_training_alone_and_are_of_the_weights_as_they_are() -> None:
-    found = []
+def test_maps_leave_the_training_alone_and_are_of_the_current_weights() -> None:
+    trained = []
     for maps in (0, 4):
-        model, data = scenes(24, 4, validation=0.25, seed=8)
+        model, data = scenes_with_quick_maps(12, 4, validation=0.34, seed=8)
         module = IBClipModule(model, FinetuneConfig(lr=1e-3, warmup=1, maps=maps))
         trainer = train(module, data, max_epochs=2)
-        found.append(weights(module))
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
-    before = load_model("scenes")
-    assert not torch.equal(found[0]["logit_scale"], before.encoder.model.logit_scale)
-    method = make_method("m2ib", Context(model, resolve(model.preset, model.encoder), before.statistics))
-    with method.at_work(torch.device("cpu"), torch.float32):
-        expected = [localisation(result) for batch in data.val_dataloader() for result in method(batch)][:4]
+        trained.append(weights(module))
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
+    assert not torch.equal(trained[0]["logit_scale"], load_model("scenes").encoder.model.logit_scale)
+    expected = expected_maps(model, data, 4)
     for name in ("image_ap", "text_auroc"):
         mean = np.nanmean([scores[name] for scores in expected])
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
 
 
 def test_a_preset_that_does_not_fit_costs_the_maps_alone() -> None:
-    model, data = scenes(16, 4, validation=0.25)
+    model, data = scenes(8, 4, validation=0.25)
     wrong = replace(model, preset=model.preset.override({"image": {"layer": 9}}))
     module = IBClipModule(wrong, FinetuneConfig(), model.preset)
     with pytest.warns(UserWarning, match="no maps at validation: the folder's preset does not fit: .*layer"):
@@ -290,8 +314,8 @@ def test_a_preset_that_does_not_fit_costs_the_maps_alone() -> None:
     assert "val/image_pointing" not in trainer.callback_metrics
 
 
-def test_no_maps_where_none_are_asked_for(tmp_path: Path) -> None:
-    model, data = scenes(16, 4, validation=0.25)
+def test_no_maps_if_none_are_wanted() -> None:
+    model, data = scenes(8, 4, validation=0.25)
     trainer = train(IBClipModule(model, FinetuneConfig(train="bottleneck", maps=0)), data)
     assert "val/image_information" in trainer.callback_metrics
     assert "val/image_pointing" not in trainer.callback_metrics
