@@ -131,7 +131,9 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
     """
     trials: list[dict[str, Any]] = []
     for index in range(max(map(len, CANDIDATES.values()))):
-        settings = {m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()}
+        settings: dict[str, Any] = {
+            m: options[index % len(options)] | {"layer": LAYERS[m]} for m, options in CANDIDATES.items()
+        }
         each, _ = score(model, BottleneckSettings().override(settings), CHOOSE, scenes)
         scores, quality = means(each), np.array([image_quality(scene) for scene in each])
         trials.append({"settings": settings, "scores": scores, "quality": quality})

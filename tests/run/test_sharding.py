@@ -131,7 +131,7 @@ def test_two_nodes(keys: list[str], single: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_when_rank_0_can_not_begin_the_others_learn_why(keys: list[str], single: Path) -> None:
     words = [*keys, f"data.limit={PAIRS}", f"output_dir={single}", "trainer.devices=1", "trainer.num_nodes=2"]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting: dict[str, Any] = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     nodes = [start(words, NODE_RANK=node, **meeting) for node in (1, 0)]
     errors = [finish(node, 2)[1] for node in nodes]
     assert "error: rank 0 did not begin: output_dir=" in errors[0]
