@@ -29,6 +29,7 @@ from m2ib_lightning.m2ib.explainer import Explainer
 
 SHARD = 1000
 """Pairs of a shard."""
+
 SETTLED = 1000
 """Pairs after which memory should stay constant."""
 
@@ -66,7 +67,7 @@ class Meter:
         return next(size for done, size in self.memory if done >= pairs)
 
     def largest(self, first: int) -> int:
-        """Return the largest number of bytes after the first pairs."""
+        """Return the peak of memory in bytes once ``first`` pairs were done."""
         return max(size for done, size in self.memory if done >= first)
 
 

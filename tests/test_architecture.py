@@ -96,8 +96,20 @@ def upward(crossings: dict[tuple[str, str], set[str]]) -> list[str]:
     )
 
 
-def test_imports_point_down() -> None:
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package, to be changed."""
+    root = tmp_path_factory.mktemp("architecture") / PACKAGE
+    for module in modules(ROOT).values():
+        copy = root / module.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(module.read_text(encoding="utf-8"), encoding="utf-8")
+    return root
+
+
+def test_imports_point_down(copied: Path) -> None:
     assert upward(arrows(ROOT)) == []
+    assert upward(arrows(copied)) == []
 
 
 def test_every_room_has_a_floor() -> None:
@@ -114,15 +126,14 @@ def test_every_room_has_a_floor() -> None:
         ("errors.py", "from m2ib_lightning import regions"),
     ],
 )
-def test_a_turned_arrow_is_found(file: str, line: str, tmp_path: Path) -> None:
-    for module in modules(ROOT).values():
-        copy = tmp_path / PACKAGE / module.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(module.read_text(encoding="utf-8"), encoding="utf-8")
-    assert upward(arrows(tmp_path / PACKAGE)) == []
-    with (tmp_path / PACKAGE / file).open("a", encoding="utf-8") as turned:
-        turned.write(f"\n{line}\n")
-    assert len(upward(arrows(tmp_path / PACKAGE))) == 1
+def test_a_turned_arrow_is_found(file: str, line: str, copied: Path) -> None:
+    turned = copied / file
+    text = turned.read_text(encoding="utf-8")
+    turned.write_text(f"{text}\n{line}\n", encoding="utf-8")
+    try:
+        assert len(upward(arrows(copied))) == 1
+    finally:
+        turned.write_text(text, encoding="utf-8")
 
 
 def test_no_file_name_is_used_twice() -> None:

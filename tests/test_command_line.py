@@ -175,6 +175,9 @@ def test_every_config_loads_and_every_key_is_explained(name: str) -> None:
             assert not value.partition("#")[0].strip() or "#" in value, f"{key.strip()} has no comment"
 
 
-def test_help_needs_no_torch() -> None:
-    code = "import sys; from m2ib_lightning.cli import main; main(['--help']); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+def test_help_and_typos_need_no_torch() -> None:
+    code = (
+        "import sys; from m2ib_lightning.cli import main; main(['--help']); main(['dif']); main(['seeed=1']); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -78,9 +78,10 @@ def scenes(pairs: int, seed: int) -> list[PairBatch]:
 def explain_batches(method: str, batches: Sequence[PairBatch], seed: int) -> list[list[Any]]:
     """Return the results of each batch, in the order of its tensors."""
     model = load_model("scenes")
-    made = make_method(method, Context(model, resolve(model.preset, model.encoder), model.statistics, seed=seed))
-    with made.at_work(torch.device("cpu"), torch.float32):
-        return [made(PairBatch(b.pairs, [], b.inputs["image"], b.inputs["text"])) for b in batches]
+    context = Context(model, resolve(model.preset, model.encoder), model.statistics, seed=seed)
+    explain = make_method(method, context)
+    with explain.at_work(torch.device("cpu"), torch.float32):
+        return [explain(PairBatch(b.pairs, [], b.inputs["image"], b.inputs["text"])) for b in batches]
 
 
 def recall_after_training(batches: Sequence[PairBatch], seed: int, epochs: int) -> float:

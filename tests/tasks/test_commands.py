@@ -42,7 +42,7 @@ def changed(run: Path, tmp_path: Path) -> Path:
     shutil.copytree(run, copy)
     (part,) = (copy / "attributions").glob("*.parquet")
     table = pq.read_table(part)
-    similarity = np.array(table["similarity"]) + np.array([1e-3, 0, 0], np.float32)
+    similarity = np.asarray(table["similarity"], np.float32) + np.array([1e-3, 0, 0], np.float32)
     column = table.schema.get_field_index("similarity")
     pq.write_table(table.set_column(column, table.schema.field(column), [similarity]).slice(0, 2), part)
     return copy
