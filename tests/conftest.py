@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with more devices, a run in this process would start pytest again
 
+import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from m2ib_lightning.results.attribution import Attribution
 
 ROOT = Path(__file__).parents[1]
 """The checkout."""
+
+
+@pytest.fixture(autouse=True)
+def rank() -> Iterator[None]:
+    """Restore the rank of this process, which a test of another rank changes for all of Lightning."""
+    before = getattr(rank_zero_only, "rank", 0)
+    yield
+    rank_zero_only.rank = before
 
 
 def relative_difference(a: Any, b: Any) -> float:

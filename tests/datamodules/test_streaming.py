@@ -72,7 +72,7 @@ def words(folder: Path, path: Path, run: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("shards", "rows"), [(4, 2), pytest.param(1, 20, marks=pytest.mark.slow)], ids=["many shards", "one shard"]
+    ("shards", "rows"), [(4, 3), pytest.param(1, 20, marks=pytest.mark.slow)], ids=["many shards", "one shard"]
 )
 def test_ranks_and_processes_read_each_pair_once(folder: Path, tmp_path: Path, shards: int, rows: int) -> None:
     path = write_tars(tmp_path, shards, rows)
