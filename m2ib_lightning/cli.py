@@ -206,7 +206,7 @@ def _merge(config: Any, values: Any, origin: str) -> Any:
                 raise M2IBError(f"{origin}: {name} is a group of keys: {members}")
             raise M2IBError(f"{origin}: unknown key {name!r}.{nearest(name, names)} --help lists every key.")
     try:
-        return OmegaConf.merge(config, values)
+        return OmegaConf.unsafe_merge(config, values)  # without a deep copy of the schema for each key
     except OmegaConfBaseException as error:
         raise M2IBError(f"{origin}: {_explanation(error)}") from None
 

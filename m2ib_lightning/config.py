@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -234,7 +235,8 @@ class Key:
     help: str
 
 
-def keys(schema: type = Config, prefix: str = "") -> list[Key]:
+@cache
+def keys(schema: type = Config, prefix: str = "") -> tuple[Key, ...]:
     """Return every key of the schema in order, nested keys with dots."""
     listed: list[Key] = []
     hints = get_type_hints(schema)
@@ -247,7 +249,7 @@ def keys(schema: type = Config, prefix: str = "") -> list[Key]:
         else:
             default = "null" if item.default is None else str(item.default)
             listed.append(Key(name, _type_name(hint), default, item.metadata["help"]))
-    return listed
+    return tuple(listed)
 
 
 def _type_name(hint: Any) -> str:

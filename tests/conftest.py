@@ -23,9 +23,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def rank() -> Iterator[None]:
     """Restore the rank of this process, which a test of another rank changes for all of Lightning."""
-    before = getattr(rank_zero_only, "rank", 0)
+    lightning: Any = rank_zero_only
+    before = getattr(lightning, "rank", 0)
     yield
-    rank_zero_only.rank = before
+    lightning.rank = before
 
 
 def relative_difference(a: Any, b: Any) -> float:

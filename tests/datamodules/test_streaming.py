@@ -71,9 +71,8 @@ def words(folder: Path, path: Path, run: Path, *more: str) -> list[str]:
     return [f"model.name={folder}", f"data.path={path}", f"output_dir={run}", *FAST, *more]
 
 
-@pytest.mark.parametrize(
-    ("shards", "rows"), [(4, 3), pytest.param(1, 20, marks=pytest.mark.slow)], ids=["many shards", "one shard"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("shards", "rows"), [(4, 3), (1, 20)], ids=["many shards", "one shard"])
 def test_ranks_and_processes_read_each_pair_once(folder: Path, tmp_path: Path, shards: int, rows: int) -> None:
     path = write_tars(tmp_path, shards, rows)
     one, three = tmp_path / "one", tmp_path / "three"

@@ -239,6 +239,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_dead_rank_costs_its_own_pairs_and_resume_does_them(
     keys: list[str], single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

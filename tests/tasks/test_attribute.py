@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from m2ib_lightning import M2IBModule
 from m2ib_lightning.cli import main
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.attribution import Attribution
@@ -32,6 +34,8 @@ from tests.conftest import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 FAST = ["bottleneck.steps=3", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false", "data.num_workers=0"]
+FAST += ["output.tensorboard_images=0"]
+NO_PICTURES = "output.heatmaps=0"
 
 PAIRS = [
     ("one.png", (90, 60), "a red circle"),
@@ -223,6 +227,29 @@ def test_every_part_of_the_table_is_kept(tmp_path: Path) -> None:
     assert [row["key"] for part in parts for row in pq.read_table(part).to_pylist()] == [p.pair.key for p in pairs]
 
 
+def test_ctrl_c_keeps_the_finished_rows_in_this_process(
+    folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(module: M2IBModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(M2IBModule, "on_train_batch_start", interrupt)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert run_captions(folder, table, tmp_path / "run", "data.batch_size=1", NO_PICTURES) == 130
+    finally:
+        for number, handler in handlers.items():  # Lightning leaves Ctrl-C ignored
+            signal.signal(number, handler)
+    printed = capsys.readouterr()
+    assert [row["key"] for row in read_rows(tmp_path / "run")] == ["pairs.csv:0", "pairs.csv:1"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["pairs_done"], summary["pairs_skipped"]) == (2, 2)
+    assert "2 pairs explained" in printed.out
+    assert "2 of 4 pairs were not reached" in printed.err
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_finished_rows(tmp_path: Path) -> None:
     command = [sys.executable, "fit.py", "data.limit=400", "data.batch_size=2", f"output_dir={tmp_path / 'run'}"]
     process = subprocess.Popen(
@@ -269,6 +296,7 @@ def test_a_prior_from_the_data_is_measured_kept_and_used_again(folder: Path, tab
     from m2ib_lightning import explain
 
     prior = ["bottleneck.image.prior=data", "bottleneck.text.prior=data"]
+    prior.append(NO_PICTURES)
     assert run_captions(folder, table, tmp_path / "run", *prior, "data.batch_size=3") == 0
     statistics = tmp_path / "run" / "statistics.safetensors"
     assert "sha256" in (tmp_path / "run" / "config.yaml").read_text()
@@ -296,8 +324,8 @@ def test_a_calibration_without_a_readable_pair_leaves_nothing(
 
 
 def test_worker_processes_give_the_same_rows(folder: Path, table: Path, tmp_path: Path) -> None:
-    assert run_captions(folder, table, tmp_path / "none") == 0
-    assert run_captions(folder, table, tmp_path / "two", "data.num_workers=2", "data.batch_size=1") == 0
+    assert run_captions(folder, table, tmp_path / "none", NO_PICTURES) == 0
+    assert run_captions(folder, table, tmp_path / "two", "data.num_workers=2", "data.batch_size=1", NO_PICTURES) == 0
     for one, two in zip(read_rows(tmp_path / "none"), read_rows(tmp_path / "two"), strict=True):
         assert (one["key"], one["tokens"], one["crop"]) == (two["key"], two["tokens"], two["crop"])
         np.testing.assert_allclose(one["image_saliency"], two["image_saliency"], rtol=1e-4)
@@ -329,10 +357,13 @@ def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -
         torch.testing.assert_close(found.priors[name_of].std, together.std(0, correction=0), rtol=1e-5, atol=1e-6)
 
 
-def test_half_precision_on_the_command_line(folder: Path, table: Path, tmp_path: Path) -> None:
+def test_half_precision_on_the_command_line(
+    folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     precisions = ("32-true", "bf16-mixed", "16-mixed")
+    monkeypatch.setattr(over_pairs, "speed_on_cpu", lambda dtype: 1.0)  # which measures for seconds
     for precision in precisions:
-        assert run_captions(folder, table, tmp_path / precision, f"trainer.precision={precision}") == 0
+        assert run_captions(folder, table, tmp_path / precision, f"trainer.precision={precision}", NO_PICTURES) == 0
         assert f"precision: {precision}" in (tmp_path / precision / "config.yaml").read_text()
     exact_rows, *half_rows = (read_rows(tmp_path / precision) for precision in precisions)
     for rows, tolerance in zip(half_rows, (2e-2, 2e-3), strict=True):
@@ -349,10 +380,10 @@ def test_a_slow_precision_is_mentioned(
     folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(over_pairs, "speed_on_cpu", lambda dtype: 0.5)
-    assert run_captions(folder, table, tmp_path / "run", "trainer.precision=bf16-mixed") == 0
+    assert run_captions(folder, table, tmp_path / "run", "trainer.precision=bf16-mixed", NO_PICTURES) == 0
     assert "2.0 times slower in bf16-mixed than in float32" in capsys.readouterr().err
     monkeypatch.setattr(over_pairs, "speed_on_cpu", lambda dtype: 2.0)
-    assert run_captions(folder, table, tmp_path / "again", "trainer.precision=bf16-mixed") == 0
+    assert run_captions(folder, table, tmp_path / "again", "trainer.precision=bf16-mixed", NO_PICTURES) == 0
     assert "slower" not in capsys.readouterr().err
 
 

@@ -90,15 +90,25 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_is_not(when: str, don
     assert json.loads((folder / "summary.json").read_text())["steps"] == 15
 
 
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brief") / "run"
+    assert run(folder, *BRIEF) == 0
+    return folder
+
+
+BRIEF = ["trainer.max_epochs=1", "data.limit=12", "finetune.mask=readout", "finetune.maps=0"]
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, done: Path, tmp_path: Path) -> None:
+def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, brief: Path, tmp_path: Path) -> None:
     """The process starts the second rank itself."""
     folder = tmp_path / "run"
-    words = [*QUIET, "data.limit=24", "finetune.lr=1e-4", f"output_dir={folder}", "finetune.mask=readout"]
-    words += ["trainer.max_epochs=3", "data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
+    words = [*QUIET, "finetune.lr=1e-4", f"output_dir={folder}", *BRIEF]
+    words += ["data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, ROOT / "fit.py", *words], check=True, env=environment, cwd=tmp_path, timeout=300)
-    assert_same_weights(folder, done, 1e-5)
+    assert_same_weights(folder, brief, 1e-5)
 
 
 TWO_RANKS = ["trainer.max_epochs=3", "finetune.mask=readout", "data.limit=24", "finetune.lr=1e-4", "data.batch_size=2"]
