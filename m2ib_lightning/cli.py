@@ -1,4 +1,4 @@
-"""The command, ``python fit.py`` or ``m2ib-fit``: a mistake in its arguments is an error that names what is right."""
+"""The command line, ``python fit.py`` or ``m2ib-fit``. A mistake in an argument is an error that names what exists."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from m2ib_lightning.config import RENAMED, Config, keys
 from m2ib_lightning.errors import BROKEN_PIPE, INTERRUPTED, M2IBError, nearest
 
 CONFIGS = Path(__file__).parent / "configs"
+"""Folder of the configs in the package."""
 
 COMMANDS = {
     "diff": "show where the tables of two runs differ",
     "maps-to-masks": "turn the heatmaps of a run into masks, boxes and a COCO file",
     "plan": "estimate the time, files and bytes of a long run from a short one",
 }
-"""The subcommands, each with its line in ``--help``; the code is in ``tasks/commands/``."""
+"""Names of the subcommands, each with its line in ``--help``; their code is in ``tasks/commands/``."""
 
 USAGE = """\
 usage: python fit.py [--config NAME_OR_FILE] [key=value ...]      (installed: m2ib-fit ...)
@@ -41,12 +42,15 @@ Keys of the command line override those of --config, which override the defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: words of the command line; None for those of this process.
 
     Returns:
-        0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was wrong, 3 when pairs
-        are missing because a rank died, 128 plus the signal's number after a signal (130 after Ctrl-C). A subcommand
-        has its own status, and 2 when its arguments or input were wrong.
+        0 on success, 1 when every pair failed, 2 when the command or its input was wrong, 3 when pairs are missing
+        because a rank died, 128 plus the signal's number after a signal (130 after Ctrl-C). A subcommand has its own
+        status, and 2 when its arguments or input were wrong.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -115,10 +119,10 @@ def config_names() -> list[str]:
 
 
 def check_trainer_arguments(arguments: dict[str, Any]) -> None:
-    """Check argument names against the signature of ``lightning.Trainer``.
+    """Check the names in ``trainer.*`` against the signature of ``lightning.Trainer``.
 
     Raises:
-        M2IBError: if the Trainer has no such argument; names the nearest.
+        M2IBError: if the Trainer lacks one of the arguments; names the nearest.
     """
     if not arguments:
         return
@@ -131,7 +135,7 @@ def check_trainer_arguments(arguments: dict[str, Any]) -> None:
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
-    """Return what ``--config`` names, and the pairs ``key=value``."""
+    """Return the value of ``--config`` or None, and the pairs ``key=value``."""
     config: str | None = None
     pairs = []
     while words:
@@ -156,7 +160,7 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _assignment(pair: str) -> DictConfig:
-    """Read ``key=value``: the value is YAML, but stays as typed for keys that hold text (paths, names)."""
+    """Return ``key=value`` as a config. The value is YAML, but for keys that hold text it stays as typed."""
     name, _, text = pair.partition("=")
     if not text:
         raise M2IBError(f"{pair!r} has no value; give {name}=null for none")
@@ -172,6 +176,7 @@ def _assignment(pair: str) -> DictConfig:
 
 
 def _load(name: str) -> DictConfig:
+    """Return a config, given the name of one in the package or the path of a file."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = CONFIGS / f"{name}.yaml"
@@ -192,7 +197,7 @@ def _load(name: str) -> DictConfig:
 
 
 def _merge(config: Any, values: Any, origin: str) -> Any:
-    """Merge values into the configuration; ``origin`` is where they come from, for messages."""
+    """Return the configuration with values merged into it; error messages name their ``origin``."""
     names = [key.name for key in keys()]
     leaves = _leaves(values)
     for old, new in RENAMED.items():
@@ -219,7 +224,7 @@ def _explanation(error: OmegaConfBaseException) -> str:
 
 
 def _leaves(values: Any, prefix: str = "") -> list[str]:
-    """Return the dotted names of all values."""
+    """Return the dotted names of all values in a nested config."""
     names = []
     for name in values:
         value = values._get_node(name)

@@ -1,4 +1,7 @@
-"""The configuration schema, which ``--help`` prints. A YAML file overrides it, and the command line overrides both."""
+"""The schema of the configuration, which ``--help`` prints.
+
+A YAML file overrides its defaults, and the command line overrides both.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 
 Modality = Literal["image", "text"]
+"""Name of a tower: what it reads."""
+
 MODALITIES: tuple[Modality, ...] = ("image", "text")
-"""The two towers, named after what they read."""
+"""Both towers, the image tower first."""
 
 Task = Literal["attribute", "evaluate", "finetune"]
+"""Task of a run."""
+
 Preset = Literal["recommended", "published"]
+"""Values that null keys of the bottleneck take: those of the model's folder, or those of the paper."""
+
 Mask = Literal["channel", "readout"]
+"""Mask that is trained: one alpha per channel, or a head that predicts one alpha per token."""
 
 
 def _key(default: Any, text: str) -> Any:
@@ -23,7 +33,7 @@ def _key(default: Any, text: str) -> Any:
 
 
 RENAMED = {"finetune.others": "finetune.hard_negatives"}
-"""Renamed keys, old to new. An old name is an error that gives the new one."""
+"""Renamed keys, from old to new name. The error for an old name gives the new one."""
 
 
 @dataclass
@@ -39,7 +49,7 @@ class ModelConfig:
 
 @dataclass
 class TowerConfig:
-    """The bottleneck of one tower. ``bottleneck.preset`` says what null means."""
+    """The bottleneck of one tower. ``bottleneck.preset`` decides which value null stands for."""
 
     layer: int | None = _key(
         None, "block after which the tower is cut, from 0; -1: the first block's input; published 9 of 12"
@@ -128,7 +138,7 @@ class DataConfig:
 
 @dataclass
 class OutputConfig:
-    """The pictures that the run directory gets in addition to the table."""
+    """The pictures that a run draws in addition to its table."""
 
     heatmaps: int = _key(1000, "number of pairs that are drawn as PNG; -1: all")
     tensorboard_images: int = _key(16, "number of these pairs that also go to TensorBoard, with their curves")
@@ -163,7 +173,7 @@ class EvaluateConfig:
 
 @dataclass
 class FinetuneConfig:
-    """The training of task=finetune. The bottleneck's keys give layer, beta, sigma and prior."""
+    """The training of task=finetune. The keys of ``bottleneck`` set layer, beta, sigma and prior."""
 
     mask: Mask = _key(
         "channel", "'channel': one alpha per channel for all pairs; 'readout': a head predicts one alpha per token"
@@ -203,7 +213,7 @@ class FinetuneConfig:
 
 @dataclass
 class Config:
-    """All keys of ``fit.py``."""
+    """All keys of the configuration."""
 
     task: Task = _key("attribute", "task of the run")
     seed: int = _key(0, "seed of the noise, the shuffling and the scenes")
@@ -227,7 +237,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Key:
-    """A key as ``--help`` prints it."""
+    """A key of the configuration, as ``--help`` prints it.
+
+    Attributes:
+        name: dotted name.
+        type: name of the type, or the accepted values.
+        default: default value as text.
+        help: meaning of the key.
+    """
 
     name: str
     type: str
@@ -237,7 +254,12 @@ class Key:
 
 @cache
 def keys(schema: type = Config, prefix: str = "") -> tuple[Key, ...]:
-    """Return every key of the schema in order, nested keys with dots."""
+    """Return every key of a schema, in its order; names of nested keys have dots.
+
+    Args:
+        schema: dataclass of the schema.
+        prefix: text in front of every name.
+    """
     listed: list[Key] = []
     hints = get_type_hints(schema)
     for item in fields(schema):
@@ -276,7 +298,7 @@ def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash
 
     Args:
         config: configuration of the run, before resolving.
-        bottleneck: resolved settings, from ``BottleneckSettings.to_dict``.
+        bottleneck: resolved settings of the bottlenecks, from ``BottleneckSettings.to_dict``.
         statistics_hash: sha256 of the layer statistics, for the first line; None if no prior uses them.
     """
     towers = {name: TowerConfig(**bottleneck[name]) for name in ("image", "text")}

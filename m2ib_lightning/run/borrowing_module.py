@@ -1,4 +1,4 @@
-"""Base class of the modules that borrow a model for the time of ``fit`` and return it unchanged."""
+"""Base class of modules that borrow a model during ``fit`` and return it unchanged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing_extensions import override
 class BorrowingModule(LightningModule):
     """LightningModule with manual optimisation that borrows a model from the start of ``fit`` to its end.
 
-    The model is no submodule, so no checkpoint holds it. Subclasses implement ``borrow`` and a ``training_step`` that
-    returns ``{"results": [...]}``; the callbacks write the results.
+    The model is not a submodule, so no checkpoint holds it. Subclasses implement ``borrow`` and a ``training_step``
+    that returns ``{"results": [...]}``. Callbacks write the results.
     """
 
     def __init__(self) -> None:
@@ -33,12 +33,12 @@ class BorrowingModule(LightningModule):
         self._loan.enter_context(self.borrow())
 
     def return_model(self) -> None:
-        """Leave the context of ``borrow``, which restores the model."""
+        """Exit the context of ``borrow``, which restores the model."""
         self._loan.close()
 
 
 class ReturnModel(Callback):
-    """Returns the model at the end of ``fit``, also after an exception or Ctrl-C."""
+    """Callback that returns the borrowed model at the end of ``fit``, also after an exception or Ctrl-C."""
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

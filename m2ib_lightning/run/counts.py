@@ -1,4 +1,4 @@
-"""Counts over the rows of a table; each part of the table carries its own, and they add up."""
+"""Counts over the rows of a table. Each part stores the counts of its rows; the counts of parts are added."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from m2ib_lightning.results.attribution import Attribution
 
 MEANS = ("similarity", "image_similarity", "text_similarity", "image_information", "text_information")
-"""Columns whose means ``summary.json`` holds."""
+"""Columns whose means are in ``summary.json``."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts over some rows.
+    """Counts over rows of the table; ``+`` adds two of them.
 
     Attributes:
         done: number of pairs that were explained.
@@ -25,7 +25,7 @@ class Counts:
         wholly_unknown: number of captions without a known token.
         animated: number of images with several frames, of which the first was read.
         drawn: number of pairs with a heatmap.
-        seconds: time that the rank spent on these rows.
+        seconds: seconds that the rank spent on these rows.
         sums: sum of each column of ``MEANS`` over the explained pairs.
     """
 
@@ -50,21 +50,26 @@ class Counts:
 
     @staticmethod
     def of(results: Iterable[Attribution], seconds: float = 0.0) -> Counts:
-        """Return the counts of some results, which took so many seconds."""
-        return sum((_of_one(result) for result in results), Counts(seconds=seconds))
+        """Return the counts over results.
+
+        Args:
+            results: attributions, failed ones included.
+            seconds: seconds that the results took.
+        """
+        return sum((_count_one(result) for result in results), Counts(seconds=seconds))
 
     def to_json(self) -> str:
-        """Return the counts as JSON for the footer of a part."""
+        """Return the counts as JSON, for the footer of a part."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str | bytes) -> Counts:
-        """Return the counts from the text of ``to_json``."""
+        """Return the counts that ``to_json`` wrote."""
         values = json.loads(text)
         return Counts(**{**values, "sums": tuple(values["sums"])})
 
 
-def _of_one(result: Attribution) -> Counts:
+def _count_one(result: Attribution) -> Counts:
     if result.image is None or result.text is None:
         return Counts(failed=1)
     pair, towers = result.pair, (result.image, result.text)

@@ -1,4 +1,4 @@
-"""Comparison of the tables of two runs: the same pairs, each once, with the same numbers."""
+"""Comparison of the tables of two runs, which should hold the same pairs, each once, with the same numbers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def differences(run: str | Path, other: str | Path, tolerance: float = 1e-5) -> 
     Args:
         run: a run directory.
         other: the run directory to compare with.
-        tolerance: largest difference of numbers: ``max|a - b| / max|b|`` of a list, ``|a - b|`` of a cosine or an
-            information.
+        tolerance: largest difference at which numbers count as equal: ``max|a - b| / max|b|`` for a list, ``|a - b|``
+            for a single number.
+
+    Raises:
+        M2IBError: if a folder is not a run directory.
     """
     tables = [load_attributions(folder).to_list() for folder in (run, other)]
     lines = []

@@ -27,37 +27,37 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration."""
+        """Path of ``config.yaml``, the resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def table(self) -> Path:
-        """The folder of the table's Parquet parts."""
+        """Folder of the table's Parquet parts."""
         return self.path / self.table_name
 
     @property
     def launches(self) -> Path:
-        """The folder with one subfolder per launch."""
+        """Folder with one subfolder per launch."""
         return self.path / "launches"
 
     @property
     def heatmaps(self) -> Path:
-        """The folder of the PNG files."""
+        """Folder of the PNG files."""
         return self.path / "heatmaps"
 
     @property
     def statistics(self) -> Path:
-        """The priors, if the run measured them."""
+        """Path of the priors, if the run measured them."""
         return self.path / "statistics.safetensors"
 
     @property
     def summary(self) -> Path:
-        """The counts, time and means of the run."""
+        """Path of ``summary.json``: the counts, time and means of the run."""
         return self.path / "summary.json"
 
     @property
     def report(self) -> Path:
-        """The HTML page with counts and pictures."""
+        """Path of the HTML page with counts and pictures."""
         return self.path / "report.html"
 
     def remove_if_empty(self) -> None:
@@ -70,10 +70,10 @@ class RunDirectory:
 def open_run_directory(
     output_dir: str | None, resume: bool = False, table_name: str = "attributions"
 ) -> tuple[RunDirectory, bool]:
-    """Return the run directory, and whether it holds a run that is resumed.
+    """Create or reopen a run directory; return it, and whether its run is resumed.
 
     Args:
-        output_dir: path of the directory; None for ``runs/<date>-<time>``, with ``runs/latest`` pointing at it.
+        output_dir: path of the directory; None for ``runs/<date>-<time>``, to which ``runs/latest`` then links.
         resume: whether to resume the run in ``output_dir``; a new run starts if there is none.
         table_name: name of the folder of the run's table.
 
@@ -123,7 +123,7 @@ def _create_dated_folder(parent: Path) -> Path:
 
 
 def _replace_link(link: Path, target: str) -> None:
-    """Replace the link in one step; a real file or folder of that name stays."""
+    """Replace the link atomically; a real file or folder of that name stays."""
     if link.is_symlink() or not link.exists():
         temporary = link.with_name(f".{link.name}-{target}")
         temporary.symlink_to(target)
@@ -131,7 +131,9 @@ def _replace_link(link: Path, target: str) -> None:
 
 
 def heatmap_name(identity: str, key: str) -> str:
-    """Return ``<slug of id>-<8 hex of sha256(key)>.png``; no path in an id can leave the run directory.
+    """Return the file name of a pair's picture: ``<slug of id>-<8 hex of sha256(key)>.png``.
+
+    The slug has no path separators, so no id can lead out of the run directory.
 
     >>> heatmap_name("../../etc/passwd", "pairs.csv:7")
     'etc-passwd-3ab8adb4.png'

@@ -11,17 +11,17 @@ from m2ib_lightning.run.table import tables
 
 
 def done_keys(folder: Path) -> set[str]:
-    """Return the keys of all rows in a table's folder."""
+    """Return the keys of all rows in the folder of a table."""
     return set(_keys(folder))
 
 
 def remaining_positions(source: PairSource, count: int, done: set[str]) -> Iterator[int]:
-    """Return the positions of those of the first ``count`` pairs whose key is not in ``done``."""
+    """Yield the positions, among the first ``count`` pairs, whose key is not in ``done``."""
     return (index for index in range(count) if source.key(index) not in done)
 
 
 class DoneRows:
-    """Pairs of some shards that already have a row, in eight bytes each.
+    """Pairs of some shards that already have a row; each takes eight bytes of memory.
 
     Args:
         folder: the folder of the run's table; None for no rows.
@@ -36,12 +36,12 @@ class DoneRows:
                 codes.append(code_of(key))
 
     def of(self, name: str) -> Collection[int]:
-        """Return the codes of a shard's pairs that have a row; see ``code_of``."""
+        """Return the codes (see ``code_of``) of a shard's pairs that have a row."""
         return frozenset(self._codes.get(name, ()))
 
 
 def code_of(key: str) -> int:
-    """Return the row and the item of a key as one number.
+    """Return the row and the item of a pair's key, packed into one number.
 
     >>> code_of("a.tar:3") == 3 << 20, code_of("a.tar:3.0") == (3 << 20) + 1
     (True, True)

@@ -1,4 +1,4 @@
-"""Journal of the rows of an unfinished part, on disk batch by batch: a killed process loses no finished batch."""
+"""Journal of the rows of an unfinished part. It grows batch by batch, so a killed process loses no finished batch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from m2ib_lightning.run.counts import Counts
 from m2ib_lightning.run.parts import COUNTS, SCHEMA, to_record_batch, write_part
 
 _SYNC_SECONDS = 1.0
-"""Seconds between syncs: the most that a power cut loses. A killed process loses nothing."""
+"""Seconds between syncs to disk. A power cut loses at most the rows of that time; a killed process loses none."""
 
 
 class Journal:
-    """Arrow stream of the rows of a part that is not complete; once the part exists, the journal is ignored.
+    """Arrow stream of the rows of an unfinished part; once the part exists, the journal is ignored.
 
     Args:
         part: path of the Parquet file that the journal becomes.
         schema: schema of the rows.
+
+    Raises:
+        FileExistsError: if the part or its journal exists.
     """
 
     def __init__(self, part: Path, schema: pa.Schema = SCHEMA) -> None:
@@ -48,7 +51,7 @@ class Journal:
     def close(self) -> None:
         """Write the part and remove the journal.
 
-        A part that another process recovered from this journal in the meantime is replaced.
+        Another process may have recovered a part from this journal in the meantime. That part is replaced.
 
         Raises:
             OSError: if not all rows can be read back; the journal is kept.
@@ -69,7 +72,7 @@ def journal_of(part: Path) -> Path:
 
 
 def journals(folder: Path) -> list[Path]:
-    """Return the journals in a folder whose part does not exist."""
+    """Return the journals in a table's folder whose part does not exist."""
     return sorted(path for path in folder.glob(".part-*.arrows") if not part_of(path).exists())
 
 
@@ -97,7 +100,7 @@ def _read(file: BinaryIO) -> tuple[pa.Table, Counts]:
                 batch, metadata = stream.read_next_batch_with_custom_metadata()
                 batches.append(batch)
                 counts += Counts.from_json(metadata[COUNTS])
-    except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end, or a batch that is cut off
+    except (StopIteration, OSError, TypeError, pa.ArrowException):  # the end of the stream, or a truncated batch
         pass
     return pa.Table.from_batches(batches, schema=schema), counts
 

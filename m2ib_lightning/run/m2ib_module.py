@@ -21,21 +21,22 @@ from m2ib_lightning.run.sharding import (
 
 
 class M2IBModule(BorrowingModule):
-    """Explains one batch per ``training_step``: all inner steps, by manual optimisation.
+    """LightningModule that explains one batch of pairs per ``training_step``, by manual optimisation.
 
-    ``global_step`` grows by ``settings.steps`` per batch. A step returns ``{"results": [Attribution, ...]}``, which the
-    callbacks write: the module does no I/O. The model is borrowed: it is frozen from the start of ``fit`` to its end
-    and then restored. It is no submodule, so no checkpoint holds it.
+    A ``training_step`` runs all inner steps of its batch, so ``global_step`` grows by ``settings.steps``. It returns
+    ``{"results": [Attribution, ...]}``. Callbacks write the results; the module does no I/O. The model is borrowed: it
+    is frozen during ``fit`` and then restored. It is not a submodule, so no checkpoint holds it.
 
     Args:
         model: the model from ``load_model``.
-        settings: settings of the bottlenecks; None for the preset of the model's folder, else the published ones.
-        seed: key of the noise.
-        statistics: priors for ``prior="data"``; None for those of the model's folder.
-        compile: whether ``torch.compile`` compiles the body of the loop.
+        settings: settings of the bottlenecks; None for the preset in the model's folder, or the published settings
+            if it has none.
+        seed: seed of the noise.
+        statistics: priors for ``prior="data"``; None for those in the model's folder.
+        compile: whether ``torch.compile`` compiles the body of the optimisation loop.
 
     Raises:
-        M2IBError: if a layer is out of range, or a prior has no statistics.
+        M2IBError: if a layer is out of range, or has ``prior="data"`` and no statistics.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Merge at the end of a run: one summary and one report of the rows of all ranks."""
+"""Merge at the end of a run: one summary and one report for the rows of all ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def merge(
     report: Callable[[RunDirectory, Summary], None] = write_report,
     on_counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Write ``summary.json`` and the report; called by the last rank, when no other is at work.
+    """Write ``summary.json`` and the report, and return the summary.
+
+    The last rank calls it, when no other rank is at work.
 
     Args:
         run: the run directory.
@@ -35,7 +37,7 @@ def merge(
         source: source of the pairs.
         total: number of pairs to explain; None for a stream.
         report: function that writes the report.
-        on_counted: called with the counts before the slower steps, because a job may have little time left.
+        on_counted: function called with the summary before the slower steps, because a job may have little time left.
     """
     lost = [other for other, state in launch.others(rank).items() if state == "lost"]
     summary = summarise(run, launch, lost=lost)
@@ -48,7 +50,7 @@ def merge(
 
 
 def _missing_keys(run: RunDirectory, source: PairSource | PairStream, total: int | None) -> list[str]:
-    """Return the keys of the first pairs without a row; none for a stream, which can't be indexed."""
+    """Return the keys of the first pairs without a row; an empty list for a stream, which can't be indexed."""
     if isinstance(source, PairStream) or total is None:
         return []
     positions = remaining_positions(source, total, done_keys(run.table))

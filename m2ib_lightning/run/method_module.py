@@ -1,4 +1,4 @@
-"""Any attribution method as a LightningModule, with the data, ranks and writers of M2IB."""
+"""LightningModule for any attribution method; it shares the data, ranks and writers of M2IB."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Worker(Protocol):
 
 
 class MethodModule(BorrowingModule):
-    """Runs a worker on one batch per ``training_step``; Lightning's optimisers train nothing.
+    """LightningModule that calls a worker on one batch per ``training_step``, without an optimiser.
 
-    A step returns ``{"results": [...]}``, as that of ``M2IBModule`` does.
+    A ``training_step`` returns ``{"results": [...]}``, like that of ``M2IBModule``.
 
     Args:
         worker: callable that turns a batch into results.
-        hyperparameters: plain values for the logger.
+        hyperparameters: plain values for the logger; None for no values.
     """
 
     def __init__(self, worker: Worker, hyperparameters: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.worker = worker
-        self.placeholder = nn.Parameter(torch.empty(0))  # Lightning moves and casts it, which gives device and type
+        self.placeholder = nn.Parameter(torch.empty(0))  # Lightning moves and casts it: the Trainer's device and dtype
         self.save_hyperparameters(hyperparameters or {})
 
     @override

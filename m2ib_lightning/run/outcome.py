@@ -9,7 +9,7 @@ from m2ib_lightning.run.summary import Summary
 
 
 def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
-    """Print the counts and the files of a run; problems go to stderr.
+    """Print the counts and the paths of a run; failures and missing pairs go to stderr.
 
     Args:
         run: the run directory.
@@ -57,7 +57,7 @@ def _print_missing(summary: Summary, stopped: bool) -> None:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Return the number with its noun.
+    """Return a number with its noun, in the singular or the plural.
 
     >>> count_of(1, "pair"), count_of(2, "pair")
     ('1 pair', '2 pairs')

@@ -23,14 +23,14 @@ SCHEMA = pa.schema(
         pa.field("tokens", pa.list_(pa.string())),
         pa.field("token_offsets", pa.list_(pa.list_(pa.int32()))),
         pa.field("text_saliency", _FLOATS),  # nats, one per token
-        pa.field("image_saliency", _FLOATS),  # nats, row-major
+        pa.field("image_saliency", _FLOATS),  # nats, one per cell of the grid, row-major
         pa.field("grid_height", pa.int32()),
         pa.field("grid_width", pa.int32()),
         pa.field("image_width", pa.int32()),  # pixels, after EXIF rotation
         pa.field("image_height", pa.int32()),
         pa.field("crop", pa.list_(pa.int32())),  # left, top, right, bottom
         pa.field("similarity", pa.float32()),  # clean cosine
-        pa.field("image_similarity", pa.float32()),  # through each bottleneck, last step
+        pa.field("image_similarity", pa.float32()),  # cosine through the bottleneck, last step
         pa.field("text_similarity", pa.float32()),
         pa.field("image_information", pa.float32()),  # mean nats per element
         pa.field("text_information", pa.float32()),
@@ -40,29 +40,29 @@ SCHEMA = pa.schema(
         pa.field("error", pa.string()),  # null if the pair was explained
     ]
 )
-
+"""Columns of the table of ``task=attribute``."""
 
 COUNTS = b"m2ib"
-"""Name under which the footer of a part holds the counts of its rows."""
+"""Metadata key of the counts in the footer of a part."""
 
 
 def to_record_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
-    """Return rows as an Arrow record batch."""
+    """Return rows as an Arrow record batch; a column that a row lacks is null."""
     columns = {name: [_storable(row.get(name)) for row in rows] for name in schema.names}
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
 def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
-    """Write rows to a Parquet file by an atomic write."""
+    """Write rows and their counts to a Parquet file, by an atomic write."""
     with atomic_write(path) as file:
         pq.write_table(table.replace_schema_metadata({COUNTS: counts.to_json()}), file)
 
 
 def read_counts(part: Path) -> Counts:
-    """Return the counts of a part's rows; reads only its footer."""
+    """Return the counts of a part's rows. Only the footer is read."""
     return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
 
 
 def _storable(value: Any) -> Any:
-    """Replace characters that UTF-8 can't encode (lone surrogates, undecodable file names) by ``?``."""
+    """Replace characters that UTF-8 can't encode (lone surrogates, undecodable file names) with ``?``."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

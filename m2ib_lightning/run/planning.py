@@ -1,4 +1,4 @@
-"""The size and duration of a long run, estimated from a short run."""
+"""Estimate of the size and duration of a long run, from a short run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from m2ib_lightning.run.directory import RunDirectory
 
 
 def plan_run(pilot: Path, pairs: int, ranks: int = 1, rate: float | None = None) -> dict[str, float]:
-    """Return rates, hours, files and bytes of a run, by name.
+    """Return the estimated rates, hours, files and bytes of a long run, by name.
 
     Args:
         pilot: run directory of a finished short run.
         pairs: number of pairs of the long run.
         ranks: number of ranks of the long run.
-        rate: pairs per second of one rank; None for the pilot's.
+        rate: pairs per second of one rank; None for the pilot's rate.
 
     Raises:
-        M2IBError: if a number is out of range, or the pilot is no finished run with rows.
+        M2IBError: if a number is out of range, or the pilot is not a finished run with rows.
     """
     for name, value, in_range in (
         ("pairs", pairs, pairs >= 1),
@@ -31,7 +31,7 @@ def plan_run(pilot: Path, pairs: int, ranks: int = 1, rate: float | None = None)
     ):
         if not in_range:
             raise M2IBError(f"{name} must be {'above 0' if name == 'rate' else 'at least 1'}, got {value}")
-    rows, pilot_rate = _measured(pilot)
+    rows, pilot_rate = _read_pilot(pilot)
     rate = rate or pilot_rate
     run = RunDirectory(pilot)
     row_bytes = sum(part.stat().st_size for part in run.table.glob("*.parquet")) / rows
@@ -48,8 +48,8 @@ def plan_run(pilot: Path, pairs: int, ranks: int = 1, rate: float | None = None)
     }
 
 
-def _measured(pilot: Path) -> tuple[int, float]:
-    """Rows of the pilot, and pairs per second of each of its ranks."""
+def _read_pilot(pilot: Path) -> tuple[int, float]:
+    """Return the number of rows of the pilot, and the pairs per second of one rank."""
     run = RunDirectory(pilot)
     launches = sorted(run.launches.glob("*/launch.json"))
     if not run.summary.is_file() or not launches:
@@ -62,6 +62,6 @@ def _measured(pilot: Path) -> tuple[int, float]:
 
 
 def _rows_of_a_part(rate: float) -> int:
-    """Rows after which a rank of that rate writes a Parquet part: enough rows, or enough seconds."""
+    """Return the number of rows in a Parquet part, which ``TableWriter`` limits by rows and by seconds."""
     defaults = {name: item.default for name, item in inspect.signature(TableWriter).parameters.items()}
     return int(min(defaults["rows"], max(1, int(rate * defaults["seconds"]))))

@@ -13,9 +13,9 @@ from m2ib_lightning.errors import M2IBError
 def half_precision(device: str) -> MixedPrecision:
     """Return the ``16-mixed`` plugin for a ``Trainer`` that fits ``M2IBModule``, on ``"cuda"`` or ``"cpu"``.
 
-    Lightning's own ``16-mixed`` skips the step of every pair when the gradient of one overflows, and becomes bfloat16
-    on a CPU. This plugin has no scaler. The loop multiplies each pair's loss by a constant and divides its gradient by
-    it, so that an overflow fails its own pair only.
+    Lightning's own ``16-mixed`` skips the step of every pair when the gradient of one overflows. On a CPU it becomes
+    bfloat16. This plugin disables the scaler. The loop multiplies each pair's loss by a constant and divides its
+    gradient by it. An overflow therefore fails only its own pair.
 
     >>> half_precision("cpu").scaler.is_enabled()
     False
@@ -24,9 +24,9 @@ def half_precision(device: str) -> MixedPrecision:
 
 
 def speed_on_cpu(dtype: torch.dtype) -> float:
-    """Return how many times faster than in float32 this processor multiplies matrices in a type.
+    """Return the speed of matrix products in a dtype on this CPU, as a multiple of the speed in float32.
 
-    The ratio is below 1 on a processor without fast instructions for the type.
+    The ratio is below 1 on a CPU without fast instructions for the dtype.
     """
     a, b = torch.randn(512, 1024), torch.randn(1024, 1024)
     return _best_time(a, b) / _best_time(a.to(dtype), b.to(dtype))
@@ -43,6 +43,10 @@ def _best_time(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def check_precision(plugin: Precision, alpha: torch.dtype) -> None:
     """Refuse alphas in half precision, and a scaler that would couple the pairs.
+
+    Args:
+        plugin: precision plugin of the Trainer.
+        alpha: dtype of the alphas.
 
     Raises:
         M2IBError: if the alphas are in half precision, or the plugin has an enabled scaler.

@@ -12,6 +12,7 @@ from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary, first_rows
 
 _MAX_PICTURES = 200
+"""Number of pictures that the report shows."""
 
 
 def write_report(run: RunDirectory, summary: Summary) -> None:
@@ -20,7 +21,7 @@ def write_report(run: RunDirectory, summary: Summary) -> None:
 
 
 def body_of(run: RunDirectory, summary: Summary) -> str:
-    """Return the counts, the failures and the pictures as HTML."""
+    """Return the body of the report as HTML: the counts, the first failures and the first pictures."""
     facts = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_format(value)}</td></tr>"
         for name, value in summary.to_dict().items()

@@ -33,11 +33,11 @@ _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "6
 
 
 def check_same_run(run: RunDirectory, resolved: str) -> None:
-    """Check that a configuration gives the same rows as that of the run in a directory.
+    """Check that a configuration gives the same rows as the configuration of an existing run.
 
     Args:
-        run: the directory of the run.
-        resolved: the resolved configuration, as YAML.
+        run: the directory of the existing run.
+        resolved: the new configuration, resolved, as YAML.
 
     Raises:
         M2IBError: if a key that changes results differs; the message names each key with both values.
@@ -53,12 +53,12 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
 
 
 def _values(text: str) -> dict[str, Any]:
-    """Return the keys that change results as a flat dict, with the precision and the hash of the statistics."""
-    defaults = OmegaConf.create(asdict(Config()))  # for keys that are newer than the run
+    """Return the keys that change results and their values, with the precision and the hash of the statistics."""
+    defaults = OmegaConf.create(asdict(Config()))  # for keys that were added since the run began
     config: Any = OmegaConf.to_container(OmegaConf.merge(defaults, OmegaConf.create(text)))
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
-    first = text.split("\n", 1)[0]
-    statistics = first.rpartition(": ")[2] if first.startswith("#") else None
+    first_line = text.split("\n", 1)[0]
+    statistics = first_line.rpartition(": ")[2] if first_line.startswith("#") else None
     precision = str(config["trainer"].get("precision", "32"))
     return flat | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
 
@@ -77,12 +77,13 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
     Args:
         run: the run directory, in which no process is at work.
         retry_failed: whether to remove failed rows, so that their pairs are done again.
-        keys: returns the keys of the pairs that the launch reaches; other failed rows stay. None for all pairs.
+        keys: function that returns the keys of the pairs that the launch reaches; failed rows of other pairs stay. None
+            for all pairs.
     """
     for journal in journals(run.table):
         recover(journal)
     for folder in (run.path, run.table, run.heatmaps):
-        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # journals whose part exists, too
+        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # also journals whose part exists
             stale.unlink(missing_ok=True)  # a file may match both patterns
     failed = [part for part in parts(run.table) if retry_failed and read_counts(part).failed]
     reached = None

@@ -28,7 +28,7 @@ class Summary:
 
     Attributes:
         counts: counts over all rows of the table.
-        seconds: time of work: the sum over launches of the slowest rank's time.
+        seconds: the sum over launches of the slowest rank's working time, in seconds.
         total: number of pairs to explain; None if unknown.
         skipped: number of pairs to explain that have no row; None if unknown.
         missing: keys of the first pairs without a row.
@@ -64,21 +64,21 @@ class Summary:
         }
 
     def save(self, run: RunDirectory) -> None:
-        """Write ``summary.json``."""
+        """Write ``summary.json`` to a run directory, by an atomic write."""
         atomic_write_text(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
     """Return the summary of a run from the footers of its parts and the journals of ranks that died.
 
-    The skipped pairs are those that the launch had to do and did not: the table may also have rows beyond the launch's
-    ``data.limit``.
+    The skipped pairs are those that the launch had to do and did not. The total of the table is not used, because the
+    table may have rows beyond the launch's ``data.limit``.
 
     Args:
         run: the run directory.
         launch: the last launch of the run.
         lost: ranks of the launch that died.
-        failures: number of failed rows to keep.
+        failures: largest number of failed rows in the summary.
     """
     counts, times, written = Counts(), dict[tuple[int, int], float](), 0
     recovered = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.table)]
@@ -94,18 +94,25 @@ def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), fa
 
 
 def count_rows(run: RunDirectory) -> int:
-    """Return the number of rows in the parts of a run."""
+    """Return the number of rows in the parts of a run, without those of journals."""
     return sum(read_counts(part).rows for part in parts(run.table))
 
 
 def last_launch(folder: Path) -> int:
-    """Return the number of the last launch that wrote rows to a table's folder; 0 if there are none."""
+    """Return the number of the last launch that wrote rows to the folder of a table; 0 if there is none."""
     written = [*parts(folder), *(part_of(journal) for journal in journals(folder))]
     return max((writer_of(part)[0] for part in written), default=0)
 
 
 def first_rows(run: RunDirectory, column: str, limit: int, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Return up to ``limit`` rows with a value in a column (``heatmap`` or ``error``), in source order."""
+    """Yield up to ``limit`` rows of the first parts that have a value in a column, in source order.
+
+    Args:
+        run: the run directory.
+        column: ``heatmap`` or ``error``.
+        limit: largest number of rows.
+        columns: names of the columns to read, besides ``key``.
+    """
     count = {"heatmap": "drawn", "error": "failed"}[column]
     rows: list[dict[str, Any]] = []
     for part in parts(run.table):

@@ -1,4 +1,4 @@
-"""Reading the table of a run: its parts, and the journals of killed processes."""
+"""Reader of the table of a run: its parts, and the journals of killed processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> 
         columns: names of the columns to read; None for all.
 
     Raises:
-        M2IBError: if the folder is no run directory, or the table has no such column.
+        M2IBError: if the folder is not a run directory, or the table lacks one of the columns.
     """
     import datasets
 
@@ -56,7 +56,13 @@ def parts(folder: Path) -> list[Path]:
 
 
 def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iterator[pa.Table]:
-    """Yield the rows of each part, then those that only a journal holds; an empty table comes first."""
+    """Yield an empty table, then the rows of each part, then the rows that only a journal holds.
+
+    Args:
+        folder: folder of the table.
+        columns: names of the columns to read.
+        schema: schema of the rows.
+    """
     yield schema.empty_table().select(columns)
     unfinished = journals(folder)  # listed first: a journal that becomes a part now is in the list of parts
     finished = parts(folder)
@@ -90,7 +96,10 @@ def _order(keys: pa.ChunkedArray) -> pa.Array:
 
 
 def _reordered(table: pa.Table, order: pa.Array) -> pa.Table:
-    """Return the rows in an order, in chunks: 32-bit offsets are too small for the texts of a large table."""
+    """Return the rows in the given order, taken in chunks.
+
+    The texts of a large table do not fit 32-bit offsets, so the rows are taken from a copy with 64-bit offsets.
+    """
     wide = table.cast(pa.schema([field.with_type(_wide(field.type)) for field in table.schema])).combine_chunks()
     chunks = (wide.take(order[first : first + _CHUNK_ROWS]) for first in range(0, len(order), _CHUNK_ROWS))
     return pa.concat_tables([table.schema.empty_table(), *(chunk.cast(table.schema) for chunk in chunks)])
@@ -104,7 +113,7 @@ def _wide(kind: pa.DataType) -> pa.DataType:
 
 
 def source_order(key: str) -> tuple[str, list[int]]:
-    """Return the sort key of a row's key: by file, then by row and item, as in the source.
+    """Return the sort key that puts rows in source order: by file, then by row and item.
 
     >>> sorted(["b.csv:2", "b.csv:10", "a.csv:3.1", "a.csv:3.0"], key=source_order)
     ['a.csv:3.0', 'a.csv:3.1', 'b.csv:2', 'b.csv:10']

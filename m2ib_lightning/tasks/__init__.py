@@ -1,4 +1,4 @@
-"""What ``task=`` can be, one file per task, imported when it is asked for; and the subcommands."""
+"""The tasks (``task=``), one file each, imported on demand; and the subcommands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TASKS = {
 
 
 def run(config: Config) -> int:
-    """Run the task; return the command's exit status."""
+    """Run the task that a configuration names; return the exit status of the command."""
     module, _, function = TASKS[config.task].partition(":")
     status: int = getattr(import_module(module), function)(config)
     return status

@@ -18,7 +18,7 @@ from m2ib_lightning.tasks.work import Work
 
 
 class Attribute(PairTask):
-    """Explain each pair by one method."""
+    """Task that explains each pair with one attribution method."""
 
     @override
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:

@@ -30,7 +30,7 @@ from m2ib_lightning.tasks.work import Work
 
 
 class Evaluate(PairTask):
-    """Score the maps of every method on each pair."""
+    """Task that scores the maps of several methods on each pair."""
 
     rows = "scores"
     activity = "Evaluating"
@@ -84,12 +84,12 @@ class Evaluate(PairTask):
 
 
 def evaluate(config: Config) -> int:
-    """Score every pair of the data source, or this rank's share of them; return the exit status."""
+    """Score the methods on every pair of the data source, or on this rank's share; return the exit status."""
     return run_over_pairs(config, Evaluate())
 
 
 def methods_of(config: Config) -> list[str]:
-    """Return the methods of the configuration; by default all that need no training, the baseline first."""
+    """Return the names of the methods to compare; by default all that need no training, the baseline first."""
     options = config.evaluate
     if options.methods is not None:
         return list(options.methods)
@@ -98,7 +98,7 @@ def methods_of(config: Config) -> list[str]:
 
 
 def comparison_of(config: Config, run: RunDirectory) -> Comparison:
-    """Compare the methods on the rows of a run."""
+    """Return the comparison of the methods, computed from the rows of a run."""
     options = config.evaluate
     return compare(
         load_scores(run.path),
@@ -110,7 +110,7 @@ def comparison_of(config: Config, run: RunDirectory) -> Comparison:
 
 
 def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterator[str]:
-    """Sentences that a reader of the comparison must know."""
+    """Yield the notes that a reader of the comparison needs."""
     groups = check_groups(config.evaluate.metrics)
     if "localisation" in groups and "image_pointing" not in comparison.estimates:
         yield (

@@ -30,10 +30,10 @@ from m2ib_lightning.tasks.world import check_world
 
 
 def finetune(config: Config) -> int:
-    """Train, validate and save.
+    """Train a model as configured, validate it and save it.
 
     Returns:
-        The exit status: 0; 128 plus the number of the signal that stopped the training.
+        The exit status: 0 at the end of the training, or 128 plus the number of the signal that stopped it.
 
     Raises:
         M2IBError: if the command or its input is wrong, or the loss is not finite.
@@ -70,7 +70,7 @@ def finetune(config: Config) -> int:
             print("stopped; resume=true with this output_dir resumes from the last checkpoint", flush=True)
             return 128 + signum
         if sharded:
-            weights = gathered_weights(module)  # every rank gives its share
+            weights = gathered_weights(module)  # called by every rank, because each holds a share
             if world.rank == 0:
                 unsharded.load_state_dict(weights, assign=True)
         if trainer.is_global_zero:
@@ -137,5 +137,5 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, e
 
 
 def _last_checkpoint(run: RunDirectory, **when: Any) -> ModelCheckpoint:
-    """A callback that keeps one file, the last checkpoint."""
+    """Return a callback that keeps one file, the last checkpoint."""
     return ModelCheckpoint(run.path / CHECKPOINTS, save_last=True, save_top_k=0, enable_version_counter=False, **when)

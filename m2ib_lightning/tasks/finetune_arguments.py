@@ -18,22 +18,26 @@ _REFUSED = {
     "use_distributed_sampler": "the batches do not depend on the number of ranks",
     "num_sanity_val_steps": "recall needs all validation pairs",
 }
+"""Refused arguments, each with the reason."""
+
 CHANGES_TRAINING = (
     *("max_epochs", "max_steps", "limit_train_batches", "overfit_batches"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
 )
-"""Arguments that a resumed run must not change; the size of the global batch is another."""
+"""Trainer arguments that must not change when a run is resumed; the size of the global batch must not either."""
+
 _EPOCHS = 10
+"""Default number of epochs."""
 
 
 def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]:
-    """Return the Trainer's arguments, and the ranks that it will run on.
+    """Return the arguments of the Trainer, and the ranks that it will run on.
 
     Args:
         requested: ``trainer.*`` of the configuration.
 
     Raises:
-        M2IBError: for an argument that is refused, or that Lightning refuses.
+        M2IBError: if an argument is refused here or by Lightning; says why.
     """
     for name, reason in _REFUSED.items():
         if name in requested:
@@ -72,7 +76,7 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
     world = World.of(probe)
     if sharded:
         arguments["strategy"] = sharded_strategy(world.size)
-        arguments["inference_mode"] = False  # FSDP2 cannot start in it, and a finished run is validated first
+        arguments["inference_mode"] = False  # FSDP2 cannot start in it, and a resumed run may only validate
         if precision in ("64", "64-true"):  # Lightning takes it there only as a plugin
             arguments["plugins"] = [*arguments.get("plugins", []), DoublePrecision()]
             del arguments["precision"]

@@ -1,4 +1,4 @@
-"""What the tasks over pairs share: the ranks, the signals, the work, and the end of a run."""
+"""The run that all tasks over pairs share: the start of the ranks, the signals, the work, and the merge at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from m2ib_lightning.tasks.world import World, check_world
 
 
 class PairTask(ABC):
-    """A task that writes a row for each pair."""
+    """Base class of tasks that write one row per pair."""
 
     rows: ClassVar[str] = "attributions"
     """Name of the table's folder."""
@@ -45,7 +45,7 @@ class PairTask(ABC):
 
     @abstractmethod
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
-        """Check the task's options, and return the bottlenecks that it will optimise.
+        """Check the task's options, and return the settings of the bottlenecks that it will optimise.
 
         Raises:
             M2IBError: if an option is wrong.
@@ -53,32 +53,32 @@ class PairTask(ABC):
 
     @abstractmethod
     def module(self, work: Work, start: PairsStart) -> LightningModule:
-        """Return the module whose ``training_step`` returns ``{"results": [...]}``, one result for each pair."""
+        """Return the module whose ``training_step`` returns ``{"results": [...]}``, one result per pair."""
 
     @abstractmethod
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
-        """Return the callbacks that write the results, the table among them."""
+        """Return the callbacks that write the results; a ``TableWriter`` is among them."""
 
     def report(self, config: Config, run: RunDirectory, summary: Summary) -> None:
-        """Write the report, once the table is complete."""
+        """Write the report of a run whose table is complete."""
         write_report(run, summary)
 
 
 def run_over_pairs(config: Config, task: PairTask) -> int:
     """Run a task over every pair of the data source, or over this rank's share of them.
 
-    What can be checked before the work starts is checked before the run directory is made.
+    Mistakes that can be found before the work starts are raised before the run directory is created.
 
     Returns:
-        The exit status: 0; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 plus the number of
-        the signal that stopped the run.
+        The exit status: 0 on success; 1 if every pair failed; 3 if pairs are missing because a rank died; 128 plus the
+        number of the signal that stopped the run.
 
     Raises:
         M2IBError: if the command or its input is wrong, or a file cannot be read or written.
     """
     try:
         return _run(config, task, StopSignals())
-    except BrokenPipeError:  # the reader of the output is gone
+    except BrokenPipeError:  # the reader of the output has ended
         raise
     except OSError as error:
         raise M2IBError(
@@ -116,14 +116,12 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 signum = _fit(trainer, task.module(work, start), work.datamodule, start, stop)
             except BaseException as error:
                 start.lock.close()  # the last rank at work sees that this one is lost, and merges
-                if world.size > 1:
-                    print(
-                        f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True
-                    )  # before it waits for its children
+                if world.size > 1:  # printed now, because this rank then waits for its child processes
+                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)
                 raise
             finally:
                 interrupted = _wait(trainer)
-            signum = signum or interrupted or stop.received or 0  # it can come while this rank waits for others
+            signum = signum or interrupted or stop.received or 0  # a signal may come during the wait
             if world.rank == 0 and not signum:
                 rendezvous.wait_for_confirmations()
             start.launch.finish(world.rank)
@@ -140,7 +138,7 @@ def _fit(
     trainer: Trainer, module: LightningModule, datamodule: PairDataModule, start: PairsStart, stop: StopSignals
 ) -> int:
     """Explain the pairs; return the signal that stopped the run, or 0."""
-    if stop.received is not None:  # before any work: start no child processes either
+    if stop.received is not None:  # before any work: child processes are not started either
         return stop.received
     launcher = trainer.strategy.launcher
     if isinstance(launcher, SamplesLauncher):
@@ -192,12 +190,12 @@ def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
     before = start.done if total is None or to_do is None else total - to_do  # the table may go beyond data.limit
     done = f", {before} of them done before" if before else ""
     print(
-        f"{_described(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
+        f"{_describe(work.datamodule)}{ranks}{done}, model {work.config.model.name}, run directory {start.run.path}",
         flush=True,
     )
 
 
-def _described(datamodule: PairDataModule) -> str:
+def _describe(datamodule: PairDataModule) -> str:
     if isinstance(datamodule.source, PairStream):
         return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
     return f"{len(datamodule)} pairs"
@@ -208,7 +206,7 @@ def _mention_slow_precision(trainer: Trainer) -> None:
     types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     if trainer.strategy.root_device.type == "cpu" and trainer.precision in types:
         speed = speed_on_cpu(types[trainer.precision])
-        if speed < 0.8:  # not for noise
+        if speed < 0.8:  # a smaller loss of speed may be noise
             print(
                 f"note: on this processor matrix products are {1 / speed:.1f} times slower in {trainer.precision} "
                 "than in float32; trainer.precision=32-true would be faster",

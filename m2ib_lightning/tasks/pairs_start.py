@@ -1,4 +1,4 @@
-"""The start of a task over pairs: which launch of the run it is, and which pairs are left."""
+"""The start of a task over pairs: the launch that begins, and the pairs that remain."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from m2ib_lightning.tasks.world import World
 
 @dataclass(frozen=True)
 class PairsStart(RunStart):
-    """One rank's start.
+    """The start of a task over pairs, on one rank.
 
     Attributes:
-        launch: this start among those of the run.
+        launch: the launch that begins.
         lock: the rank's lock; closing it releases the rank.
-        done: number of pairs that earlier launches wrote rows for.
+        done: number of rows that earlier launches wrote; 0 on ranks other than 0.
     """
 
     launch: Launch
@@ -48,7 +48,7 @@ class PairsStart(RunStart):
 
 
 def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequence[BottleneckSettings]) -> PairsStart:
-    """Open the run directory on rank 0, and list the pairs that are left.
+    """Open the run directory on rank 0, and begin a launch for the pairs that remain.
 
     Args:
         work: the model, the settings and the pairs.
@@ -67,7 +67,7 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
     lock.enter_context(launch.lock(world.rank))
     refuse_second_start(run, launch)  # again: of two starts at once, at least one sees the other's lock
     atomic_write_text(run.config, opened.resolved)
-    run.summary.unlink(missing_ok=True)  # of an earlier launch: it is wrong until this one ends
+    run.summary.unlink(missing_ok=True)  # the summary of an earlier launch is wrong until this one ends
     recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
     done = count_rows(run)
     if done and not isinstance(source, PairStream):
@@ -79,16 +79,16 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
 
 
 def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: str) -> PairsStart:
-    """Open on another rank what rank 0 made.
+    """Join, on a rank other than 0, the launch that rank 0 began.
 
     Args:
         work: the model, the settings and the pairs.
         world: the ranks.
-        message: rank 0's message.
+        message: the message of rank 0.
         folder: name of the table's folder.
 
     Raises:
-        M2IBError: if this rank cannot see it, or disagrees with rank 0 on the ranks or the pairs.
+        M2IBError: if this rank can't see the run directory, or disagrees with rank 0 on the ranks or the pairs.
     """
     run = RunDirectory(Path(message["run"]), folder)
     launch_folder = run.launches / message["launch"]
@@ -100,7 +100,7 @@ def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: s
             "trainer.num_nodes on every node"
         )
     lock = ExitStack()
-    lock.enter_context(launch.lock(world.rank))  # before it looks: a start that comes now sees the lock
+    lock.enter_context(launch.lock(world.rank))  # before the check: a start that comes now sees the lock
     if not launch.is_last():
         raise M2IBError(f"start {launch.number} of {str(run.path)!r} is over: another has begun since")
     if work.datamodule.total != launch.total:

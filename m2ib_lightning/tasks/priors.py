@@ -1,4 +1,4 @@
-"""The priors of ``prior=data``: measured once a run, on its first pairs, and kept in its directory."""
+"""The priors of ``prior=data``: measured once per run, on its first pairs, and saved in its directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m2ib_lightning.tasks.work import Work
 
 
 def saved_priors(work: Work, run: RunDirectory) -> Statistics:
-    """Return the priors that need no measuring: the model's, the user's, and the run directory's."""
+    """Return the priors that are already measured: those of the model, of the user, and of the run directory."""
     if not run.statistics.exists():
         return work.statistics
     return work.statistics.updated(Statistics.load(run.statistics))
@@ -24,14 +24,14 @@ def saved_priors(work: Work, run: RunDirectory) -> Statistics:
 def measured_priors(
     work: Work, run: RunDirectory, device: torch.device, bottlenecks: Sequence[BottleneckSettings]
 ) -> Statistics:
-    """Return every prior that the bottlenecks need, and save those that had to be measured.
+    """Return every prior that the bottlenecks need; measure and save those that are missing.
 
-    The model is measured before any training, in float32 at least.
+    The priors are those of the model before any training, computed in float32 at least.
 
     Args:
         work: the model and the pairs.
-        run: the directory that keeps ``statistics.safetensors``.
-        device: the rank's device.
+        run: the run directory, where ``statistics.safetensors`` is saved.
+        device: device of this rank.
         bottlenecks: the bottlenecks that will be optimised or trained.
 
     Raises:
@@ -50,6 +50,6 @@ def measured_priors(
 
 
 def statistics_hash(statistics: Statistics, bottlenecks: Sequence[BottleneckSettings]) -> str | None:
-    """Return the hash of the statistics if a bottleneck uses them."""
+    """Return the hash of the statistics, or None if no bottleneck uses them."""
     used = any(settings.tower(modality).prior == "data" for settings in bottlenecks for modality in MODALITIES)
     return statistics.sha256 if used else None

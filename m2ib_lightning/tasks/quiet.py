@@ -14,9 +14,9 @@ from PIL import Image
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence, inside, Lightning's advice on training loops and Pillow's warning about large images.
+    """Context that silences Lightning's advice on training loops and Pillow's warning about large images.
 
-    A writer thread that fails, such as TensorBoard's on a full disk, prints a line in place of a traceback.
+    A writer thread that fails, such as TensorBoard's on a full disk, prints one line instead of a traceback.
     """
     hook = threading.excepthook
 
@@ -32,9 +32,8 @@ def quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings(
-            "ignore", category=Image.DecompressionBombWarning
-        )  # an image that is too large is an error row
+        # an image that is too large becomes a failed row
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The start that all tasks share: rank 0 opens the run directory, and the other ranks join it."""
+"""The start that all tasks share: rank 0 opens the run directory, and the other ranks join."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DYING_SECONDS = 5.0
 """Seconds that a killed process may take to disappear."""
 
 _VISIBLE_SECONDS = 60.0
-"""Seconds until a file of rank 0 must be visible from another node."""
+"""Seconds within which a file of rank 0 must become visible on another node."""
 
 
 @dataclass(frozen=True)
 class RunStart(ABC):
-    """One rank's start of a run.
+    """The start of a run, on one rank.
 
     Attributes:
         run: the run directory.
@@ -46,16 +46,16 @@ class RunStart(ABC):
     @property
     @abstractmethod
     def message(self) -> dict[str, str]:
-        """What rank 0 sends to the other ranks."""
+        """Message that rank 0 sends to the other ranks."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The message, as child processes find it in their environment."""
+        """Environment variable that gives the message to child processes."""
         return {LAUNCH_VARIABLE: json.dumps(self.message)}
 
     @contextmanager
     def handed_to_children(self) -> Iterator[None]:
-        """Processes that are started inside find the message in their environment."""
+        """Context in which new child processes find the message in their environment."""
         before = os.environ.get(LAUNCH_VARIABLE)
         os.environ.update(self.environment)
         try:
@@ -71,7 +71,14 @@ Start = TypeVar("Start", bound=RunStart)
 def start_together(
     rendezvous: Rendezvous, rank: int, begin: Callable[[], Start], join: Callable[[dict[str, str]], Start]
 ) -> Start:
-    """Begin on rank 0, and join with its message on the other ranks."""
+    """Begin on rank 0, or join with its message on another rank; return the start of this rank.
+
+    Args:
+        rendezvous: the rendezvous of the ranks.
+        rank: rank of this process.
+        begin: function that begins the run on rank 0.
+        join: function that joins the run on another rank, with the message of rank 0.
+    """
     if rank > 0:
         return join(rendezvous.receive())
     start = begin()
@@ -81,11 +88,11 @@ def start_together(
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run directory that rank 0 has made, or opened to resume its run.
+    """A run directory that rank 0 has created, or reopened to resume its run.
 
     Attributes:
-        run: the directory.
-        resumed: whether it holds a run.
+        run: the run directory.
+        resumed: whether the directory held a run, which is resumed.
         statistics: every prior that the run needs.
         resolved: the text of its ``config.yaml``.
     """
@@ -97,12 +104,12 @@ class OpenedRun:
 
 
 def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[BottleneckSettings]) -> OpenedRun:
-    """Make or open the run directory, and measure the priors that are missing.
+    """Create or reopen the run directory, and measure the priors that are missing.
 
     Args:
         work: the model, the settings and the pairs.
         world: the ranks.
-        folder: name of the folder that holds what the task writes.
+        folder: name of the subfolder that the task writes to.
         bottlenecks: the bottlenecks whose priors are needed.
 
     Raises:
@@ -123,11 +130,11 @@ def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[Bottle
 
 
 def refuse_second_start(run: RunDirectory, launch: Launch | None = None) -> None:
-    """Refuse to start while an earlier start of the run is at work.
+    """Refuse to start while an earlier start of the same run is still at work.
 
     Args:
         run: the run directory.
-        launch: this start, which does not count.
+        launch: launch of this start, whose locks do not count; None if it has none yet.
 
     Raises:
         M2IBError: if another start holds a lock; names the lock.
@@ -145,18 +152,18 @@ def refuse_second_start(run: RunDirectory, launch: Launch | None = None) -> None
 
 
 def await_file(file: Path, run: RunDirectory, output_dir: str | None) -> None:
-    """Wait until another rank than 0 sees what rank 0 wrote.
+    """Wait until this rank sees a file that rank 0 wrote.
 
     Args:
         file: the last file that rank 0 wrote.
         run: rank 0's run directory.
-        output_dir: this rank's ``output_dir``.
+        output_dir: ``output_dir`` in the configuration of this rank.
 
     Raises:
         M2IBError: if the file does not appear, or ``output_dir`` is another directory.
     """
     end = time.monotonic() + _VISIBLE_SECONDS
-    while not file.exists():  # network file systems may be late
+    while not file.exists():  # network file systems may show it late
         if time.monotonic() > end:
             raise M2IBError(
                 f"rank 0 began in {str(run.path)!r}, which is not seen from here: output_dir must be shared"

@@ -15,8 +15,12 @@ from m2ib_lightning.run.precision import half_precision
 from m2ib_lightning.run.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
 from m2ib_lightning.tasks.world import World
 
-_OURS = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
-_HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}  # Lightning's own defaults
+_FIXED = {"max_epochs": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
+"""Arguments that the tasks set themselves."""
+
+_HARMLESS = {"accumulate_grad_batches": 1, "max_steps": -1}
+"""Defaults of Lightning, which a user may also give."""
+
 _SHORTER = "it would leave pairs out silently; data.limit=N explains only the first N"
 
 _REASONS = {
@@ -36,10 +40,14 @@ _REASONS = {
     "logger": "the run directory's TensorBoard is the logger",
     "callbacks": "callbacks are objects; give them to a Trainer of your own with M2IBModule",
 }
+"""Arguments that are refused unless they are harmless, each with the reason."""
+
 _PRECISIONS = {
     "16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
     "bf16-true": "alpha, lambda and the information must stay float32; use bf16-mixed",
 }
+"""Refused precisions, each with the reason."""
+
 _SHARED = (
     "the pairs share no gradient, and ranks that wait for each other hang on uneven shares: leave it out, more than "
     "one device takes 'samples'"
@@ -48,17 +56,17 @@ _TORCHRUN_SIZES = {"devices": "LOCAL_WORLD_SIZE", "num_nodes": "GROUP_WORLD_SIZE
 
 
 def trainer_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]:
-    """Return the Trainer's arguments, and the ranks that it will run on.
+    """Return the arguments of the Trainer, and the ranks that it will run on.
 
     Args:
         requested: ``trainer.*`` of the configuration.
 
     Raises:
-        M2IBError: for an argument that would change or break the result; says why.
+        M2IBError: if an argument would change or break the result, or Lightning refuses it; says why.
     """
     _refuse(requested)
     sizes, environments = launched()
-    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **sizes, **requested, **_OURS}
+    arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **sizes, **requested, **_FIXED}
     half = str(arguments.get("precision")) in ("16", "16-mixed")
     if half:
         if "plugins" in arguments:
@@ -76,7 +84,7 @@ def trainer_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]
 
 def _refuse(requested: dict[str, Any]) -> None:
     for name, reason in _REASONS.items():
-        if name in requested and requested[name] != {**_OURS, **_HARMLESS}.get(name, ...):
+        if name in requested and requested[name] != {**_FIXED, **_HARMLESS}.get(name, ...):
             raise M2IBError(f"trainer.{name}={requested[name]!r} is refused for task=attribute: {reason}")
     precision = str(requested.get("precision", "32-true"))
     if precision in _PRECISIONS:
@@ -86,29 +94,34 @@ def _refuse(requested: dict[str, Any]) -> None:
 
 
 def launched() -> tuple[dict[str, int], list[ClusterEnvironment]]:
-    """Return the devices and nodes that torchrun or ``srun`` started processes for, and the environments they need."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # maybe within Slurm
+    """Return the numbers of devices and nodes of torchrun or ``srun``, and the cluster environments they need."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # checked first: torchrun may run within Slurm
         sizes = {argument: os.environ.get(name, "") for argument, name in _TORCHRUN_SIZES.items()}
         return {argument: int(value) for argument, value in sizes.items() if value.isdigit()}, []
     step = SlurmStep.of_this_process()
     if step is not None:
         return {"devices": step.tasks_per_node, "num_nodes": step.nodes}, [StepEnvironment(step)]
-    return {}, [LightningEnvironment()] if in_slurm_job() else []  # else Lightning would take the job's variables
+    return {}, [LightningEnvironment()] if in_slurm_job() else []  # else Lightning would read the job's variables
 
 
 def probe_trainer(
     arguments: dict[str, Any], requested: dict[str, Any], environments: list[ClusterEnvironment]
 ) -> Trainer:
-    """Build a Trainer, to see whether Lightning and the launcher accept the arguments.
+    """Return a trial Trainer, which shows that Lightning and the launcher accept the arguments.
+
+    Args:
+        arguments: all arguments of the Trainer.
+        requested: those that the user gave, for the error message.
+        environments: cluster environments that check the numbers of devices and nodes.
 
     Raises:
-        M2IBError: if one of them refuses; quotes its reason.
+        M2IBError: if Lightning or the launcher refuses; quotes the reason.
     """
     try:
         probe = Trainer(**arguments, logger=False)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         first = str(error).strip().split("\n")[0]
         raise M2IBError(f"lightning.Trainer refuses {requested}: {first}") from None
-    for started_by in environments:
-        started_by.validate_settings(num_devices=probe.num_devices, num_nodes=probe.num_nodes)
+    for environment in environments:
+        environment.validate_settings(num_devices=probe.num_devices, num_nodes=probe.num_nodes)
     return probe

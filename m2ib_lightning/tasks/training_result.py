@@ -22,13 +22,13 @@ from m2ib_lightning.run.directory import RunDirectory
 def save_result(
     trainer: Trainer, module: IBClipModule, seconds: float, data: FinetuneDataModule, run: RunDirectory
 ) -> None:
-    """Write ``model/`` and ``summary.json``, and print the validation's metrics.
+    """Write ``model/`` and ``summary.json``, and print the metrics of the validation.
 
     Args:
         trainer: the Trainer, after ``fit``.
         module: the trained module, with all of its weights.
-        seconds: time of training.
-        data: the training pairs, for the statistics of the model's layers.
+        seconds: seconds that the training took.
+        data: the data module of the training, on whose pairs the layers' statistics are measured.
         run: the run directory.
     """
     folder = run.path / "model"
@@ -45,19 +45,19 @@ def save_result(
 
 
 def _with_statistics(module: IBClipModule, data: FinetuneDataModule) -> LoadedModel:
-    """The model, with the statistics of its layers measured again after the training."""
+    """Return the model, with the statistics of its layers measured again after the training."""
     model, pairs = module.loaded, module.settings.calibration_pairs
     if module.options.train == "bottleneck" or not model.statistics.priors:
         return model
     statistics = Statistics()
     with frozen(model.encoder.model):
-        for layers in _by_tower(model.statistics):
+        for layers in _measured_layers(model.statistics):
             batches = data.pairs.calibration_batches(pairs)
             statistics = calibrate(model.encoder, batches, layers, statistics, pairs)
     return replace(model, statistics=statistics)
 
 
-def _by_tower(statistics: Statistics) -> list[dict[Modality, int]]:
-    """The measured layers, one tower's at a time."""
+def _measured_layers(statistics: Statistics) -> list[dict[Modality, int]]:
+    """Return each layer that has statistics, as a dict from its tower to its number."""
     parts = [name.partition(".") for name in statistics.priors]
     return [{m: int(layer)} for modality, _, layer in parts for m in MODALITIES if m == modality]

@@ -20,14 +20,15 @@ from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World
 
 CHECKPOINTS = "checkpoints"
-"""Name of the folder of checkpoints in the run directory."""
+"""Name of the run directory's subfolder of checkpoints."""
 
 _USUAL = "ddp, or one rank"
+"""Value of ``trainer.strategy`` in ``training.json`` for trainings without FSDP."""
 
 
 @dataclass(frozen=True)
 class TrainingStart(RunStart):
-    """One rank's start.
+    """The start of a training, on one rank.
 
     Attributes:
         checkpoint: path of the checkpoint that the training resumes from; None for a new training.
@@ -42,11 +43,11 @@ class TrainingStart(RunStart):
 
 
 def begin_training(work: Work, arguments: dict[str, Any], world: World) -> TrainingStart:
-    """Open the run directory on rank 0.
+    """Open the run directory on rank 0, and find the checkpoint to resume from.
 
     Args:
         work: the model, the settings and the pairs.
-        arguments: the Trainer's.
+        arguments: arguments of the Trainer.
         world: the ranks.
 
     Raises:
@@ -61,10 +62,14 @@ def begin_training(work: Work, arguments: dict[str, Any], world: World) -> Train
 
 
 def join_training(work: Work, message: dict[str, str]) -> TrainingStart:
-    """Open on another rank what rank 0 made.
+    """Join, on a rank other than 0, the training that rank 0 began.
+
+    Args:
+        work: the model, the settings and the pairs.
+        message: the message of rank 0.
 
     Raises:
-        M2IBError: if this rank cannot see it.
+        M2IBError: if this rank can't see the run directory or the checkpoint.
     """
     run, checkpoint = RunDirectory(Path(message["run"]), CHECKPOINTS), message["checkpoint"] or None
     await_file(run.config, run, work.config.output_dir)

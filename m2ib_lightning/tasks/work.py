@@ -1,4 +1,4 @@
-"""What a configuration names, loaded and checked: the model, the settings, the pairs."""
+"""The model, settings and pairs that a configuration names, loaded and checked."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a task, as every rank reads it from the configuration.
+    """The model, settings and pairs of a task; every rank loads them from the configuration.
 
     Attributes:
         config: the configuration.
         model: the loaded model.
-        settings: the bottleneck's settings, resolved for the model.
-        datamodule: the data module, with its source open.
+        settings: settings of the bottlenecks, resolved for the model.
+        datamodule: the data module, whose source is open.
         statistics: the priors from the model's folder and from ``bottleneck.statistics``.
     """
 
@@ -36,7 +36,7 @@ class Work:
 
     @staticmethod
     def prepare(config: Config) -> Work:
-        """Load the model and open the source.
+        """Load the model and open the data source that a configuration names.
 
         Raises:
             M2IBError: if a name, a file or a setting is wrong.
@@ -58,10 +58,10 @@ class Work:
         )
 
     def context(self, statistics: Statistics | None = None) -> Context:
-        """Return what attribution methods work with.
+        """Return the context of attribution methods: the model, the settings, the priors and the seed.
 
         Args:
-            statistics: all priors of the run; None for those that need no measuring.
+            statistics: all priors of the run; None for ``self.statistics``.
         """
         priors = self.statistics if statistics is None else statistics
         return Context(self.model, self.settings, priors, seed=self.config.seed, compile=self.config.model.compile)

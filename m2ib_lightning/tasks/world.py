@@ -1,4 +1,4 @@
-"""The ranks of a run, as one of them sees them."""
+"""The ranks of a run, and the place of this process among them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process among those of the run.
+    """The place of this process among the ranks of a run.
 
     Attributes:
-        rank: index of the process, from 0.
+        rank: rank of this process, from 0.
         size: number of ranks.
         device: device of this rank.
         nodes: number of machines.
-        environment: Lightning's name for what started the processes; None for a single process.
+        environment: Lightning's cluster environment, which says what started the ranks; None for a single process.
     """
 
     rank: int
@@ -35,24 +35,27 @@ class World:
 
     @staticmethod
     def of(trainer: Trainer) -> World:
-        """Return the world of a Trainer."""
+        """Return the place of this process among the ranks of a Trainer."""
         strategy: Any = trainer.strategy
         environment = getattr(strategy, "cluster_environment", None)
         return World(trainer.global_rank, trainer.world_size, strategy.root_device, trainer.num_nodes, environment)
 
     @property
     def meeting_place(self) -> ClusterEnvironment | None:
-        """The environment that knows the ranks' meeting place; None if all of them are children of rank 0."""
+        """Cluster environment with the address at which the ranks meet; None if all others are children of rank 0."""
         return self.environment if self.started_by_others or self.nodes > 1 else None
 
     @property
     def listeners(self) -> int:
-        """Number of ranks that meet rank 0: all others, or one of each other node, which starts the rest there."""
+        """Number of ranks that meet rank 0 over the network.
+
+        These are all other ranks, or one rank of each other node, which starts the rest of its node.
+        """
         return self.size - 1 if self.started_by_others else self.nodes - 1
 
     @property
     def is_child(self) -> bool:
-        """Whether another process of this run started this one, and handed it rank 0's message."""
+        """Whether another process of this run started this one and gave it the message of rank 0."""
         return LAUNCH_VARIABLE in os.environ
 
     @property
@@ -62,7 +65,7 @@ class World:
 
 
 def check_world(config: Config, world: World) -> None:
-    """Check what the ranks need to meet, before anything is loaded.
+    """Check that the ranks can meet, and that the keys of the run agree, before anything is loaded.
 
     Raises:
         M2IBError: if a key is wrong, or the ranks could not meet.

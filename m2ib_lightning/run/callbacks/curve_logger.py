@@ -23,13 +23,15 @@ _QUANTITIES = ("loss", "information", "similarity")
 
 
 class CurveLogger(ResultsCallback):
-    """Writes ``final/*`` at step = pairs done, ``mean_curve/*`` over inner steps, ``pair/*`` and ``heatmap/*``.
+    """Callback that logs the values, curves and pictures of a run to TensorBoard.
+
+    ``final/*`` has the mean of each batch at the last inner step; its step is the number of pairs done.
+    ``mean_curve/*`` has the mean over all pairs at each inner step. ``pair/*`` and ``heatmap/*`` have the curves and
+    the picture of single pairs. Only rank 0 logs, so only its pairs are shown.
 
     Args:
-        pictures: number of pairs that get curves and a picture of their own.
+        pictures: number of pairs that get their own curves and picture.
         done: number of pairs that earlier launches of the run did.
-
-    Only rank 0 writes, so its pairs are shown.
     """
 
     def __init__(self, pictures: int = 16, done: int = 0) -> None:

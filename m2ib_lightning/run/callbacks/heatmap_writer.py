@@ -1,4 +1,4 @@
-"""PNG files of the first pairs, whose rows name the file."""
+"""Writer of PNG files for the first pairs; the row of each pair names its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from m2ib_lightning.run.directory import heatmap_name
 
 
 class HeatmapWriter(ResultsCallback):
-    """Draws the results whose picture was kept. It must come before the callbacks that read ``heatmap``.
+    """Callback that draws the results whose picture was kept, and stores the file's name in each result.
+
+    It must come before the callbacks that read ``heatmap``.
 
     Args:
         folder: folder of the PNG files.

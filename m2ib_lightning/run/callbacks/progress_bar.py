@@ -12,10 +12,10 @@ from typing_extensions import override
 
 
 class PairProgressBar(TQDMProgressBar):
-    """Lightning's bar, with the rate in pairs instead of batches.
+    """Lightning's progress bar, with the rate in pairs per second instead of batches.
 
     Args:
-        doing: description in front of the bar.
+        doing: label in front of the bar.
     """
 
     def __init__(self, doing: str = "Explaining") -> None:

@@ -10,17 +10,18 @@ from typing_extensions import override
 
 
 class ResultsCallback(Callback):
-    """Callback whose ``on_results`` is called after each batch, and ``finish`` at the end, also after an interruption.
+    """Callback that receives the results of each batch.
 
-    The list of results is the one that ``training_step`` returned. A callback may replace items, and the callbacks
-    after it see the replacements.
+    ``on_results`` is called after each batch, with the list that ``training_step`` returned. A callback may replace
+    items, and the callbacks after it see the replacements. ``finish`` is called at the end of the run, also after an
+    interruption.
     """
 
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         """Write the results of one batch."""
 
     def finish(self, trainer: Trainer) -> None:
-        """Write buffered results; called once, at the end of the run."""
+        """Write buffered results; called at the end of the run."""
 
     @override
     def on_train_batch_end(

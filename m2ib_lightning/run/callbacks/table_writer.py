@@ -18,15 +18,15 @@ from m2ib_lightning.run.parts import SCHEMA
 
 
 class TableWriter(ResultsCallback):
-    """Writes rows to ``part-<launch>-<rank>-<number>.parquet`` after a number of rows or of seconds.
+    """Callback that writes the rows of the table to ``part-<launch>-<rank>-<number>.parquet`` files.
 
     Args:
         folder: folder of the table.
         launch: number of this launch of the run.
-        rows: number of rows after which a part is written.
-        seconds: time after which a part is written, however few rows it has.
+        rows: number of rows after which a part is complete.
+        seconds: seconds after which a part is complete, however few rows it has.
         schema: schema of the rows.
-        count: function that returns the counts of some results for the footer, from the results and their seconds.
+        count: function that returns the counts for a part's footer, from results and their seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TableWriter(ResultsCallback):
 
 
 def part_name(launch: int, rank: int, number: int) -> str:
-    """Return the name of a part, which tells the launch and the rank that wrote it.
+    """Return the file name of a part, with the launch and the rank that wrote it.
 
     >>> part_name(1, 0, 12)
     'part-0001-00000-000012.parquet'

@@ -1,8 +1,8 @@
 """A launch: one start of a run on a number of ranks, and the state of each rank.
 
-Each resume adds a launch to the run directory. The names of the parts that a launch writes contain its number. Each
-rank locks a file while it lives; the operating system releases the lock however the process ends. A rank that has
-finished writes a second file.
+Each resume adds a launch to the run directory. The parts that a launch writes have its number in their names. Each rank
+locks a file while it lives. The operating system releases the lock however the process ends. A rank that has finished
+writes a second file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from m2ib_lightning.files import atomic_write_text
 
 try:
     import fcntl
-except ImportError:  # Windows has none: the state of other ranks is unknown there
+except ImportError:  # Windows has no fcntl: the state of other ranks is unknown there
     fcntl = None  # type: ignore[assignment]
 
 State = Literal["finished", "at work", "lost", "unknown"]
@@ -51,12 +51,12 @@ class Launch:
 
     @property
     def facts(self) -> Path:
-        """The file with the number of ranks and of pairs."""
+        """Path of ``launch.json``: the number of ranks and the number of pairs."""
         return self.folder / "launch.json"
 
     @property
     def remaining(self) -> Path:
-        """The file with the positions of the pairs to do; it does not exist if they are all to do."""
+        """Path of the positions of the remaining pairs; the file does not exist if all pairs remain."""
         return self.folder / "remaining.npy"
 
     @property
@@ -69,7 +69,7 @@ class Launch:
         """Context that holds the lock of a rank; the operating system releases it however the process ends.
 
         Raises:
-            M2IBError: if another process has been this rank of this launch.
+            M2IBError: if another process has already locked this rank of this launch.
         """
         try:
             file = self._lock(rank).open("x")
@@ -91,11 +91,14 @@ class Launch:
         return _last_number(self.folder.parent) <= self.number
 
     def finish(self, rank: int) -> None:
-        """Mark a rank as finished: it writes nothing more."""
+        """Mark a rank as finished; it must write no more rows."""
         atomic_write_text(self._finished(rank), "")
 
     def state(self, rank: int) -> State:
-        """Return the state of another rank; a process must not ask for its own, which would release its lock."""
+        """Return the state of another rank.
+
+        A process must not ask for the state of its own rank, because that would release its lock.
+        """
         if self._finished(rank).exists():
             return "finished"
         locked = _is_locked(self._lock(rank))
@@ -106,7 +109,7 @@ class Launch:
         return {other: self.state(other) for other in range(self.world_size) if other != rank}
 
     def others_at_work(self, rank: int) -> bool:
-        """Whether a rank other than ``rank`` is still at work, or may be where its state is unknown."""
+        """Whether a rank other than ``rank`` is still at work, or its state is unknown."""
         return not {"at work", "unknown"}.isdisjoint(self.others(rank).values())
 
     def _lock(self, rank: int) -> Path:
@@ -150,20 +153,20 @@ def open_launch(folder: Path) -> Launch:
 
 
 def ranks_at_work(launches: Path, excluded: Launch | None = None) -> list[Path]:
-    """Return the lock files of the processes that work on a run; each file names its process.
+    """Return the lock files that live processes hold for a run; each file names its process.
 
     Args:
         launches: the run's folder of launches.
-        excluded: launch whose ranks are not asked for: the caller's own.
+        excluded: launch of the caller, which is left out; None to leave out none.
     """
     locks = sorted(launches.glob("*/rank-*.lock"))
     return [lock for lock in locks if (excluded is None or lock.parent != excluded.folder) and _is_locked(lock)]
 
 
 def _is_locked(lock: Path) -> bool | None:
-    """Whether another process holds a lock; None if there are no locks here.
+    """Whether another process holds a lock; None if the platform or the file system has no locks.
 
-    A process must not ask for its own lock: closing the file would release it.
+    A process must not ask for its own lock, because closing the file would release it.
     """
     if not lock.exists():
         return False
@@ -171,7 +174,7 @@ def _is_locked(lock: Path) -> bool | None:
         return None
     with lock.open() as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two that ask do not block each other
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not block each other
         except (BlockingIOError, PermissionError):
             return True
         except OSError:

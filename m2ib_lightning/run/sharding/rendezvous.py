@@ -1,4 +1,4 @@
-"""The message that rank 0 sends to the other ranks once, before the work: which run this is.
+"""Rendezvous of the ranks before the work: rank 0 sends one message, which says which run this is.
 
 The children of a process find the message in their environment. Ranks of another launcher (torchrun, Slurm, or the
 first process of another node) ask rank 0 for it through a ``TCPStore`` at ``MASTER_ADDR:MASTER_PORT``. Ranks that share
@@ -25,13 +25,13 @@ LAUNCH_VARIABLE = "M2IB_LAUNCH"
 """Environment variable that holds the message for child processes."""
 
 _START_SECONDS = 1800.0
-"""Time in which rank 0 must answer."""
+"""Seconds within which rank 0 must answer."""
 
 _CONNECT_TIMEOUT = timedelta(seconds=5)
-"""Time of one attempt to connect; signals are handled between attempts."""
+"""Timeout of one attempt to connect; signals are handled between attempts."""
 
 _CLOSE_SECONDS = 20.0
-"""Time in which the other ranks may still read from rank 0 when it stops."""
+"""Seconds for which the other ranks may still read from rank 0 when it stops."""
 
 
 class Rendezvous:
@@ -40,7 +40,7 @@ class Rendezvous:
     Entering it connects the ranks. If rank 0 fails inside before it has sent a message, the others receive its error.
 
     Args:
-        environment: Lightning's environment, which has the address and the port; None if no rank uses the network.
+        environment: Lightning's cluster environment, with the address and the port; None if no rank uses the network.
         rank: rank of this process.
         listeners: number of ranks that receive the message over the network; children of a process do not.
         check: function called while this rank waits; it raises to end the wait.
@@ -119,18 +119,26 @@ class Rendezvous:
         return message
 
     def confirm(self) -> None:
-        """Confirm the message, so that rank 0 may end; called by the other ranks."""
+        """Confirm the message, so that rank 0 may exit; called by the other ranks."""
         self._add_confirmations(1)
 
     def wait_for_confirmations(self, seconds: float = 60.0) -> None:
-        """Wait until the other ranks have confirmed the message; called by rank 0 before it ends, and its store."""
+        """Wait until the other ranks have confirmed the message.
+
+        Rank 0 calls it before it exits, because its store ends with it.
+
+        Args:
+            seconds: longest time to wait.
+        """
         _poll(lambda: self._add_confirmations(0) >= self.listeners, seconds)
 
     def leave(self) -> None:
-        """Disconnect, which frees the address; called by all ranks, of which rank 0 leaves last.
+        """Disconnect from the store, which frees the address; called by all ranks.
+
+        Rank 0 waits for the confirmations of the others. The others wait until rank 0 has closed its store.
 
         Raises:
-            M2IBError: if another rank failed, or did not come.
+            M2IBError: if another rank failed, or did not arrive in time.
         """
         store, end = self._store, time.monotonic() + _START_SECONDS
         if store is None:
@@ -162,7 +170,7 @@ class Rendezvous:
         return True
 
     def _add_confirmations(self, number: int) -> int:
-        """Add to the number of confirmations and return it; all are counted once the host of the store has ended."""
+        """Add to the number of confirmations and return it; once the store has ended, every rank counts."""
         try:
             return self.listeners if self._store is None else int(self._store.add(self._confirmations, number))
         except (DistError, RuntimeError):

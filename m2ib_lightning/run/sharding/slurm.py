@@ -1,7 +1,8 @@
 """The Slurm step of this process: the tasks that ``srun`` started together, and their layout on nodes.
 
 The shells of ``sbatch`` and ``salloc`` also have the variables of the job (``SLURM_NTASKS``, ``SLURM_NTASKS_PER_NODE``,
-``SLURM_NNODES``), but are one process only. A step may also be smaller than its job. Only the step's variables count.
+``SLURM_NNODES``), but each shell is a single process. A step may also be smaller than its job. The variables of the
+step therefore come first.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class SlurmStep:
 
     @staticmethod
     def of_this_process() -> SlurmStep | None:
-        """Return the step; None for a single task, a shell of ``sbatch`` or ``salloc``, and a rank of torchrun."""
+        """Return the step of this process, or None.
+
+        A single task, a shell of ``sbatch`` or ``salloc``, and a rank of torchrun have none.
+        """
         if "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" not in os.environ:
             return None
         tasks = _number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -60,7 +64,7 @@ def in_slurm_job() -> bool:
 
 
 def _number(*names: str) -> int:
-    """Return the first of the variables that holds a number, else 1."""
+    """Return the value of the first variable that holds a number, or 1 if none does."""
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 1)
 
 
@@ -70,7 +74,9 @@ def _is_shell() -> bool:
 
 
 class StepEnvironment(SLURMEnvironment):
-    """Lightning environment of a step: it reads the step's variables, accepts any job name and never requeues.
+    """Lightning's cluster environment for a Slurm step.
+
+    It reads the variables of the step, accepts any job name and never requeues.
 
     Args:
         step: step of this process.

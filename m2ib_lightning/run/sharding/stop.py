@@ -1,4 +1,7 @@
-"""Stop on SIGTERM or Slurm's signal: finish the current batch or stop waiting for the next, write, and exit."""
+"""Stop of a run after SIGTERM or Slurm's signal.
+
+The process finishes its current batch, or stops waiting for the next one. Then it writes its rows and exits.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from m2ib_lightning.pairs.waiting import SIGNALS, WAITING
 class StopSignals(Callback):
     """Callback that ends the run after the current batch once a signal has come.
 
-    It must come after the callbacks that write.
+    It must come after the callbacks that write results.
 
     Attributes:
-        received: the first signal that came; None before.
-        launcher: launcher whose child processes get the signal too.
+        received: the first signal that came; None before that.
+        launcher: Lightning's launcher, whose child processes get the signal too.
     """
 
     def __init__(self) -> None:
@@ -36,22 +39,22 @@ class StopSignals(Callback):
 
     @property
     def by_slurm(self) -> bool:
-        """Whether Slurm sent the signal, which announces the end of the job (``--signal=USR1@120``)."""
+        """Whether the signal is Slurm's warning that the job is about to end (``--signal=USR1@120``)."""
         return self._usr1 and "SLURM_JOB_ID" in os.environ
 
     def exit_if_received(self) -> None:
-        """End the process if a signal has come; for the start, where there is nothing to finish yet."""
+        """Exit if a signal has come; called during the start, when there is no batch to finish."""
         if self.received is not None:
             raise SystemExit(128 + self.received)
 
     def pass_on(self) -> None:
-        """Send a signal that has come to child processes that were started after it."""
+        """Forward a signal to child processes that were started after it came."""
         if self.received is not None and isinstance(self.launcher, _SubprocessScriptLauncher):
             self.launcher.kill(self.received)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Context in which the signals are caught and passed on to the child processes."""
+        """Context in which the signals are caught and forwarded to the child processes."""
 
         def handle(number: int, frame: Any) -> None:
             self.received = self.received or signal.Signals(number)
@@ -82,11 +85,11 @@ class StopSignals(Callback):
 
 
 def requeue(job: str, marker: Path) -> None:
-    """Ask Slurm once to requeue the job, which ends it first.
+    """Ask Slurm to requeue the job, once only. Slurm ends the job first.
 
     Args:
         job: id of the job.
-        marker: file that is created by the first call; later calls do nothing.
+        marker: file that the first call creates; calls that find it do nothing.
     """
     try:
         marker.touch(exist_ok=False)

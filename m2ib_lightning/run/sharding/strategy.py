@@ -1,7 +1,7 @@
 """The Lightning strategy ``samples``: each rank works on its own pairs and waits for no other.
 
-A process group would hang on uneven ranks, because ``fit`` broadcasts before every batch. So there is none, and each
-rank decides for itself.
+A process group would hang on uneven shares, because ``fit`` broadcasts before every batch. The strategy creates none,
+and each rank decides for itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing_extensions import override
 T = TypeVar("T")
 
 _WRITE_SECONDS = 60.0
-"""Time in which the child processes may write their rows after Ctrl-C."""
+"""Seconds in which the child processes may write their rows after Ctrl-C."""
 
 
 class SamplesLauncher(_SubprocessScriptLauncher):
@@ -64,7 +64,7 @@ class SamplesLauncher(_SubprocessScriptLauncher):
         """Wait for the child processes to end.
 
         Args:
-            seconds: longest time to wait; None for no limit.
+            seconds: longest time to wait, in seconds; None for no limit.
 
         Returns:
             Exit statuses of the processes that ended, by local rank.
@@ -79,7 +79,10 @@ class SamplesLauncher(_SubprocessScriptLauncher):
 
     @override
     def kill(self, signum: Any) -> None:
-        """Send a signal to the child processes; before SIGKILL, Lightning's answer to Ctrl-C, they may write rows."""
+        """Send a signal to the child processes.
+
+        Lightning answers Ctrl-C with SIGKILL. The child processes get SIGINT first, and time to write their rows.
+        """
         if signum == signal.SIGKILL:
             super().kill(signal.SIGINT)
             self.wait(_WRITE_SECONDS)
@@ -107,11 +110,11 @@ class SamplesStrategy(DDPStrategy):
 
     @override
     def configure_ddp(self) -> None:
-        """Wrap nothing."""
+        """Leave the module unwrapped."""
 
     @override
     def barrier(self, *args: Any, **kwargs: Any) -> None:
-        """Return at once: no rank waits."""
+        """Return at once, because no rank waits for another."""
 
     @override
     def broadcast(self, obj: T, src: int = 0) -> T:

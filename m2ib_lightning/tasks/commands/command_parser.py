@@ -16,7 +16,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         name: name of the subcommand.
-        description: text of its ``--help``; a module's docstring.
+        description: text of its ``--help``: the docstring of the command's module.
     """
 
     def __init__(self, name: str, description: str | None) -> None:
@@ -48,5 +48,5 @@ class CommandParser(argparse.ArgumentParser):
 
     @override
     def error(self, message: str) -> NoReturn:
-        stop = "" if message.endswith((".", "?")) else "."
-        raise M2IBError(f"{self.prog}: {message}{stop} {self.prog} --help lists the arguments")
+        full_stop = "" if message.endswith((".", "?")) else "."
+        raise M2IBError(f"{self.prog}: {message}{full_stop} {self.prog} --help lists the arguments")

@@ -36,7 +36,7 @@ COLUMNS = (
     *("key", "id", "image", "caption", "error"),
     *("image_saliency", "grid_height", "grid_width", "image_width", "image_height", "crop"),
 )
-"""The columns of the table that a map is restored from."""
+"""Columns of the table from which a map is restored."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def write_masks(run: Path, out: Path, options: RegionOptions, truth: TrueMasks | None = None) -> Counter[str]:
-    """Write the masks of a run and their COCO file; return the numbers of pairs written, empty and failed.
+    """Write the masks of a run and their COCO file; return the numbers of written, empty and failed ones.
 
     Args:
         run: run directory of ``task=attribute``.

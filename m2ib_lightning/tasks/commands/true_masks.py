@@ -20,7 +20,7 @@ from m2ib_lightning.results.thresholds import Mask
 
 
 class TrueMasks:
-    """A folder of true masks; prints the Dice and IoU of each pair, then their means.
+    """Folder of true masks, which prints the Dice and IoU of each pair, then their means.
 
     Args:
         folder: folder of PNG masks.
@@ -74,7 +74,7 @@ class TrueMasks:
                 print(f"{count} {kind}")
 
     def _file(self, identity: str, name: str) -> Path | None:
-        """The true mask of a pair; an id with path separators names no file."""
+        """Return the file of a pair's true mask, or None; an id with path separators names no file."""
         is_plain = identity not in ("", ".", "..") and not set("/\\\0") & set(identity)
         names = [name, f"{identity}.png"] if is_plain else [name]
         return next((self._folder / n for n in names if os.path.isfile(self._folder / n)), None)
