@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 20
-"""Number of pictures that a difference needs before it is called one."""
+"""Smallest number of pictures for which a difference from the baseline is marked."""
 
 _LEVEL = (2.5, 97.5)
 _NUMBERS_AT_A_TIME = 10_000_000
@@ -59,7 +59,7 @@ class Resamples:
     Args:
         pictures: (N,), name of each pair's picture.
         count: number R of resamples.
-        seed: key of the draws; the same pairs get the same resamples for every measure.
+        seed: seed of the draws; the same pairs get the same resamples for every measure.
 
     Attributes:
         picture: (N,), index of each pair's picture.
@@ -72,7 +72,7 @@ class Resamples:
         self._count, self._seed = count, seed
 
     def weights(self) -> Iterator[Floats]:
-        """Yield how often each pair is drawn, (R, N) in chunks of rows."""
+        """Yield how often each pair is drawn in each resample, (R, N), in chunks of rows."""
         rng = np.random.default_rng(self._seed)
         step = max(1, _NUMBERS_AT_A_TIME // max(len(self.picture), 1))
         for first in range(0, self._count, step):
@@ -104,7 +104,13 @@ def estimate_means(values: Floats, names: list[str], resamples: Resamples) -> di
 
 
 def estimate_auc(matched: Floats, shuffled: Floats, resamples: Resamples) -> Estimate:
-    """Estimate ``matched_auc`` of the pairs' losses, (N,) each, with and without their own captions."""
+    """Estimate the ``matched_auc`` of the losses of N pairs.
+
+    Args:
+        matched: (N,), losses of the images with their own captions.
+        shuffled: (N,), losses of the same images with other captions.
+        resamples: resamples of the N pairs.
+    """
     mean = weighted_auc(matched, shuffled, np.ones((1, len(matched))))
     areas = np.concatenate([weighted_auc(matched, shuffled, w) for w in resamples.weights()])
     low, high = np.percentile(areas, _LEVEL)
@@ -112,21 +118,21 @@ def estimate_auc(matched: Floats, shuffled: Floats, resamples: Resamples) -> Est
 
 
 def weighted_auc(matched: Floats, shuffled: Floats, weights: Floats) -> Floats:
-    r"""Compute the probability that a matched loss is lower than a shuffled one, ties counted half, of weighted pairs.
+    r"""Compute the ``matched_auc`` of pairs that are counted :math:`w_i` times each.
 
     .. math::
         \sum_{i, j} w_i w_j \left( 1[l_i < l'_j] + \tfrac12 1[l_i = l'_j] \right) \Big/ \Big( \sum_i w_i \Big)^2
 
-    ``matched_auc`` of both losses of the same pairs, each pair counted :math:`w_i` times. The losses are sorted once;
-    cumulative weights then give the weight of all lower and of all equal losses.
+    This is the probability that a matched loss is lower than a shuffled one, ties counted half. The losses are sorted
+    once; cumulative weights then give the weight of all lower and of all equal losses.
 
     Args:
         matched: (N,), losses l.
         shuffled: (N,), losses l' of the same pairs.
-        weights: (R, N).
+        weights: (R, N), how often each pair counts in each resample.
 
     Returns:
-        (R,), from 0 to 1.
+        The areas (R,), from 0 to 1.
 
     >>> weighted_auc(np.array([0.1, 0.2]), np.array([0.2, 0.3]), np.array([[1.0, 1.0], [0.0, 2.0]])).tolist()
     [0.875, 1.0]

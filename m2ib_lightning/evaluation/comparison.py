@@ -1,4 +1,4 @@
-"""From the scores of pairs to a comparison of methods: means, 95 % intervals, and paired differences.
+"""A comparison of methods by the scores of pairs: means, 95 % intervals, and paired differences.
 
 A pair's score is the mean over its seeds.
 """
@@ -18,16 +18,16 @@ from m2ib_lightning.evaluation.measures import MEASURES
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods side by side.
+    """Mean scores of several methods, and their differences from a baseline.
 
     Attributes:
         methods: names of the methods, in the order of the request.
         baseline: name of the method that the others are compared with.
         estimates: means by measure, then by method.
-        differences: means by measure, then by method, of a method's score minus the baseline's on the pairs that have
-            both.
-        cascade: steps of the weight randomisation by tower, then by method: (per cent of the stages that are random,
-            correlation) in rising order.
+        differences: mean differences by measure, then by method: a method's score minus the baseline's, on the pairs
+            that have both.
+        cascade: steps of the weight randomisation by tower, then by method. A step is (percentage of random stages,
+            correlation); steps are in rising order.
     """
 
     methods: list[str]
@@ -37,18 +37,18 @@ class Comparison:
     cascade: dict[str, dict[str, list[tuple[int, Estimate]]]] = field(default_factory=dict)
 
     def best(self, measure: str) -> set[str]:
-        """Return the methods with the best mean; none for a measure without a better direction."""
+        """Return the methods with the best mean of a measure; none for a measure without a better direction."""
         better = MEASURES[measure].better
         if better is None:
             return set()
         estimates = self.estimates.get(measure, {})
         means = {method: estimate.mean for method, estimate in estimates.items() if not np.isnan(estimate.mean)}
         score = {"higher": lambda mean: -mean, "lower": lambda mean: mean, "zero": abs}[better]
-        least = min((score(mean) for mean in means.values()), default=None)
-        return {method for method, mean in means.items() if score(mean) == least}
+        best_score = min((score(mean) for mean in means.values()), default=None)
+        return {method for method, mean in means.items() if score(mean) == best_score}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison for JSON, by method, then by measure."""
+        """Return the comparison as a dictionary for JSON, by method, then by measure."""
         return {
             method: {
                 measure: estimates[method].to_dict() | self._difference(measure, method)
@@ -71,7 +71,7 @@ def compare(scores: Any, methods: Sequence[str], baseline: str, *, resamples: in
         methods: names of the methods to compare, in order.
         baseline: name of the method that the others are compared with; there are no differences if it has no scores.
         resamples: number of resamples of the bootstrap.
-        seed: key of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         M2IBError: if there are fewer than two resamples.
@@ -96,8 +96,8 @@ def compare(scores: Any, methods: Sequence[str], baseline: str, *, resamples: in
             estimates[name] = means
             others = [method for method in table.columns if method != baseline] if baseline in table.columns else []
             if others:
-                less = table[others].to_numpy() - table[[baseline]].to_numpy()
-                differences[name] = estimate_means(less, others, draws)
+                paired = table[others].to_numpy() - table[[baseline]].to_numpy()
+                differences[name] = estimate_means(paired, others, draws)
     if "loss_matched" in tables and "loss_shuffled" in tables:
         estimates["matched_auc"] = _aucs(tables["loss_matched"], tables["loss_shuffled"], pictures, resamples, seed)
     return Comparison(
@@ -123,7 +123,7 @@ def _by_pair(scores: Any) -> dict[str, Any]:
 
 
 def _pictures(scores: Any) -> Any:
-    """Return the picture of each key; a pair whose picture is not known gets one of its own."""
+    """Return the picture of each key; a pair of unknown picture counts as a picture by itself."""
     pictures = scores["key"] if "image" not in scores else scores["image"].fillna(scores["key"])
     return pictures.set_axis(scores["key"]).loc[~scores["key"].duplicated().to_numpy()]
 
@@ -135,6 +135,6 @@ def _aucs(matched: Any, shuffled: Any, pictures: Any, resamples: int, seed: int)
         losses = matched[[name]].join(shuffled[[name]], how="inner", lsuffix="_m", rsuffix="_s").dropna()
         if len(losses):
             draws = Resamples(pictures[losses.index].to_numpy(), resamples, seed)
-            own, other = losses.to_numpy().T
-            estimates[name] = estimate_auc(own, other, draws)
+            matched_losses, shuffled_losses = losses.to_numpy().T
+            estimates[name] = estimate_auc(matched_losses, shuffled_losses, draws)
     return estimates

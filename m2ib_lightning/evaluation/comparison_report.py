@@ -31,7 +31,7 @@ Rows = list[list[str]]
 
 
 def sections(comparison: Comparison) -> Iterator[tuple[str, str, Rows, list[str]]]:
-    """Yield each measured group: its name, its question, its table with the header as first row, and its legend."""
+    """Yield the name, question, table and legend of each measured group; the table's first row is its header."""
     for group, question in _GROUPS.items():
         measures = [name for name, measure in MEASURES.items() if measure.group == group]
         measures = [name for name in measures if name in comparison.estimates]
@@ -73,7 +73,10 @@ def _pairs(comparison: Comparison, measure: str) -> str:
 
 
 def to_markdown(comparison: Comparison, notes: Sequence[str] = ()) -> str:
-    """Return the tables with their legends; bold marks the best mean, a star a paired difference from the baseline."""
+    """Return the tables with their legends.
+
+    Bold marks the best mean. A star marks a paired difference from the baseline.
+    """
     lines = [
         f"Means with 95 % intervals (bootstrap over pictures). Bold: the best mean.{_star(comparison)}",
         "",
@@ -106,9 +109,9 @@ def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison
     atomic_write_text(path, to_markdown(comparison, notes))
     cascade = {
         tower: {
-            method: {percent: estimate.to_dict() for percent, estimate in stages} for method, stages in each.items()
+            method: {percent: estimate.to_dict() for percent, estimate in steps} for method, steps in by_method.items()
         }
-        for tower, each in comparison.cascade.items()
+        for tower, by_method in comparison.cascade.items()
     }
     values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
     atomic_write_text(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")

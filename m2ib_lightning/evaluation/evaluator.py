@@ -1,4 +1,4 @@
-"""Scores of all methods by all measures on a batch of pairs.
+"""The evaluator: it scores all methods by all measures on a batch of pairs.
 
 Legend: B pairs.
 """
@@ -46,9 +46,9 @@ class PairScores:
 
     Attributes:
         pair: the scored pair.
-        scores: scores by all methods, seeds and measures.
-        maps: result of each method, if they will be drawn.
-        failures: reason of failure of each method that failed on the pair.
+        scores: one score for each method, seed and measure.
+        maps: result of each method whose map can be drawn.
+        failures: error of each method that failed on the pair.
         heatmap: file that the maps were drawn to, or None.
         error: reason why no method could explain the pair, or None.
     """
@@ -61,11 +61,11 @@ class PairScores:
     error: str | None = None
 
     def drawn_as(self, file: str) -> PairScores:
-        """Return a copy that names the file of the drawing."""
+        """Return a copy whose ``heatmap`` is the given file."""
         return replace(self, heatmap=file)
 
     def to_row(self) -> dict[str, Any]:
-        """Return the row of the score table."""
+        """Return the pair's row of the score table."""
         pair = self.pair
         return {
             "key": pair.key,
@@ -90,7 +90,7 @@ class Evaluator:
         context: the model and the settings that methods are built from.
         methods: names with options, as for ``make_method``.
         groups: names of the groups of measures (``GROUPS``).
-        preparer: preparer of the model.
+        preparer: maker of the model's inputs, for other captions.
         probed: number of pairs to probe.
         seeds: number of seeds of a random method on the probed pairs.
 
@@ -126,7 +126,7 @@ class Evaluator:
 
     @contextmanager
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-        """Freeze the model on a device and in a type, for calls of the evaluator; restore it on exit."""
+        """Move the model to a device and a dtype and freeze it, for calls of the evaluator; restore it on exit."""
         with ExitStack() as stack:
             stack.enter_context(self.context.scorer.at_work(device, dtype))
             for methods in (self.methods, *self.reseeded.values()):
@@ -139,14 +139,14 @@ class Evaluator:
                 self._randomised = self._placement = None
 
     def __call__(self, batch: PairBatch) -> list[PairScores]:
-        """Score a batch; one result per pair in source order, failed pairs included."""
+        """Score a batch; return one result per pair in source order, failed pairs included."""
         if not batch.pairs:
             return batch.complete([], PairScores)
         with torch.autocast(self.context.scorer.device.type, enabled=False):
             return batch.complete(self._evaluate(batch), PairScores)
 
     def _evaluate(self, batch: PairBatch) -> list[PairScores]:
-        # Without failed pairs and source order, results of methods come in the order of the tensors.
+        # A batch without failed pairs and source order: the methods' results then follow the order of the tensors.
         batch = PairBatch(batch.pairs, [], batch.inputs["image"], batch.inputs["text"])
         clean = self.context.scorer.clean(batch)
         pair_scores = [PairScores(pair) for pair in batch.pairs]
@@ -168,7 +168,7 @@ class Evaluator:
     def _measure(
         self, batch: PairBatch, clean: Clean, results: Sequence[Attribution], seconds: float | None = None
     ) -> list[dict[str, float]]:
-        """Compute the measures that need no further run of the method; a failed pair gets none."""
+        """Compute the measures that need no further run of the method; a failed pair gets no score."""
         scores: list[dict[str, float]] = [{} for _ in results]
         good = [row for row, result in enumerate(results) if result.error is None]
         for row in good:

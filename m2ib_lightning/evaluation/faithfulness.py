@@ -21,19 +21,21 @@ from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.results.attribution import Attribution
 
-_MOST_STEPS = 16
-"""Most steps of a curve; fewer patches or words give fewer."""
+_MAX_STEPS = 16
+"""Largest number of steps of a curve; a map with fewer patches or words has fewer steps."""
 
-_LEAST_DROP = 0.05
-"""Least difference between the cosines of the whole and the empty pair for which a normalised area is defined."""
+_MIN_DROP = 0.05
+"""Smallest difference between the cosines of the whole and the empty pair that defines a normalised area."""
 
 
 class Faithfulness:
-    """Faithfulness measures of the maps of a batch: by name, a list of one number per pair.
+    """Computes the faithfulness of the maps of a batch.
+
+    Each public measure returns lists of one number per pair, by name.
 
     Args:
         scorer: runner of the model, inside its ``at_work``.
-        preparer: preparer of the same model.
+        preparer: maker of the same model's inputs.
     """
 
     def __init__(self, scorer: Scorer, preparer: Preparer) -> None:
@@ -42,12 +44,12 @@ class Faithfulness:
 
     @torch.no_grad()
     def confidence(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
-        """Measure confidence drop and increase of the cosine, as in pytorch-grad-cam, and the mass of the maps.
+        """Measure the cosine's drop and increase in confidence, as in pytorch-grad-cam, and the mass of the maps.
 
         The model's input picture is multiplied by its heatmap (bilinear, min-max), so that 0 gives the mean colour.
         Each word's embedding is mixed with the mean of all embeddings in the proportion of its heatmap; special tokens
-        stay. Drop and increase are NaN for a constant map (of a caption of one word, for instance), whose heatmap is
-        zeros.
+        stay. The heatmap of a constant map, such as that of a one-word caption, is all zeros; drop and increase are
+        then NaN.
         """
         heat = self.heatmaps(batch, results)  # (B, H, W)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None], clean)
@@ -59,7 +61,7 @@ class Faithfulness:
         return {
             "image_drop": confidence_drop(clean.similarity, image).tolist(),
             "image_increase": confidence_increase(clean.similarity, image).tolist(),
-            "image_map_mass": [float(map_mass(one)) for one in heat],
+            "image_map_mass": [float(map_mass(heatmap)) for heatmap in heat],
             "text_drop": confidence_drop(clean.similarity, text).tolist(),
             "text_increase": confidence_increase(clean.similarity, text).tolist(),
             "text_map_mass": [float(result.text_heatmap.mean()) for result in results],
@@ -71,8 +73,8 @@ class Faithfulness:
 
         ``*_raw`` is the mean cosine along the curve. The other areas are normalised, so that the cosine of the whole
         pair is 1 and that of the empty pair 0; they are NaN where removing everything lowers the cosine by less than
-        0.05. Tied parts come in one fixed random order. Insertion starts from a blur as wide as a patch; RISE's (sigma
-        5 of 224 pixels) hides little from a ViT.
+        0.05. Tied parts come in one fixed random order. Insertion starts from a blur as wide as a patch. RISE's blur
+        (sigma 5 of 224 pixels) hides little from a ViT.
         """
         saliency = torch.from_numpy(np.stack([result.image_saliency for result in results])).flatten(1)
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
@@ -91,8 +93,8 @@ class Faithfulness:
     def reference(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
         """Measure what the published evaluation code computes, times 100 as there; see ``docs/evaluation.md``.
 
-        That code multiplies the picture by the first row of its heatmap. It strips the caption's special tokens, before
-        and after, so that the tower pools an arbitrary token, and sets the ids of words not above the median to 0.
+        That code multiplies the picture by the first row of its heatmap. It always strips the caption's special tokens,
+        so that the tower pools an arbitrary token. It sets the ids of words not above the median to 0.
         """
         heat = self.heatmaps(batch, results)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None, :1], clean)
@@ -109,8 +111,8 @@ class Faithfulness:
         """Return heatmaps (B, H, W) in [0, 1] at the size of the model's input: bilinear, then min-max."""
         pixels = self.scorer.pixels(batch)
         maps = torch.from_numpy(np.stack([result.image_saliency for result in results])).to(pixels)
-        large = F.interpolate(maps[:, None], pixels.shape[-2:], mode="bilinear")[:, 0]
-        return min_max(large, (1, 2))
+        resized = F.interpolate(maps[:, None], pixels.shape[-2:], mode="bilinear")[:, 0]
+        return min_max(resized, (1, 2))
 
     def _image_cosine(self, pixels: Tensor, clean: Clean) -> Tensor:
         return F.cosine_similarity(self.scorer.images(pixels), clean.target("image"), dim=-1)
@@ -140,7 +142,7 @@ class Faithfulness:
         return _insertion_and_deletion(inserted, deleted, "text")
 
     def _reference_text(self, batch: PairBatch, row: int, clean: Clean, result: Attribution) -> tuple[Tensor, Tensor]:
-        """Return the cosine before and after."""
+        """Return the cosines of a caption before and after its words are zeroed, both without special tokens."""
         heat = result.text_heatmap
         words = batch.inputs["text"]["input_ids"][row, batch.pairs[row].token_positions]
         keep = torch.from_numpy(heat > np.percentile(heat, 50)).to(words)
@@ -165,17 +167,17 @@ def blur(pixels: Tensor, sigma: float) -> Tensor:
 
 
 def _highest(saliency: Tensor) -> Tensor:
-    """Mark the highest of the parts at each step of a curve: none at first, then more and more, then all.
+    """Mark the highest parts at each step of a curve: none at first, then more and more, then all.
 
     Args:
-        saliency: (B, parts).
+        saliency: (B, parts), raw values of patches or words.
 
     Returns:
         Masks (S, B, parts) of 0 and 1.
     """
     parts = saliency.shape[1]
-    steps = min(parts, _MOST_STEPS)
-    shuffled = torch.from_numpy(np.random.default_rng(parts).permutation(parts))  # so that ties have a random order
+    steps = min(parts, _MAX_STEPS)
+    shuffled = torch.from_numpy(np.random.default_rng(parts).permutation(parts))  # gives ties a random order
     order = shuffled[saliency[:, shuffled].argsort(dim=1, descending=True, stable=True)]
     ranks = order.argsort(dim=1)
     counts = torch.tensor([round(step * parts / steps) for step in range(steps + 1)])
@@ -183,13 +185,19 @@ def _highest(saliency: Tensor) -> Tensor:
 
 
 def _selected(ids: Sequence[int], positions: Sequence[int], keep: Sequence[bool]) -> list[int]:
-    """Return the caption with the words to keep; ``positions`` are those of its words, special tokens stay."""
+    """Return the caption's ids without the words that ``keep`` rejects; special tokens stay.
+
+    Args:
+        ids: ids of the caption and its special tokens.
+        positions: positions of the caption's own words in ``ids``.
+        keep: whether each word stays.
+    """
     removed = {position for position, stays in zip(positions, keep, strict=True) if not stays}
     return [token for position, token in enumerate(ids) if position not in removed]
 
 
 def _insertion_and_deletion(inserted: Tensor, deleted: Tensor, modality: Modality) -> dict[str, list[float]]:
-    """Return the areas under curves (S, B)."""
+    """Return the raw and normalised areas under insertion and deletion curves (S, B), by name."""
     return {
         **_areas(inserted, clean=inserted[-1], empty=inserted[0], name=f"{modality}_insertion"),
         **_areas(deleted, clean=deleted[0], empty=deleted[-1], name=f"{modality}_deletion"),
@@ -199,5 +207,5 @@ def _insertion_and_deletion(inserted: Tensor, deleted: Tensor, modality: Modalit
 def _areas(curve: Tensor, *, clean: Tensor, empty: Tensor, name: str) -> dict[str, list[float]]:
     rows, clean, empty = curve.T.double().cpu(), clean.double().cpu(), empty.double().cpu()
     areas = normalised_area(rows, clean, empty)
-    areas[clean - empty < _LEAST_DROP] = torch.nan
+    areas[clean - empty < _MIN_DROP] = torch.nan
     return {name: areas.tolist(), f"{name}_raw": area_under(rows).tolist()}

@@ -19,7 +19,7 @@ class Measure:
 
     Attributes:
         group: name of the group, one of ``GROUPS`` (chosen by ``evaluate.metrics``) or ``time``.
-        better: direction that is better; ``zero`` for a correlation that should vanish, None where neither is better.
+        better: the better direction; ``zero`` for a correlation that should vanish, None if neither is better.
         meaning: line of the report's legend.
     """
 

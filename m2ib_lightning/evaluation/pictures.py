@@ -1,4 +1,4 @@
-"""Picture of a pair with the maps of all methods side by side."""
+"""The drawing of a pair, with the maps of all methods side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INK = (32, 32, 36)
 
 
 def draw_comparison(result: PairScores) -> Image.Image:
-    """Draw the caption, and below it the picture and the overlay of each method."""
+    """Draw a pair's caption, and below it the picture and the overlay of each method's map."""
     picture = result.pair.picture
     assert picture is not None, "the picture was not kept"
     scale = _PANEL / max(picture.size)

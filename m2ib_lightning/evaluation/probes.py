@@ -30,20 +30,20 @@ _NOISE_RADIUS = 0.05
 
 
 def correlations(before: Sequence[Attribution], after: Sequence[Attribution], name: str) -> Scores:
-    """Compute Spearman's correlation of image maps and text maps, as ``image_<name>`` and ``text_<name>``."""
+    """Compute Spearman's correlations between two runs of a method, as ``image_<name>`` and ``text_<name>``."""
     return [
         {
-            f"image_{name}": correlation(one.image_saliency, other.image_saliency),
-            f"text_{name}": correlation(one.text_saliency, other.text_saliency),
+            f"image_{name}": correlation(first.image_saliency, second.image_saliency),
+            f"text_{name}": correlation(first.text_saliency, second.text_saliency),
         }
-        if one.error is None and other.error is None
+        if first.error is None and second.error is None
         else {}
-        for one, other in zip(before, after, strict=True)
+        for first, second in zip(before, after, strict=True)
     ]
 
 
 def correlation(before: Floats, after: Floats) -> float:
-    """Compute Spearman's correlation; NaN where the first map is constant, 0 where only the second is."""
+    """Compute Spearman's correlation of two maps; NaN if the first is constant, 0 if only the second is."""
     if before.min() < before.max() and after.min() == after.max():
         return 0.0
     return float(spearman(torch.from_numpy(before), torch.from_numpy(after)))
@@ -65,7 +65,7 @@ def sensitivity(explain: Explain, batch: PairBatch, results: Sequence[Attributio
 
 
 def _noises(pixels: Tensor, seed: int) -> list[Tensor]:
-    """Draw noises (3, H, W) that all pairs share."""
+    """Draw several noise tensors (3, H, W), which all pairs share."""
     rng = np.random.default_rng([seed, 7])
     shape = (_NOISE_DRAWS, *pixels.shape[1:])
     return list(torch.from_numpy(rng.uniform(-_NOISE_RADIUS, _NOISE_RADIUS, shape).astype(np.float32)))
@@ -102,7 +102,7 @@ def _other(batch: PairBatch, row: int, kind: str) -> OtherCaption | None:
 def _with_captions(
     batch: PairBatch, captions: Sequence[tuple[int, OtherCaption]], preparer: Preparer
 ) -> tuple[PairBatch, list[tuple[int, OtherCaption]]]:
-    """Return a batch of the rows with their other captions, and its rows; an unreadable caption is left out."""
+    """Return a batch of the rows with their other captions, and those captions; unreadable ones are left out."""
     readable, ids, pairs = [], [], []
     for row, other in captions:
         try:

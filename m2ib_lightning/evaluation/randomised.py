@@ -17,8 +17,8 @@ from m2ib_lightning.encoder.layers import from_the_top
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.models import LoadedModel
 
-_MOST_STOPS = 6
-"""Most stages at which maps are made; those of a deep model are spaced evenly."""
+_MAX_STOPS = 6
+"""Largest number of stages after which maps are made; in a deep model these stages are spaced evenly."""
 
 
 class RandomisedModel:
@@ -29,7 +29,7 @@ class RandomisedModel:
 
     Args:
         model: the original.
-        seed: key of the shuffling.
+        seed: seed of the shuffling.
     """
 
     def __init__(self, model: LoadedModel, seed: int) -> None:
@@ -39,11 +39,11 @@ class RandomisedModel:
         self.stages = from_the_top(self.model.encoder)
 
     def cascade(self) -> Iterator[int]:
-        """Randomise stage after stage; yield the percentage of random stages, at most six times."""
+        """Randomise the copy stage by stage; yield the percentage of random stages, at most six times."""
         source = self.original.encoder.model.state_dict()
         self.model.encoder.model.load_state_dict(source)
         last = len(self.stages)
-        stops = {max(1, round(last * k / _MOST_STOPS)) for k in range(1, _MOST_STOPS + 1)}
+        stops = {max(1, round(last * k / _MAX_STOPS)) for k in range(1, _MAX_STOPS + 1)}
         for done, names in enumerate(self.stages, 1):
             for name in names:
                 self._shuffle(name)

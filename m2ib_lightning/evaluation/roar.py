@@ -32,9 +32,9 @@ def removed(batch: PairBatch, results: Sequence[Attribution], fraction: float, p
     Args:
         batch: the pairs.
         results: maps of the pairs, in the order of the tensors.
-        fraction: fraction of the patches to set to 0 (the mean colour) and of the words to delete: at least one patch,
-            and at most all words but one.
-        preparer: preparer of the model.
+        fraction: fraction of the patches to set to 0 (the mean colour), and of the words to delete. At least one
+            patch is set to 0, and at least one word stays.
+        preparer: maker of the model's inputs.
     """
     items = []
     for row, (pair, result) in enumerate(zip(batch.pairs, results, strict=True)):
@@ -73,15 +73,25 @@ def retrained_recall(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Fine-tune ``model`` in place, without a bottleneck, and return its ``recall`` on ``test``."""
+    """Fine-tune a model without a bottleneck, and return its ``recall`` on the test pairs.
+
+    Args:
+        model: the model; it is trained in place.
+        train: pairs to train on.
+        test: pairs to retrieve.
+        options: ``finetune.*``.
+        epochs: number of epochs.
+        batch_size: number of pairs in a batch; an incomplete last batch is dropped.
+        seed: seed of the batches' order and of the module.
+    """
     module = IBClipModule(model, options, enabled=False, seed=seed)
-    order = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     loader: DataLoader[PairBatch] = DataLoader(
         train,  # type: ignore[arg-type] # a list serves as a data set
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
-        generator=order,
+        generator=generator,
         collate_fn=model.preparer.collate,
     )
     trainer = Trainer(
@@ -98,7 +108,7 @@ def retrained_recall(
 
 @torch.no_grad()
 def recall(module: IBClipModule, batch: PairBatch) -> float:
-    """Return recall at 1, averaged over retrieval of images and of captions."""
+    """Return a module's recall at 1 on a batch, averaged over retrieval of images and of captions."""
     module.network.eval()
     outputs = module.network(batch.inputs)
     image, text = (torch.nn.functional.normalize(outputs[m].embedding, dim=-1) for m in ("image", "text"))
@@ -110,7 +120,7 @@ def recall(module: IBClipModule, batch: PairBatch) -> float:
 
 
 def prepared(batches: Sequence[PairBatch]) -> list[PreparedPair]:
-    """Return the pairs of batches one by one."""
+    """Split batches into single prepared pairs, without padding."""
     return [
         PreparedPair(
             pair,

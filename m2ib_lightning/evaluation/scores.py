@@ -41,7 +41,7 @@ SCORES_SCHEMA = pa.schema(
 
 
 def count(results: list[PairScores], seconds: float) -> Counts:
-    """Count the results for a part's footer."""
+    """Count the done, failed and drawn pairs of a part of the table, for its footer."""
     total = Counts(seconds=seconds)
     for result in results:
         done = result.error is None
@@ -50,7 +50,13 @@ def count(results: list[PairScores], seconds: float) -> Counts:
 
 
 def load_scores(run: str | Path) -> Any:
-    """Load the scores of a run as a ``pandas.DataFrame``: key, image, method, seed, measure, value; in source order."""
+    """Load the scores of a run as a ``pandas.DataFrame``, one score per row, in source order.
+
+    The columns are key, image, method, seed, measure and value.
+
+    Args:
+        run: path of the run directory.
+    """
     import pandas as pd
 
     parts = list(tables(Path(run).expanduser() / "scores", ["key", "image", "scores"], SCORES_SCHEMA))

@@ -1,4 +1,4 @@
-"""The loss of a global batch: embeddings and signatures of all ranks, positives, and the loss that is asked for.
+"""The loss of a global batch: embeddings and signatures of all ranks, positives, and the configured loss.
 
 Legend: B pairs of this rank, N of all ranks, E embedding size; C captions of this rank, M of all ranks.
 """
@@ -28,14 +28,14 @@ def batch_loss(
     hard_negatives: int,
     ranks: Ranks,
 ) -> Tensor:
-    """Return this rank's part of the loss, a scalar in float32 at least; its mean over ranks is the global batch's.
+    """Return this rank's part of the loss, a scalar in float32 at least; its mean over ranks is the global loss.
 
     Args:
         name: ``contrastive``, ``sigmoid`` or ``similarity``.
         model: the Hugging Face model, for its temperature and bias.
-        outputs: this rank's pass of B pictures and C captions.
+        outputs: this rank's outputs for B pictures and C captions.
         pairs: the B pairs.
-        hard_negatives: hard negatives of each pair.
+        hard_negatives: number of hard negatives of each pair.
         ranks: the ranks of the training.
     """
     image, text = outputs["image"], outputs["text"]

@@ -14,7 +14,7 @@ def drop_frozen(module: nn.Module, checkpoint: dict[str, Any]) -> None:
 
     Args:
         module: the module that the checkpoint is of.
-        checkpoint: changed in place.
+        checkpoint: the checkpoint, changed in place.
     """
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     names |= {name for name, _ in module.named_buffers() if ".bottlenecks." in f".{name}"}
@@ -25,7 +25,7 @@ def check_checkpoint(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Check that a checkpoint has every trained weight of a module, in its shape.
 
     Raises:
-        M2IBError: if it does not; names the first weight that differs.
+        M2IBError: if a weight is missing or has another shape; the message names the first one.
     """
     if "state_dict" not in checkpoint:  # the strategy of sharded weights has loaded and removed it
         return

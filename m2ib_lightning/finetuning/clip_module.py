@@ -41,16 +41,16 @@ class IBClipModule(LightningModule):
 
     Args:
         model: from ``load_model``; it is trained in place.
-        options: ``finetune.*``.
+        options: ``finetune.*``; None for the defaults.
         settings: settings of the bottleneck; None for those of the model folder.
-        enabled: whether there is a bottleneck at all.
-        seed: keys the noise.
+        enabled: whether the towers get bottlenecks.
+        seed: seed of the noise, and of the first weights of heads and adapters.
         statistics: priors for ``prior="data"``; None for those of the model folder.
 
     Attributes:
         network: the model and its bottlenecks.
-        loaded: the model as it was given.
-        home: the type of the weights as they came and as they are saved.
+        loaded: the model that was passed in, with its processor and preset.
+        home: dtype of the weights as they were loaded and will be saved.
         loss_name: ``contrastive``, ``sigmoid`` or ``similarity``.
 
     Raises:

@@ -23,13 +23,13 @@ BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 
 
 def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write the model, its processor, its recommended preset, its statistics and the bottlenecks.
+    """Write a folder with the model, its processor, its recommended preset, its statistics and its bottlenecks.
 
     Args:
         network: the trained model and bottlenecks.
         model: the model as it was loaded, with statistics of the trained weights.
-        folder: where to write.
-        dtype: type of the saved weights; the model is cast to it in place.
+        folder: the folder to write to.
+        dtype: dtype of the saved weights; the model is cast to it in place.
     """
     hugging_face: Any = network.model.to(dtype)
     hugging_face.save_pretrained(folder)
@@ -45,7 +45,7 @@ def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dty
 
 
 def load_network(model: LoadedModel) -> BottleneckedModel:
-    """Return the model with the bottlenecks of its folder.
+    """Load the trained bottlenecks of a model's folder, and return the model with them.
 
     Raises:
         M2IBError: if the folder has no bottlenecks, or those of another model.

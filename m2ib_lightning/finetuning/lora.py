@@ -16,14 +16,14 @@ ADAPTER = "lora_"
 
 
 def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
-    r"""Give each linear layer of the blocks :math:`W + 2 B A` in place of W (LoRA; Hu et al., ICLR 2022).
+    r"""Replace the weight W of each linear layer in the blocks by :math:`W + 2 B A` (LoRA; Hu et al., ICLR 2022).
 
     A (rank, in) is drawn from the seed. B (out, rank) starts at 0, so the model's outputs do not change at first.
 
     Args:
         encoder: the encoder; its model is changed in place.
-        rank: rank of B A.
-        seed: keys A.
+        rank: rank of the product B A.
+        seed: seed of the entries of A.
 
     Raises:
         M2IBError: if ``peft`` is not installed, or the model has adapters already.
@@ -47,7 +47,7 @@ def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Add each B A to its weight and remove the adapters; a model without adapters is not changed."""
+    """Merge every adapter into its layer's weight and remove it; a model without adapters is not changed."""
     if not any(ADAPTER in name for name, _ in model.named_parameters()):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -21,25 +21,25 @@ def contrastive_loss(
 ) -> Tensor:
     r"""CLIP's loss (Radford et al., ICML 2021) of this rank's rows, with several positives.
 
-    For image *i* with positives P(i),
+    The loss of image *i* with positives P(i) is
 
     .. math::
         -\frac{1}{|P(i)|} \sum_{p \in P(i)}
         \log \frac{e^{s_{ip}}}{e^{s_{ip}} + \sum_{n \notin P(i)} e^{s_{in}}}
 
-    and likewise for captions: other positives stay out of the denominator. With one positive each this is CLIP's cross
-    entropy. A caption that is true of no picture (a hard negative, as in NegCLIP; Yuksekgonul et al., ICLR 2023) is in
-    the denominators of the pictures and has no term itself. The mean over ranks is the loss of the global batch. It
-    takes B x M memory, not N x M.
+    The loss of a caption is the same over the images. Other positives stay out of the denominator. With one positive
+    each, this is CLIP's cross entropy. A hard negative is a caption that is true of no picture (NegCLIP; Yuksekgonul et
+    al., ICLR 2023). It is in the denominators of the pictures and has no term itself. The mean over ranks is the loss
+    of the global batch. The loss takes B x M memory, not N x M.
 
     Args:
-        image: (N, E) normalised.
-        text: (M, E) normalised.
+        image: (N, E), normalised embeddings of the pictures.
+        text: (M, E), normalised embeddings of the captions.
         scale: (), factor of the cosines.
         positive: (B, M) and (C, N) bool: which captions belong to this rank's pictures, and which pictures to its
             captions.
         own: rows of this rank's pictures, and of its captions.
-        answered: (), captions of a rank that are true of a picture, mean over ranks; None for all.
+        answered: (), number of a rank's captions that are true of a picture, averaged over ranks; None for all.
     """
     rows = scale * image[own[0]] @ text.T  # (B, M)
     columns = scale * text[own[1]] @ image.T  # (C, N)
@@ -49,7 +49,7 @@ def contrastive_loss(
 
 
 def _terms(logits: Tensor, positive: Tensor) -> Tensor:
-    """Loss of each row; 0 for a row without positives."""
+    """Return the loss of each row; 0 for a row without positives."""
     negatives = torch.logsumexp(logits.masked_fill(positive, -torch.inf), dim=1, keepdim=True)
     each = F.softplus(negatives - logits)
     return (each * positive).sum(1) / positive.sum(1).clamp(min=1)
@@ -67,5 +67,10 @@ def sigmoid_loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, posit
 
 
 def similarity_loss(image: Tensor, text: Tensor) -> Tensor:
-    """Minus the mean cosine of B pairs (B, E): M2IB's fit term, one half against the other's clean embedding."""
+    """Return minus the mean cosine of B pairs, the fit term of M2IB.
+
+    Args:
+        image: (B, E), embeddings of the pictures.
+        text: (B, E), embeddings of the captions.
+    """
     return -F.cosine_similarity(image, text, dim=-1).mean()

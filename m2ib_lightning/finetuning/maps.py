@@ -1,4 +1,4 @@
-"""Maps of a few validation pairs during a training: made, scored against the truth, and drawn.
+"""Maps of a few validation pairs during training, their scores against the ground truth, and their drawings.
 
 Legend: B pairs, T tokens.
 """
@@ -28,13 +28,13 @@ from m2ib_lightning.results.attribution import Attribution, TowerAttribution
 from m2ib_lightning.results.drawing import draw_attribution
 
 SHOWN = 4
-"""How many validation pairs have their maps drawn."""
+"""Number of validation pairs whose maps are drawn."""
 
 
 def readout_maps(
     network: BottleneckedModel, batch: PairBatch, outputs: Mapping[Modality, TowerOutput]
 ) -> list[Attribution]:
-    """Return the maps of a batch's forward pass, in nats per patch and per token."""
+    """Return the maps that a trained readout made in a batch's forward pass, in nats per patch and per token."""
     spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
     assert spec.grid is not None
     assert image.saliency is not None
@@ -63,7 +63,7 @@ class OptimisedMaps:
     Args:
         model: the model that is trained.
         statistics: priors from before the training.
-        seed: keys the noise.
+        seed: seed of the noise.
     """
 
     def __init__(self, model: LoadedModel, statistics: Statistics, seed: int) -> None:
@@ -86,7 +86,7 @@ class OptimisedMaps:
         return settings
 
     def __call__(self, batch: PairBatch, places: Sequence[int]) -> list[Attribution]:
-        """Return the maps of the pairs in some rows of a batch; the model is frozen meanwhile, on its own device."""
+        """Return the maps of the pairs in some rows of a batch; the model is frozen meanwhile, on its device."""
         if not places or self.settings is None:
             return []
         weights = next(self.model.encoder.model.parameters())
@@ -99,7 +99,7 @@ class OptimisedMaps:
 
 
 def map_metrics(maps: Sequence[Attribution]) -> dict[str, float]:
-    """Return the mean of each localisation score, over the maps whose truth is known."""
+    """Return the mean of each localisation score over the maps whose ground truth is known."""
     failed = [result for result in maps if result.error is not None]
     if failed:
         first = f"{failed[0].pair.id}: {failed[0].error}"
@@ -111,7 +111,7 @@ def map_metrics(maps: Sequence[Attribution]) -> dict[str, float]:
 
 
 def draw(maps: Sequence[Attribution], loggers: Sequence[Logger], step: int) -> None:
-    """Draw the first maps whose pictures were kept, for TensorBoard."""
+    """Log the first maps whose pictures were kept to TensorBoard, as drawings."""
     shown = [result for result in maps if result.error is None and result.pair.picture is not None][:SHOWN]
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

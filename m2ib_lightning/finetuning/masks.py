@@ -36,13 +36,13 @@ class ReadoutMask(nn.Module):
     r"""One alpha per token, read from hidden states by a head: the readout bottleneck of Schulz et al. (ICLR 2020).
 
     :math:`\alpha_t = w^T g(W [g(x_t) \odot U e, g(x_t)]) + b` with :math:`x_t` the token's normalised features, *e*
-    the other tower's clean embedding and *g* GELU. Schulz et al. have one network and its logits; here the other half
+    the other tower's clean embedding and *g* GELU. Schulz et al. have one network and its logits. Here the other half
     of the pair says what to look for.
 
     Args:
         widths: width of each of the F features.
-        embedding: size E of the embedding.
-        hidden: inner width.
+        embedding: size E of the other tower's embedding.
+        hidden: inner width of the head.
         initial_alpha: value at which every alpha starts.
     """
 
@@ -75,7 +75,7 @@ class TrainedBottleneck(nn.Module):
     precision.
 
     Args:
-        mask: the module that gives alpha.
+        mask: the module that computes alpha.
         sigma: scale of the noise, in the prior's standard deviations.
         mean: (D,) the prior's mean m.
         std: (D,) the prior's standard deviation s.
@@ -98,7 +98,7 @@ class TrainedBottleneck(nn.Module):
 
         Args:
             z: (B, T, D) hidden states at the cut.
-            features: hidden states that the mask reads.
+            features: (B, T, D) hidden states that the mask reads, one or several.
             context: (B, E) clean embeddings of the other tower.
             noise: (B, T, D) standard normal noise; None for no noise.
         """

@@ -22,12 +22,12 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 
 Noise = Callable[[Modality, Tensor], Tensor]
-"""The noise of a batch: maps a tower and its (B, T, D) hidden states to (B, T, D)."""
+"""Function from a tower and its hidden states (B, T, D) to the noise of a batch (B, T, D)."""
 
 
 @dataclass(frozen=True)
 class TowerOutput:
-    """One tower's part of a forward pass.
+    """The output of one tower in a forward pass.
 
     Attributes:
         embedding: (B, E) embeddings through the bottleneck.
@@ -43,7 +43,7 @@ class TowerOutput:
 
 
 class BottleneckedModel(nn.Module):
-    """The model and its bottlenecks; their weights are the parameters of this module.
+    """An image-text model with its bottlenecks; their weights are the parameters of this module.
 
     Args:
         encoder: the model.
@@ -51,7 +51,7 @@ class BottleneckedModel(nn.Module):
         mask: ``channel`` or ``readout``; None for no bottleneck.
         statistics: priors for the towers with ``prior="data"``.
         hidden: inner width of the readout's head.
-        seed: keys the first weights of the head.
+        seed: seed of the first weights of the head.
         clean: whether to compute clean embeddings even if the mask does not need them.
     """
 
@@ -96,7 +96,7 @@ class BottleneckedModel(nn.Module):
         return layer
 
     def _deep_layer(self, modality: Modality) -> int:
-        """Index of the block that the readout reads besides the cut: the last one whose tokens all count."""
+        """Return the index of the block that the readout reads besides the cut: the last one whose tokens all count."""
         return max(self._layer(modality), len(self.encoder.towers[modality].blocks) - 2)
 
     def forward(self, inputs: dict[Modality, Inputs], noise: Noise | None = None) -> dict[Modality, TowerOutput]:
@@ -130,7 +130,7 @@ class BottleneckedModel(nn.Module):
 
     @torch.no_grad()
     def _clean_pass(self, cuts: dict[Modality, Hidden]) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-        """Output (B, T, D) of the block that the readout reads, and clean embeddings (B, E)."""
+        """Return the output (B, T, D) of the block that the readout reads, and the clean embeddings (B, E)."""
         deep, clean = {}, {}
         for m, cut in cuts.items():
             tower, last = self.encoder.towers[m], self._deep_layer(m)

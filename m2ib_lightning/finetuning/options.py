@@ -1,4 +1,4 @@
-"""Checks of ``finetune.*``, and what it means: which loss, and which parameters are trained."""
+"""Checks of the options ``finetune.*``, and the loss and the trained parameters that they select."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOSSES = ("contrastive", "sigmoid", "similarity")
 
 
 def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) -> None:
-    """Check ``finetune.*`` before anything is made.
+    """Check the options ``finetune.*`` before any work starts.
 
     Raises:
         M2IBError: if an option does not exist, a number is out of range, or nothing is left to train.
@@ -49,7 +49,9 @@ def check_options(options: FinetuneConfig, model: LoadedModel, enabled: bool) ->
 
 
 def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
-    """Return ``finetune.loss``; if it is null, the model's own loss, or ``similarity`` if the model is frozen.
+    """Return the name of the loss: ``finetune.loss``, or the default if that is null.
+
+    The default is the model's own loss, or ``similarity`` if the model is frozen.
 
     Raises:
         M2IBError: if the loss does not exist.

@@ -1,6 +1,6 @@
 """Which captions are true of which pictures of a batch, as far as is known.
 
-Pictures and captions of all ranks must be compared. So what is known of each one is a row of numbers, its signature,
+Pictures and captions of all ranks must be compared. Each one is therefore described by a row of numbers, its signature,
 which ranks can gather.
 
 Legend: B pictures, C captions.
@@ -40,20 +40,20 @@ def caption_signatures(pairs: Sequence[Pair], hard_negatives: int = 0) -> Tensor
 
 
 def owners(pictures: int, captions: int) -> Tensor:
-    """Return which picture each caption came with (C,), in the order of ``caption_signatures``."""
+    """Return the index of the picture that each caption came with, (C,), in the order of ``caption_signatures``."""
     first = torch.arange(pictures)
     return torch.cat([first, first.repeat_interleave(captions // pictures - 1)])
 
 
 def positives(pictures: Tensor, captions: Tensor) -> Tensor:
-    """Return whether caption j is true of picture i (B, C), as far as is known.
+    """Return whether each caption j is known to be true of each picture i, (B, C) bool.
 
-    It is if both are of one pair or of one picture, if j is the text of i's own caption, or if i contains all that j
-    names.
+    A caption is true of a picture if both are of one pair or of one picture. It is also true if it has the text of the
+    picture's own caption, or if the picture contains all that it names.
 
     Args:
-        pictures: (B, 34) signatures.
-        captions: (C, 6) signatures.
+        pictures: (B, 34), signatures of the pictures.
+        captions: (C, 6), signatures of the captions.
     """
     image, text, contains = pictures.split([1, 1, _CONTAINED], dim=1)
     caption_image, caption_text, named = captions.split([1, 1, _NAMED], dim=1)
@@ -62,7 +62,7 @@ def positives(pictures: Tensor, captions: Tensor) -> Tensor:
     if not names_something.any():  # a table's captions name nothing: skip 128 comparisons for each
         return same
     true = names_something[None].expand(len(image), -1)
-    for name in named.T:  # one at a time: together they would take 128 numbers for each picture and caption
+    for name in named.T:  # in a loop: one comparison of all would take 128 values for each picture and caption
         contained = torch.zeros_like(true)
         for thing in contains.T:
             contained |= thing[:, None] == name[None]

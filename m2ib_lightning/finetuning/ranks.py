@@ -1,4 +1,4 @@
-"""What the ranks of a training exchange: rows of a batch, and votes.
+"""The exchange between the ranks of a training: rows of a batch, and votes.
 
 Legend: B rows of this rank, N rows of all ranks.
 """
@@ -28,7 +28,7 @@ class Ranks:
         return self.module.device_mesh is not None
 
     def gather(self, values: Tensor) -> Tensor:
-        """Gather (B, ...) from every rank to (N, ...), in the order of ranks, with gradients."""
+        """Gather rows (B, ...) from every rank to (N, ...), in the order of ranks, with gradients."""
         if self.module.trainer.world_size == 1:
             return values
         gathered: Any = self.module.all_gather(values, sync_grads=values.requires_grad)
@@ -40,15 +40,15 @@ class Ranks:
         return slice(self.module.global_rank * count, (self.module.global_rank + 1) * count)
 
     def all_finite(self, loss: Tensor) -> bool:
-        """Whether the loss is finite on every rank; a rank that stopped alone would leave the others waiting."""
+        """Return whether the loss is finite on every rank; a rank that stopped alone would leave the others waiting."""
         bad = (~loss.detach().isfinite()).float()
         total: Any = bad if self.module.trainer.world_size == 1 else self.module.all_gather(bad)
         return bool(total.sum() == 0)
 
     def all_agree(self, vote: bool) -> bool:
-        """Whether every rank votes yes, where the weights are sharded; else this rank's own vote.
+        """Return whether every rank votes yes, if the weights are sharded; else this rank's own vote.
 
-        A rank that ran a sharded model alone would wait for the others for ever.
+        A rank that ran a sharded model alone would wait for the others forever.
         """
         if not self.sharded:
             return vote

@@ -20,9 +20,9 @@ from m2ib_lightning.results.attribution import Attribution
 class Readout(Method):
     """The readout bottleneck (Schulz et al., ICLR 2020) that ``task=finetune finetune.mask=readout`` has trained.
 
-    One forward pass of each tower, the head, and the information of what it lets through, in nats. Schulz et al. read
-    several layers of one network; the head here reads the cut, the last block whose tokens all count, and the other
-    tower's embedding.
+    A map takes one forward pass of each tower and of the head. It is the information that the head lets through, in
+    nats. Schulz et al. read several layers of one network. The head here reads the cut, the last block whose tokens all
+    count, and the other tower's embedding.
     """
 
     trained = True

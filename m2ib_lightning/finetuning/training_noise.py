@@ -1,4 +1,4 @@
-"""The noise of training: every pair has its own, in whatever batch and on whatever rank it is.
+"""The noise of training: it depends on the pair, not on the pair's batch or rank.
 
 Legend: B pairs, C captions, T tokens, D width.
 """
@@ -54,7 +54,7 @@ def draw_noise(seed: int, modality: Modality, epoch: int, keys: Sequence[str], s
 
 
 def _threads() -> int:
-    """Number of torch's threads; under torchrun, which sets that to one, this rank's share of the processors."""
+    """Return the number of torch's threads; under torchrun, which sets that to 1, the rank's share of the CPUs."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
     if ranks and hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)) // ranks)

@@ -12,23 +12,23 @@ from m2ib_lightning.finetuning.network import BottleneckedModel
 
 
 def optimizer_and_schedule(network: BottleneckedModel, options: FinetuneConfig, steps: int) -> dict[str, Any]:
-    """Return the optimiser and the schedule, as ``configure_optimizers`` does.
+    """Build the optimiser and the schedule, as ``configure_optimizers`` returns them.
 
-    The model's matrices decay, its vectors and the bottlenecks do not. The bottlenecks have a learning rate of their
-    own.
+    Weight decay applies to the model's matrices only, not to its vectors or the bottlenecks. The bottlenecks have a
+    separate learning rate.
 
     Args:
         network: the model and its bottlenecks; only parameters that require gradients are trained.
         options: ``finetune.*``.
         steps: optimiser steps of the whole training.
     """
-    head = [p for p in network.bottlenecks.parameters() if p.requires_grad]
-    in_head = {id(p) for p in head}
-    model = [p for p in network.parameters() if p.requires_grad and id(p) not in in_head]
+    bottlenecks = [p for p in network.bottlenecks.parameters() if p.requires_grad]
+    bottleneck_ids = {id(p) for p in bottlenecks}
+    model = [p for p in network.parameters() if p.requires_grad and id(p) not in bottleneck_ids]
     groups = [
         {"params": [p for p in model if p.ndim >= 2], "lr": options.lr, "weight_decay": options.weight_decay},
         {"params": [p for p in model if p.ndim < 2], "lr": options.lr, "weight_decay": 0.0},
-        {"params": head, "lr": options.bottleneck_lr, "weight_decay": 0.0},
+        {"params": bottlenecks, "lr": options.bottleneck_lr, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98))
     total = max(1, steps)
@@ -37,6 +37,6 @@ def optimizer_and_schedule(network: BottleneckedModel, options: FinetuneConfig, 
 
 
 def _rate(step: int, warmup: int, total: int) -> float:
-    """Linear warm-up, then a cosine down to 0."""
+    """Return the factor of the learning rate: a linear warm-up, then a cosine decay to 0."""
     progress = min(1.0, max(0, step - warmup) / max(1, total - warmup))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -35,7 +35,7 @@ class Validation:
         model: the same model, as it was loaded.
         options: ``finetune.*``.
         statistics: priors of M2IB's maps.
-        seed: keys the noise of M2IB's maps.
+        seed: seed of the noise of M2IB's maps.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Validation:
         self._labelled_images: list[Tensor] = []
 
     def add(self, batch: PairBatch, outputs: Mapping[Modality, TowerOutput], ranks: Ranks) -> None:
-        """Add a batch and what the network made of it."""
+        """Add a batch and the network's outputs for it."""
         self._maps += self._maps_of(batch, outputs, ranks)
         labels = [None if pair.truth is None else pair.truth.label for pair in batch.pairs]
         if ranks.all_agree(any(label is not None for label in labels)):
@@ -94,7 +94,7 @@ class Validation:
         return metrics | map_metrics(self._maps) | self._zero_shot(ranks)
 
     def _maps_of(self, batch: PairBatch, outputs: Mapping[Modality, TowerOutput], ranks: Ranks) -> list[Attribution]:
-        """Maps of the readout; else M2IB's, where this process has the plain weights."""
+        """Return the readout's maps; without a readout M2IB's maps, if this process has the full, merged weights."""
         done = len(self._maps)
         places = batch.first(max(0, self.options.maps - done))
         if self.network.kind == "readout":
@@ -108,13 +108,13 @@ class Validation:
         return self._optimised_maps(batch, wanted)
 
     def _clean_images(self, batch: PairBatch, outputs: Mapping[Modality, TowerOutput]) -> Tensor:
-        """Embeddings (B, E) of the pictures without a bottleneck."""
+        """Return the embeddings (B, E) of the pictures without a bottleneck."""
         if self.network.kind != "channel" or self.network.wants_clean:
             return outputs["image"].clean
         return self.network.untouched("image", batch.inputs["image"])
 
     def _zero_shot(self, ranks: Ranks) -> dict[str, float]:
-        """Accuracy on the pictures whose class is known."""
+        """Return the zero-shot accuracy on the pictures whose class is known."""
         classes = {label for label in self._labels if label is not None}
         if not ranks.all_agree(len(classes) > 1):
             return {}

@@ -1,4 +1,4 @@
-"""Attribution methods behind one interface: M2IB, its rivals, and controls."""
+"""Attribution methods behind one interface: M2IB, established methods, and controls."""
 
 from m2ib_lightning.methods import (
     attention_maps,  # noqa: F401 - each registers its methods

@@ -1,6 +1,6 @@
 """A tower's forward pass with its attention exposed, for the methods that read attention.
 
-Legend: B pairs, T tokens, D width, H heads, d = D / H.
+Legend: B pairs, Q queries, T tokens, D width, H heads, d = D / H, E embedding size.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Attention:
     """The values of one attention layer in one forward pass; Q queries read T tokens.
 
     Attributes:
-        query: (B, Q, D).
-        key: (B, T, D).
-        value: (B, T, D).
-        weights: (B, H, Q, T), after the softmax.
-        output: (B, Q, D), before the output projection.
+        query: (B, Q, D), projected queries.
+        key: (B, T, D), projected keys.
+        value: (B, T, D), projected values.
+        weights: (B, H, Q, T), attention after the softmax.
+        output: (B, Q, D), weighted values before the output projection.
     """
 
     query: Tensor
@@ -38,11 +38,11 @@ class Attention:
 
 @dataclass(frozen=True)
 class Traced:
-    """A tower's forward pass.
+    """A tower's forward pass with the attention of every layer.
 
     Attributes:
         layers: attention of each block; where all tokens are pooled, the pooling layer (Q = 1) comes last.
-        embedding: (B, E).
+        embedding: (B, E), the tower's output.
         pooled: (B,), index of the token that pooling reads after the last block; None where a pooling layer comes last.
     """
 
@@ -51,7 +51,7 @@ class Traced:
     pooled: Tensor | None
 
     def read(self, per_query: Tensor) -> Tensor:
-        """Select the query that the embedding is made of: (B, Q, ...) of the last layer to (B, ...)."""
+        """Select the pooled query, which the embedding is computed from: (B, Q, ...) to (B, ...)."""
         if self.pooled is None:
             return per_query[:, 0]
         return per_query[torch.arange(len(per_query), device=per_query.device), self.pooled]
@@ -116,7 +116,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool)
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # (B, H, ., d)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
     weights = scores.softmax(-1)
     return Attention(query, key, value, weights, (weights @ v).transpose(1, 2).flatten(2))

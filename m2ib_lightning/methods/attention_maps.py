@@ -26,8 +26,8 @@ class AttentionMap(SaliencyMethod):
 
     Args:
         context: the model and the settings to build on.
-        image_layer: first block of the image tower, from 0, whose attention counts.
-        text_layer: first block of the text tower, from 0, whose attention counts.
+        image_layer: first block of the image tower that counts, from 0; None for the method's default.
+        text_layer: first block of the text tower that counts, from 0; None for the method's default.
     """
 
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
@@ -40,7 +40,7 @@ class AttentionMap(SaliencyMethod):
             check_attention(tower)
 
     def default_layer(self, modality: Modality) -> int:
-        """Return the first block that counts where no option sets it: by default, the last block."""
+        """Return the first block that counts if no option sets it: the last block, unless a subclass overrides this."""
         return len(self.context.model.encoder.towers[modality].blocks) - 1
 
     def _first_layer(self, modality: Modality, option: int | None) -> int:
@@ -103,7 +103,7 @@ class Chefer(AttentionMap):
     r"""Relevance of Chefer, Gur and Wolf (ICCV 2021): :math:`R \leftarrow R + \overline{(\nabla A \odot A)^+} R`.
 
     The gradient is that of the pair's cosine; heads are averaged. By default only the last block counts, as in the
-    authors' CLIP example; ``image_layer=0`` counts all. Their example takes the gradient of a batch's logits.
+    authors' CLIP example; ``image_layer=0`` counts all. The authors' example differentiates a batch's logits.
     """
 
     @override
@@ -126,9 +126,9 @@ class GradECLIP(AttentionMap):
 
     @override
     def saliency(self, traced: Traced, target: Tensor, first: int, used: Tensor) -> Tensor:
-        counted = traced.layers[first:]
-        gradients = _gradients(traced, target, [layer.output for layer in counted])
-        maps = [self._layer_map(traced, *both, used) for both in zip(counted, gradients, strict=True)]
+        layers = traced.layers[first:]
+        gradients = _gradients(traced, target, [layer.output for layer in layers])
+        maps = [self._layer_map(traced, layer, g, used) for layer, g in zip(layers, gradients, strict=True)]
         return torch.stack(maps).sum(0)
 
     @staticmethod
@@ -156,9 +156,10 @@ def roll(traced: Traced, factors: list[Tensor], scale: float) -> Tensor:
     return traced.read(total) if traced.pooled is not None else (factors[-1] @ total)[:, 0]
 
 
-def _gradients(traced: Traced, target: Tensor, at: list[Tensor]) -> tuple[Tensor, ...]:
+def _gradients(traced: Traced, target: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradient of the pairs' cosines with respect to each tensor."""
     cosine = F.cosine_similarity(traced.embedding, target, dim=-1)
-    return torch.autograd.grad(cosine.sum(), at)
+    return torch.autograd.grad(cosine.sum(), tensors)
 
 
 register_method("attention_rollout", AttentionRollout)

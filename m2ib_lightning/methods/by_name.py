@@ -1,4 +1,4 @@
-"""Methods by name: the registry, and texts such as ``rise:samples=1000,smooth=0.5``."""
+"""The registry of attribution methods, and the parser of texts such as ``rise:samples=1000,smooth=0.5``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS: Registry[type[Method]] = Registry("attribution method", "register_metho
 
 
 def register_method(name: str, method: type[Method]) -> None:
-    """Add a method under a ``method.name``.
+    """Register an attribution method under a name, for ``method.name``.
 
     Args:
         name: the new name.
@@ -52,8 +52,8 @@ def make_method(text: str, context: Context) -> Method:
     method = METHODS.get(name)
     _check_options(text, name, method, options)
     with naming(text):
-        made = method(context, **options)
-    return Smoothed(made, sigma) if sigma else made
+        instance = method(context, **options)
+    return Smoothed(instance, sigma) if sigma else instance
 
 
 def _check_options(text: str, name: str, method: type[Method], options: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_smoothed(text: str) -> tuple[str, dict[str, Any], float]:
-    """Parse as ``parse_method`` does, with the option ``smooth`` apart from the others; 0 is no blur.
+    """Parse a method as ``parse_method`` does, and return its option ``smooth`` separately; 0 means no blur.
 
     >>> parse_smoothed("rise:samples=100,smooth=0.5"), parse_smoothed("m2ib")
     (('rise', {'samples': 100}, 0.5), ('m2ib', {}, 0.0))
@@ -107,7 +107,7 @@ def parse_smoothed(text: str) -> tuple[str, dict[str, Any], float]:
 
 @contextmanager
 def naming(method: str) -> Iterator[None]:
-    """Name the method in the errors that are raised inside."""
+    """Name the method at the start of each ``M2IBError`` that is raised in this context."""
     try:
         yield
     except M2IBError as error:

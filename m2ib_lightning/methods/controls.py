@@ -17,7 +17,7 @@ from m2ib_lightning.pairs.pair import Pair, PairBatch
 
 
 class Random(SaliencyMethod):
-    """Random numbers from U(0, 1), drawn from the seed and the pair's key."""
+    """A control whose maps are random numbers from U(0, 1), determined by the seed and the pair's key."""
 
     random = True
     pair_specific = False
@@ -42,7 +42,10 @@ class Random(SaliencyMethod):
 
 
 class Centre(SaliencyMethod):
-    """A Gaussian at the centre of the picture, or of the caption; its sigma is a quarter of the side, or length."""
+    """A control whose map is a Gaussian at the centre of the picture, or of the caption.
+
+    Its sigma is a quarter of the picture's side, or of the caption's length.
+    """
 
     pair_specific = False
 
@@ -60,8 +63,8 @@ class Centre(SaliencyMethod):
 
 
 def _gaussian(count: int) -> Tensor:
-    places = (torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5
-    return torch.exp(-0.5 * (places / 0.25) ** 2)
+    positions = (torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5
+    return torch.exp(-0.5 * (positions / 0.25) ** 2)
 
 
 register_method("random", Random)

@@ -25,7 +25,7 @@ from m2ib_lightning.pairs.pair import PairBatch
 
 
 class InputGradient(SaliencyMethod):
-    """Base of the three: a Captum attribution of the pair's cosine.
+    """Base of the methods at the input: a Captum attribution of the pair's cosine.
 
     Args:
         context: the model and the settings to build on.
@@ -61,7 +61,14 @@ class InputGradient(SaliencyMethod):
 
     @abstractmethod
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
-        """Return Captum's attributions, shaped like the inputs; ``extra`` are the further arguments of ``cosine``."""
+        """Return Captum's attributions, shaped like the inputs.
+
+        Args:
+            cosine: function from the inputs and ``extra`` to the pairs' cosines (B,).
+            inputs: pixels (B, 3, H, W) or word embeddings (B, T, D).
+            absent: inputs with every pixel, or word, absent.
+            extra: further arguments of ``cosine``.
+        """
 
     def over_colours(self, values: Tensor) -> Tensor:
         """Reduce an image's attributions over its channels, (B, 3, H, W) to (B, H, W)."""
@@ -73,10 +80,10 @@ class InputGradient(SaliencyMethod):
 
 
 class Saliency(InputGradient):
-    """The size of the gradient (Simonyan, Vedaldi and Zisserman, 2014).
+    """The magnitude of the gradient (Simonyan, Vedaldi and Zisserman, 2014).
 
-    A pixel has the largest absolute value of its channels, a word the Euclidean norm (Li et al., NAACL 2016). The
-    authors' maps are per pixel, these are patch means.
+    A pixel's value is its largest absolute gradient over channels. A word's value is the Euclidean norm of its gradient
+    (Li et al., NAACL 2016). The authors' maps have one value per pixel; these have patch means.
     """
 
     @override
@@ -110,7 +117,7 @@ class InputXGradient(InputGradient):
 class IntegratedGradients(InputGradient):
     """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017) from the absent input to the input, signed.
 
-    The attributions sum to the difference of the two inputs' cosines.
+    The attributions sum to the difference between the cosines of the two inputs.
 
     Args:
         context: the model and the settings to build on.

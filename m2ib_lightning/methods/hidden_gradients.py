@@ -26,7 +26,7 @@ class HiddenGradient(SaliencyMethod):
     Args:
         context: the model and the settings to build on.
         image_layer: block of the image tower, from 0, whose output is read; -1 reads the first block's input.
-        text_layer: block of the text tower, counted likewise.
+        text_layer: block of the text tower, counted the same way.
     """
 
     def __init__(self, context: Context, *, image_layer: int | None = None, text_layer: int | None = None) -> None:
@@ -41,7 +41,7 @@ class HiddenGradient(SaliencyMethod):
 
     @abstractmethod
     def default_layer(self, modality: Modality) -> int:
-        """Return the block whose output is read where no option sets it."""
+        """Return the block whose output is read if no option sets it."""
 
     @override
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -95,7 +95,7 @@ class GradCAM(HiddenGradient):
 class NIB(HiddenGradient):
     r"""The narrowing information bottleneck (Zhu et al., ICLR 2025), as in the authors' code.
 
-    Integrated gradients on the hidden state h from zero, as a right Riemann sum:
+    The map is the integrated gradients of the hidden state h from zero, as a right Riemann sum:
     :math:`\frac1n \sum_{i=1}^n \sum_d h_{td} \, \partial c / \partial x_{td}` at :math:`x = (i/n) h`. The values stay
     raw and signed; the authors scale them to [0, 1]. They cut at the *input* of block 9 of 12 (``image_layer=8`` here).
     By default the cut is the bottleneck's, so that the two methods can be compared.
@@ -103,8 +103,8 @@ class NIB(HiddenGradient):
     Args:
         context: the model and the settings to build on.
         image_layer: block of the image tower, from 0, whose output is cut.
-        text_layer: block of the text tower, counted likewise.
-        steps: number n of gradients.
+        text_layer: block of the text tower, counted the same way.
+        steps: number n of gradients, the points of the sum.
     """
 
     def __init__(

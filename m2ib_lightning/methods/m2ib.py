@@ -24,7 +24,7 @@ class M2IB(Method):
 
     Args:
         context: the model, and the settings that ``bottleneck`` overrides.
-        bottleneck: keys of the bottleneck, such as ``steps=20`` or ``image={"layer": 2}``.
+        bottleneck: settings of the bottleneck to override, such as ``steps=20`` or ``image={"layer": 2}``.
     """
 
     random = True

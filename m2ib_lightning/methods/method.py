@@ -1,4 +1,4 @@
-"""What an attribution method is: a batch of pairs goes in, their maps come out.
+"""The interface of attribution methods: a batch of pairs in, one result with two maps per pair out.
 
 Legend: B pairs, T tokens.
 """
@@ -28,13 +28,13 @@ from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAtt
 
 @dataclass(frozen=True)
 class Context:
-    """What a method is built from.
+    """The model and the settings that a method is built from.
 
     Attributes:
         model: the model to explain.
         settings: bottleneck settings with resolved layers, for ``m2ib`` and for methods that read the same layer.
         statistics: statistics of the towers with ``prior="data"``.
-        seed: key of all random draws.
+        seed: seed of all random draws.
         compile: whether ``m2ib`` compiles its loop.
         scorer: runner of the model on altered inputs, shared by all methods of this context and by all contexts that
             differ only in their seed.
@@ -82,7 +82,7 @@ class Method(ABC):
         self.scorer = context.scorer
 
     def at_work(self, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-        """Freeze the model on a device and in a type, for calls of the method; restore it on exit."""
+        """Move the model to a device and a dtype and freeze it, for calls of the method; restore it on exit."""
         return self.scorer.at_work(device, dtype)
 
     @abstractmethod
@@ -150,7 +150,7 @@ class SaliencyMethod(Method):
 
 
 def at_least(name: str, value: int, least: int) -> int:
-    """Return the value of an option.
+    """Return the value of an option that has a lower bound.
 
     Raises:
         M2IBError: if the value is smaller than ``least``.

@@ -48,15 +48,15 @@ class Occlusion(SaliencyMethod):
             return F.cosine_similarity(self.scorer.images(pixels), target, dim=-1)
 
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
-        high, wide = pixels.shape[-2] // grid[0], pixels.shape[-1] // grid[1]
-        window = (3, min(2, grid[0]) * high, min(2, grid[1]) * wide)
+        patch_height, patch_width = pixels.shape[-2] // grid[0], pixels.shape[-1] // grid[1]
+        window = (3, min(2, grid[0]) * patch_height, min(2, grid[1]) * patch_width)
         drop = (
             captum()
             .Occlusion(cosine)
             .attribute(
                 pixels,
                 window,
-                strides=(3, high, wide),
+                strides=(3, patch_height, patch_width),
                 additional_forward_args=(clean.target("image"),),
                 perturbations_per_eval=max(1, self.scorer.at_a_time("image") // len(pixels)),
             )
@@ -118,12 +118,12 @@ class Sampling(SaliencyMethod):
         result = words.hidden.z.new_zeros(words.words.shape)
         for row, length in enumerate(words.hidden.lengths()):
             score = partial(self._score_words, words.one(row, length), clean.target("text")[row])
-            places = words.words[row].nonzero()[:, 0]
-            result[row, places] = self.explain_words(score, len(places), result)
+            positions = words.words[row].nonzero()[:, 0]
+            result[row, positions] = self.explain_words(score, len(positions), result)
         return result
 
     def _score_picture(self, picture: Tensor, target: Tensor, grid: tuple[int, int], amount: Tensor) -> Tensor:
-        """Return the cosines (N,) of a picture of which ``amount``, (N, patches) or (N, H, W), stays."""
+        """Return the cosines (N,) of altered pictures; ``amount``, (N, patches) or (N, H, W), is what stays."""
         size = (picture.shape[-2], picture.shape[-1])
         masks = amount if amount.ndim == 3 else spread(amount.unflatten(1, grid), size)
         chunks = masks.split(self.scorer.at_a_time("image"))
@@ -131,7 +131,7 @@ class Sampling(SaliencyMethod):
         return F.cosine_similarity(torch.cat(embeddings), target, dim=-1)
 
     def _score_words(self, words: Words, target: Tensor, amount: Tensor) -> Tensor:
-        """Return the cosines (N,) of a caption of which ``amount``, (N, words), stays."""
+        """Return the cosines (N,) of altered captions; ``amount``, (N, words), is the share that stays."""
         per_token = amount.new_ones(len(amount), 1, words.words.shape[1])
         per_token[:, :, words.words[0]] = amount[:, None]
         pooled = None if words.hidden.pooled is None else words.hidden.pooled.expand(len(amount))
@@ -154,8 +154,8 @@ class RISE(Sampling):
     r"""RISE (Petsiuk, Das and Saenko, BMVC 2018): :math:`\frac{1}{N p} \sum_k c(x \odot M_k) \, M_k`, p = 0.5.
 
     A mask is a random grid of at most 7 x 7 cells, scaled up bilinearly and shifted at random, as in the authors' code;
-    they draw 4,000 to 8,000 masks. A token of a caption stays with probability p (the paper has no captions). A patch
-    has the mean of its pixels.
+    they draw 4,000 to 8,000 masks. A token of a caption stays with probability p (the paper has no captions). A
+    patch's value is the mean of its pixels.
 
     Args:
         context: the model and the settings to build on.
@@ -189,11 +189,12 @@ class RISE(Sampling):
         """Draw masks (N, H, W) in [0, 1]."""
         rng = self.generator("image")
         cells = min(self._CELLS, *grid)
-        high, wide = -(-size[0] // cells), -(-size[1] // cells)
+        cell_height, cell_width = -(-size[0] // cells), -(-size[1] // cells)  # rounded up
         coarse = torch.from_numpy((rng.random((self.samples, 1, cells, cells)) < self._KEEP).astype(np.float32))
-        large = F.interpolate(coarse, ((cells + 1) * high, (cells + 1) * wide), mode="bilinear")[:, 0]
-        shifts = rng.integers(0, [high, wide], (self.samples, 2)).tolist()
-        return torch.stack([m[y : y + size[0], x : x + size[1]] for m, (y, x) in zip(large, shifts, strict=True)])
+        upsampled_size = ((cells + 1) * cell_height, (cells + 1) * cell_width)
+        upsampled = F.interpolate(coarse, upsampled_size, mode="bilinear")[:, 0]
+        shifts = rng.integers(0, [cell_height, cell_width], (self.samples, 2)).tolist()
+        return torch.stack([m[y : y + size[0], x : x + size[1]] for m, (y, x) in zip(upsampled, shifts, strict=True)])
 
 
 class KernelSHAP(Sampling):
@@ -224,7 +225,7 @@ class KernelSHAP(Sampling):
     def _shapley(self, score: Score, parts: int, like: Tensor, modality: Modality) -> Tensor:
         everything = like.new_ones(1, parts)
         difference = score(everything) - score(1 - everything)
-        if parts == 1 or not difference.isfinite():  # a single part has all of it; the regression refuses NaN
+        if parts == 1 or not difference.isfinite():  # a single part gets it all; the regression refuses NaN
             return difference.expand(parts)
         samples = max(self.samples, 5 * parts) if self._adaptive else self.samples
         with seeded((self.context.seed * 2 + MODALITIES.index(modality)) % 2**63):

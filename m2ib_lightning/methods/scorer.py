@@ -58,7 +58,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Clean:
-    """Embeddings of an unaltered batch.
+    """Embeddings and cosines of the unaltered pairs of a batch.
 
     Attributes:
         embeddings: (B, E) for each tower; the text's are the batch's targets where it has them in place of captions.
@@ -76,7 +76,7 @@ class Clean:
 class Scorer:
     """Runs a frozen model on altered inputs, in chunks that fit into memory, inside ``at_work``.
 
-    All arithmetic is in the type of the weights, also under autocast.
+    All arithmetic is in the dtype of the weights, also under autocast.
 
     Args:
         encoder: the model to run.
@@ -89,7 +89,7 @@ class Scorer:
 
     @contextmanager
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-        """Freeze the model on a device and in a type; reentrant. Restores the model on exit."""
+        """Move the model to a device and a dtype and freeze it; restore it on exit. The context is reentrant."""
         if self._suffixes is not None:
             yield
             return
@@ -129,8 +129,8 @@ class Scorer:
             pooled: (N,), index of the token that pooling reads, or None.
         """
         suffix, step = self._suffix("text"), self.at_a_time("text")
-        where = [None] * -(-len(z) // step) if pooled is None else pooled.split(step)
-        return torch.cat([suffix(part, at) for part, at in zip(z.split(step), where, strict=True)])
+        pooled_parts = [None] * -(-len(z) // step) if pooled is None else pooled.split(step)
+        return torch.cat([suffix(part, at) for part, at in zip(z.split(step), pooled_parts, strict=True)])
 
     def tokens(self, inputs: dict[str, Tensor]) -> Tensor:
         """Embed tokenised captions to (N, E)."""
@@ -166,13 +166,13 @@ class Scorer:
 
     @torch.no_grad()
     def clean(self, batch: PairBatch) -> Clean:
-        """Return the embeddings of the unaltered batch and their cosine."""
+        """Return the embeddings and the cosines of the batch's unaltered pairs."""
         image = self.images(self.pixels(batch))
         text = self.tokens(batch.inputs["text"]) if batch.targets is None else batch.targets.to(image)
         return Clean({"image": image, "text": text}, F.cosine_similarity(image, text, dim=-1))
 
     def pixels(self, batch: PairBatch) -> Tensor:
-        """Return the batch's images (B, 3, H, W) in the type of the weights."""
+        """Return the batch's images (B, 3, H, W) in the dtype of the weights."""
         return batch.inputs["image"]["pixel_values"].to(self.encoder.towers["image"].dtype)
 
     def grid(self, batch: PairBatch) -> tuple[int, int]:

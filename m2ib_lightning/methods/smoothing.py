@@ -16,7 +16,7 @@ from m2ib_lightning.results.attribution import Attribution
 
 
 class Smoothed(Method):
-    """Another method with its image maps blurred by a Gaussian.
+    """Wraps a method and blurs its image maps with a Gaussian.
 
     At the borders, only the patches inside the map are averaged.
 
@@ -29,7 +29,7 @@ class Smoothed(Method):
         super().__init__(method.context)
         self.method = method
         self.sigma = sigma
-        # Class attributes of other methods, but of this class they differ from object to object.
+        # Other methods set these on the class. Here they differ from instance to instance.
         self.random, self.pair_specific = method.random, method.pair_specific  # type: ignore[misc]
 
     @override
@@ -49,7 +49,7 @@ class Smoothed(Method):
 
 
 def _weights(count: int, sigma: float) -> NDArray[np.float64]:
-    """Return (count, count): the weight of each input patch (column) in each blurred patch (row)."""
-    places = np.arange(count)
-    weights = np.exp(-0.5 * ((places[:, None] - places[None]) / sigma) ** 2)
+    """Return the weight of each input patch (column) in each blurred patch (row), (count, count)."""
+    positions = np.arange(count)
+    weights = np.exp(-0.5 * ((positions[:, None] - positions[None]) / sigma) ** 2)
     return np.asarray(weights / weights.sum(1, keepdims=True))

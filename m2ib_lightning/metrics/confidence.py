@@ -18,7 +18,7 @@ _ROUNDING = 1e-5  # a resized heatmap may leave [0, 1] by this much
 
 
 def confidence_drop(clean: Tensor, masked: Tensor) -> Tensor:
-    r"""Loss of score under the map, :math:`\max(0, s - s')`; lower is better.
+    r"""Drop of the score under the map, :math:`\max(0, s - s')`; lower is better.
 
     Args:
         clean: (B,) scores s of the unaltered pairs.
@@ -62,7 +62,7 @@ def map_mass(heatmap: Tensor) -> Tensor:
     """Mean of a heatmap, the part of the image that it keeps. Neither high nor low is better by itself.
 
     Args:
-        heatmap: any shape, in [0, 1].
+        heatmap: a heatmap of any shape, in [0, 1].
 
     Returns:
         A scalar from 0 to 1, float64.

@@ -22,14 +22,13 @@ from m2ib_lightning.metrics.scaling import min_max
 def pointing_game(saliency: Tensor, target: Tensor, tolerance: int = 0) -> Tensor:
     """Whether the highest pixel is in the target (Zhang et al., 2018, "Top-Down Neural Attention").
 
-    Several highest pixels score the share of them that is in the target, the average score of drawing one at random.
-    Quantus counts a hit when any of them is in the target: there a blank map scores 1, here the target's share of the
-    map.
+    If several pixels tie for the highest, the score is the share of them that is in the target. A blank map thus scores
+    the target's share of the map. Quantus counts a hit when any of them is in the target, so a blank map scores 1.
 
     Args:
-        saliency: (H, W), or any shape without a tolerance.
-        target: bool, the same shape.
-        tolerance: pixels by which a square window dilates the target first.
+        saliency: raw map (H, W), or of any shape without a tolerance.
+        target: bool mask of the same shape.
+        tolerance: pixels by which the target is dilated first, with a square window.
 
     Returns:
         A scalar from 0 to 1.
@@ -57,8 +56,9 @@ def mass_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
     .. math::
         \sum_{p \in M} \max(a_p, 0) \Big/ \sum_p \max(a_p, 0)
 
-    Relevance mass accuracy of Arras et al. (2022, "CLEVR-XAI"), on the positive part, so that it stays from 0 to 1;
-    Quantus does not clip. A map without positive mass scores the target's share of the map, as a constant map does.
+    This is the relevance mass accuracy of Arras et al. (2022, "CLEVR-XAI"). Negative values are clipped, so the score
+    is from 0 to 1; Quantus does not clip. A map without positive mass scores the target's share of the map, as a
+    constant map does.
 
     >>> mass_accuracy(torch.tensor([3.0, 1.0, -5.0]), torch.tensor([True, False, False])).item()
     0.75
@@ -78,8 +78,8 @@ def rank_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
     .. math::
         |\mathrm{top}_{|M|}(a) \cap M| \,/\, |M|
 
-    Relevance rank accuracy of Arras et al. (2022, "CLEVR-XAI"). Where equal pixels straddle the last place, the score
-    is the expectation over their orders: a constant map scores the target's share of the map.
+    This is the relevance rank accuracy of Arras et al. (2022, "CLEVR-XAI"). If tied pixels straddle the last place, the
+    score is the expectation over their orders. A constant map thus scores the target's share of the map.
 
     >>> rank_accuracy(torch.tensor([3.0, 2.0, 2.0, 1.0]), torch.tensor([True, True, False, False])).item()
     0.75
@@ -87,10 +87,10 @@ def rank_accuracy(saliency: Tensor, target: Tensor) -> Tensor:
     pair = _flat_pair(saliency, target)
     if pair is None:
         return undefined(saliency)
-    lit, hits = _levels(*pair)
+    selected, hits = _levels(*pair)
     size = hits[-1]  # |M|
-    level = torch.searchsorted(lit, size)  # the first level with at least |M| pixels
-    share = (size - lit[level - 1]) / (lit[level] - lit[level - 1])
+    level = torch.searchsorted(selected, size)  # the first level with at least |M| pixels
+    share = (size - selected[level - 1]) / (selected[level] - selected[level - 1])
     return (hits[level - 1] + share * (hits[level] - hits[level - 1])) / size
 
 
@@ -100,9 +100,9 @@ def iou(saliency: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     The heatmap is the min-max scaled map; the heatmap of a constant map is all zeros.
 
     Args:
-        saliency: any shape.
-        target: bool, the same shape.
-        threshold: from 0 to 1.
+        saliency: raw map of any shape.
+        target: bool mask of the same shape.
+        threshold: value of the heatmap from which a pixel counts, from 0 to 1.
 
     Returns:
         A scalar from 0 to 1.
@@ -119,8 +119,8 @@ def iou(saliency: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     if pair is None:
         return undefined(saliency)
     values, inside = pair
-    lit = min_max(values, (0,)) >= threshold
-    return (lit & inside).sum().double() / (lit | inside).sum()
+    selected = min_max(values, (0,)) >= threshold
+    return (selected & inside).sum().double() / (selected | inside).sum()
 
 
 def best_iou(saliency: Tensor, target: Tensor) -> Tensor:
@@ -135,15 +135,15 @@ def best_iou(saliency: Tensor, target: Tensor) -> Tensor:
     pair = _flat_pair(saliency, target)
     if pair is None:
         return undefined(saliency)
-    lit, hits = _levels(*pair)
-    return (hits / (hits[-1] + lit - hits)).max()
+    selected, hits = _levels(*pair)
+    return (hits / (hits[-1] + selected - hits)).max()
 
 
 def auroc(saliency: Tensor, target: Tensor) -> Tensor:
     """Probability that a pixel of the target is higher than one outside, ties counted half.
 
-    The result is exact for any real values; torchmetrics applies a sigmoid to values outside [0, 1], where large ones
-    tie. It is NaN also where the target covers the whole map.
+    The result is exact for any real values. Torchmetrics applies a sigmoid to values outside [0, 1], so that large
+    values tie. The score is also NaN where the target covers the whole map.
 
     >>> auroc(torch.tensor([900.0, 800.0, 700.0]), torch.tensor([True, False, True])).item()
     0.5
@@ -151,8 +151,8 @@ def auroc(saliency: Tensor, target: Tensor) -> Tensor:
     pair = _flat_pair(saliency, target)
     if pair is None or bool(target.all()):
         return undefined(saliency)
-    lit, hits = _levels(*pair)
-    misses = lit - hits
+    selected, hits = _levels(*pair)
+    misses = selected - hits
     return torch.trapezoid(hits / hits[-1], misses / misses[-1])
 
 
@@ -162,8 +162,8 @@ def average_precision(saliency: Tensor, target: Tensor) -> Tensor:
     .. math::
         \sum_n (R_n - R_{n-1}) P_n
 
-    over the distinct values of the map, from high to low (scikit-learn's ``average_precision_score``). It is exact for
-    any real values, as ``auroc`` is. A constant map scores the target's share of the map.
+    The sum is over the distinct values of the map, from high to low, as in scikit-learn's ``average_precision_score``.
+    The result is exact for any real values, as in ``auroc``. A constant map scores the target's share of the map.
 
     >>> average_precision(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([True, False, True, False])).item()
     0.8333333333333333
@@ -171,12 +171,12 @@ def average_precision(saliency: Tensor, target: Tensor) -> Tensor:
     pair = _flat_pair(saliency, target)
     if pair is None:
         return undefined(saliency)
-    lit, hits = _levels(*pair)
-    return (hits.diff() * hits[1:] / lit[1:]).sum() / hits[-1]
+    selected, hits = _levels(*pair)
+    return (hits.diff() * hits[1:] / selected[1:]).sum() / hits[-1]
 
 
 def _flat_pair(saliency: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Flatten both to (N,) on the map's device; return None where no score is defined."""
+    """Flatten a map and its target to (N,) on the map's device; return None where no score is defined."""
     check_same_shape(saliency=saliency, target=target)
     if target.dtype != torch.bool:
         raise M2IBError(f"target must be bool, got {target.dtype}: pass `target > 0.5` or the like")
@@ -191,13 +191,13 @@ def _levels(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (L + 1,) that start with 0.
     """
     ordered, order = values.sort(descending=True)
-    last = torch.ones_like(inside)
-    last[:-1] = ordered[1:] != ordered[:-1]  # equal pixels form one step
-    ends = last.nonzero().squeeze(1)
-    lit = (ends + 1).double()
+    is_last = torch.ones_like(inside)
+    is_last[:-1] = ordered[1:] != ordered[:-1]  # equal pixels form one step
+    ends = is_last.nonzero().squeeze(1)
+    selected = (ends + 1).double()
     hits = inside[order].cumsum(0)[ends].double()
-    start = lit.new_zeros(1)
-    return torch.cat([start, lit]), torch.cat([start, hits])
+    start = selected.new_zeros(1)
+    return torch.cat([start, selected]), torch.cat([start, hits])
 
 
 def _dilated(target: Tensor, pixels: int) -> Tensor:

@@ -34,7 +34,7 @@ _LOCALISATION = {
 
 
 def localisation(result: Attribution) -> dict[str, float]:
-    """Score the maps against the mask of the named object and against the content words.
+    """Score a pair's maps against the mask of the named object and against the content words.
 
     Scores that need a ground truth that the source lacks are left out. The raw map is resized to the picture; pixels
     that the model did not see do not count.
@@ -68,7 +68,7 @@ def against_mask(result: Attribution, mask: Mask) -> dict[str, float]:
 
 
 def structure(result: Attribution) -> dict[str, float]:
-    """Score how concentrated the maps are, over patches and over tokens."""
+    """Score how concentrated a pair's maps are, over patches and over tokens."""
     image, text = torch.from_numpy(result.image_saliency), torch.from_numpy(result.text_saliency)
     return {
         "image_sparseness": float(sparseness(image)),

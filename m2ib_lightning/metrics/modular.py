@@ -44,7 +44,7 @@ class _TargetMean(PairMean):
 
 
 class PointingGame(_TargetMean):
-    """Mean ``pointing_game``.
+    """Mean over pairs of ``pointing_game``, whether the highest pixel is in the target.
 
     Args:
         tolerance: pixels by which the targets are dilated.
@@ -69,21 +69,21 @@ class PointingGame(_TargetMean):
 
 
 class MassAccuracy(_TargetMean):
-    """Mean ``mass_accuracy``."""
+    """Mean over pairs of ``mass_accuracy``, the share of the positive saliency that lies on the target."""
 
     higher_is_better = True
     _score = staticmethod(mass_accuracy)
 
 
 class RankAccuracy(_TargetMean):
-    """Mean ``rank_accuracy``."""
+    """Mean over pairs of ``rank_accuracy``, the share of the highest pixels that is in the target."""
 
     higher_is_better = True
     _score = staticmethod(rank_accuracy)
 
 
 class IoU(_TargetMean):
-    """Mean ``iou``.
+    """Mean over pairs of ``iou``, the intersection over union of heatmap and target.
 
     Args:
         threshold: threshold of the heatmap, from 0 to 1.
@@ -101,21 +101,21 @@ class IoU(_TargetMean):
 
 
 class BestIoU(_TargetMean):
-    """Mean ``best_iou``."""
+    """Mean over pairs of ``best_iou``, the intersection over union at the best threshold of each pair."""
 
     higher_is_better = True
     _score = staticmethod(best_iou)
 
 
 class MapAUROC(_TargetMean):
-    """Mean ``auroc`` of each map, not the AUROC of all pixels together."""
+    """Mean over pairs of ``auroc`` of each map, not the AUROC of all pixels together."""
 
     higher_is_better = True
     _score = staticmethod(auroc)
 
 
 class MapAveragePrecision(_TargetMean):
-    """Mean ``average_precision`` of each map, not that of all pixels together."""
+    """Mean over pairs of ``average_precision`` of each map, not that of all pixels together."""
 
     higher_is_better = True
     _score = staticmethod(average_precision)
@@ -128,12 +128,12 @@ class _ConfidenceMean(PairMean):
     def _score(self, clean: Tensor, masked: Tensor) -> Tensor: ...
 
     def update(self, clean: Pairs, masked: Pairs) -> None:
-        """Add pairs: scores (B,) of the unaltered pairs, and under their maps."""
+        """Add pairs: scores (B,) of the unaltered pairs, and scores (B,) under their maps."""
         self.add(self._score(*pair) for pair in by_pair(clean=clean, masked=masked))
 
 
 class ConfidenceDrop(_ConfidenceMean):
-    """Mean ``confidence_drop``.
+    """Mean over pairs of ``confidence_drop``, how far the score falls under the map.
 
     >>> import torch
     >>> metric = ConfidenceDrop()
@@ -147,7 +147,7 @@ class ConfidenceDrop(_ConfidenceMean):
 
 
 class ConfidenceIncrease(_ConfidenceMean):
-    """Mean ``confidence_increase``: the share of pairs whose score rose."""
+    """Mean over pairs of ``confidence_increase``: the share of pairs whose score rose."""
 
     higher_is_better = True
     _score = staticmethod(confidence_increase)
@@ -165,21 +165,21 @@ class _MapMean(PairMean):
 
 
 class Sparseness(_MapMean):
-    """Mean ``sparseness``."""
+    """Mean over pairs of ``sparseness``, the Gini index of the map."""
 
     higher_is_better = True
     _score = staticmethod(sparseness)
 
 
 class Complexity(_MapMean):
-    """Mean ``complexity``, in nats."""
+    """Mean over pairs of ``complexity``, the entropy of the map in nats."""
 
     higher_is_better = False
     _score = staticmethod(complexity)
 
 
 class MapMass(PairMean):
-    """Mean ``map_mass``, the part of the image that the heatmaps keep."""
+    """Mean over pairs of ``map_mass``, the part of the image that the heatmaps keep."""
 
     higher_is_better = None
 
@@ -189,7 +189,7 @@ class MapMass(PairMean):
 
 
 class CurveArea(PairMean):
-    """Mean ``area_under`` of curves of scores, or mean ``normalised_area``.
+    """Mean over pairs of ``area_under`` a curve of scores, or of ``normalised_area``.
 
     Args:
         normalised: whether to scale each curve by its pair's clean and empty scores first.
@@ -235,7 +235,7 @@ class DeletionArea(CurveArea):
 
 
 class SeedStability(PairMean):
-    """Mean ``spearman`` of the maps of two seeds: 1 where the noise does not matter."""
+    """Mean ``spearman`` between the maps of two seeds: 1 where the noise does not matter."""
 
     higher_is_better = True
 
@@ -268,7 +268,7 @@ class PromptCorrelation(PairMean):
 
 
 class MaxSensitivity(PairMean):
-    """Mean ``max_sensitivity``."""
+    """Mean over pairs of ``max_sensitivity``, the largest relative change of a map under small noise."""
 
     higher_is_better = False
 

@@ -29,7 +29,7 @@ class PairMean(Metric):
     Attributes:
         total: sum of the scores.
         count: number of pairs with a score.
-        left_out: number of pairs without a score. As every state it is that of this process; read the sum over all
+        left_out: number of pairs without a score. Like every state, it belongs to this process; read the sum over all
             processes in ``sync_context()``.
     """
 
@@ -49,11 +49,11 @@ class PairMean(Metric):
         )  # only the name matters
 
     def add(self, scores: Iterable[Tensor]) -> None:
-        """Add the scores, one scalar per pair."""
-        listed = [score.detach().to(self.total) for score in scores]
-        if not listed:
+        """Add scores to the mean, one scalar per pair."""
+        tensors = [score.detach().to(self.total) for score in scores]
+        if not tensors:
             return
-        stacked = torch.stack(listed)
+        stacked = torch.stack(tensors)
         missing = stacked.isnan()
         self.total += stacked[~missing].sum()
         self.count += (~missing).sum()

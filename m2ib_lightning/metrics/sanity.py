@@ -1,4 +1,4 @@
-"""Whether the loss tells matched pairs from shuffled ones."""
+"""A sanity check of the loss: whether it separates matched pairs from shuffled ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def matched_auc(matched: Tensor, shuffled: Tensor) -> Tensor:
     .. math::
         \frac{1}{N M} \sum_{i, j} \left( 1[l_i < l'_j] + \tfrac12 1[l_i = l'_j] \right)
 
-    which is the area under the ROC curve (Mann and Whitney, 1947). Chance is 0.5. The samples may differ in size.
+    This is the area under the ROC curve (Mann and Whitney, 1947). Chance is 0.5. The samples may differ in size.
 
     Args:
         matched: (N,) losses l of images with their own captions.
@@ -41,7 +41,7 @@ def matched_auc(matched: Tensor, shuffled: Tensor) -> Tensor:
 
 
 class MatchedAUC(Metric):
-    """``matched_auc`` of the losses of all updates and processes.
+    """The ``matched_auc`` of the losses of all updates and processes.
 
     The metric keeps every loss, 8 bytes each. A loss that is NaN is left out and counted in ``left_out``.
 

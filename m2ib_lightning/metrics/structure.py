@@ -1,4 +1,4 @@
-"""Structure of a map, sparse or spread out, without regard to its target.
+"""Structure of a map: how sparse or spread out it is, without regard to its target.
 
 Both functions read the absolute values of one map of any shape and return a scalar in float64. The scalar is NaN where
 the map is empty or has a value that is not finite. One wrong pixel is as sparse as one right pixel.
@@ -20,7 +20,7 @@ def sparseness(saliency: Tensor) -> Tensor:
     .. math::
         \frac{\sum_{i=1}^{n} (2 i - n - 1) \, |a|_{(i)}}{n \sum_i |a|_{(i)}}
 
-    with the values in rising order. Chalasani et al. (2020), as in Quantus, which also adds 1e-7 to each value.
+    The values are in rising order. The measure is by Chalasani et al. (2020). Quantus also adds 1e-7 to each value.
 
     Returns:
         A scalar from 0 (all values equal, also for a blank map) to 1 - 1/n (one value holds all mass).
@@ -43,7 +43,7 @@ def complexity(saliency: Tensor) -> Tensor:
     .. math::
         -\sum_i p_i \log p_i, \quad p_i = |a_i| \Big/ \sum_j |a_j|
 
-    Bhatt et al. (2020), as in Quantus.
+    The measure is by Bhatt et al. (2020), as in Quantus.
 
     Returns:
         A scalar from 0 (one value holds all mass) to log n (all values equal, also for a blank map).
