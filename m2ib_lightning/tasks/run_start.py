@@ -61,8 +61,9 @@ class RunStart(ABC):
         try:
             yield
         finally:
-            if before is None:
-                del os.environ[LAUNCH_VARIABLE]
+            del os.environ[LAUNCH_VARIABLE]
+            if before is not None:
+                os.environ[LAUNCH_VARIABLE] = before
 
 
 Start = TypeVar("Start", bound=RunStart)

@@ -85,7 +85,10 @@ def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int
     facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}
     path = opened.run.path / "training.json"
     if opened.resumed:
-        before = {"trainer.strategy": _USUAL, **(json.loads(path.read_text()) if path.exists() else facts)}
+        before = {
+            "trainer.strategy": _USUAL,
+            **(json.loads(path.read_text(encoding="utf-8")) if path.exists() else facts),
+        }
         for name, value in facts.items():
             if before.get(name) != value:
                 raise M2IBError(
