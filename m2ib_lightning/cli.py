@@ -1,4 +1,4 @@
-"""The command, ``python fit.py`` or ``m2ib-fit``: a mistake in its arguments is an error that names what is right."""
+"""The command ``python fit.py`` or ``m2ib-fit``. The error of a wrong argument names the valid ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
     "maps-to-masks": "turn the heatmaps of a run into masks, boxes and a COCO file",
     "plan": "estimate the time, files and bytes of a long run from a short one",
 }
-"""The subcommands, each with its line in ``--help``; the code is in ``tasks/commands/``."""
+"""The subcommands and their lines in ``--help``. Their code is in ``tasks/commands/``."""
 
 USAGE = """\
 usage: python fit.py [--config NAME_OR_FILE] [key=value ...]      (installed: m2ib-fit ...)
@@ -41,12 +41,15 @@ Keys of the command line override those of --config, which override the defaults
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: words of the command line; None for those of the process.
 
     Returns:
         0 when pairs were explained, 1 when every pair failed, 2 when the command or its input was wrong, 3 when pairs
         are missing because a rank died, 128 plus the signal's number after a signal (130 after Ctrl-C). A subcommand
-        has its own status, and 2 when its arguments or input were wrong.
+        has its own statuses, except 2, which always means wrong arguments or input.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except M2IBError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of the pipe (``| head``) has ended
+    except BrokenPipeError:  # the reader of the pipe has ended, as ``head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -77,10 +80,11 @@ def _run_subcommand(name: str, words: list[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Config | str:
-    """Return the configuration, or the text of ``--help``.
+    """Return the configuration that the arguments give, or the text of ``--help``.
 
     Raises:
-        M2IBError: on an unknown key, a wrong type, a missing config, or a word that is not ``key=value``.
+        M2IBError: if a key is unknown, a value has the wrong type, a config does not exist, or a word is not
+            ``key=value``.
     """
     if any(word in ("-h", "--help") for word in arguments):
         return help_text()
@@ -99,7 +103,7 @@ def parse(arguments: Sequence[str]) -> Config | str:
 
 
 def help_text() -> str:
-    """Return the usage, the subcommands, the configs, and every key with its type, default and meaning."""
+    """Return the text of ``--help``: the usage, subcommands, configs, and each key with type, default and meaning."""
     width = max(map(len, COMMANDS))
     lines = [USAGE, "subcommands:", *(f"  {name:{width}}  {line}" for name, line in COMMANDS.items()), ""]
     lines += [f"configs: {', '.join(config_names())}", "", "keys:"]
@@ -110,15 +114,15 @@ def help_text() -> str:
 
 
 def config_names() -> list[str]:
-    """Return the names of the configs in the package."""
+    """Return the names of the YAML configs that the package contains."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def check_trainer_arguments(arguments: dict[str, Any]) -> None:
-    """Check argument names against the signature of ``lightning.Trainer``.
+    """Check the names of ``trainer.*`` keys against the signature of ``lightning.Trainer``.
 
     Raises:
-        M2IBError: if the Trainer has no such argument; names the nearest.
+        M2IBError: if the Trainer has no such argument. The message names the nearest one.
     """
     if not arguments:
         return
@@ -131,20 +135,20 @@ def check_trainer_arguments(arguments: dict[str, Any]) -> None:
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
-    """Return what ``--config`` names, and the pairs ``key=value``."""
+    """Split the arguments into the value of ``--config``, or None, and the list of ``key=value``."""
     config: str | None = None
     pairs = []
     while words:
         word = words.pop(0)
-        bare = word.lstrip("-")
-        if bare == "config" and word != bare:
+        stripped = word.lstrip("-")
+        if stripped == "config" and word != stripped:
             if not words:
                 raise M2IBError(f"--config needs a name or a file: {', '.join(config_names())}")
             config = words.pop(0)
-        elif bare.startswith("config=") and word != bare:
-            config = bare.removeprefix("config=")
-        elif re.match(r"[\w.]+=", bare):
-            pairs.append(bare)  # OmegaConf would read "--a.b=1" as a key named "--a"
+        elif stripped.startswith("config=") and word != stripped:
+            config = stripped.removeprefix("config=")
+        elif re.match(r"[\w.]+=", stripped):
+            pairs.append(stripped)  # OmegaConf would read "--a.b=1" as a key named "--a"
         elif word in COMMANDS:
             raise M2IBError(f"the subcommand {word!r} must be the first word of the command")
         else:
@@ -156,7 +160,7 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _assignment(pair: str) -> DictConfig:
-    """Read ``key=value``: the value is YAML, but stays as typed for keys that hold text (paths, names)."""
+    """Parse ``key=value``. The value is YAML, but for a key that holds text (a path, a name) it stays as typed."""
     name, _, text = pair.partition("=")
     if not text:
         raise M2IBError(f"{pair!r} has no value; give {name}=null for none")
@@ -192,7 +196,7 @@ def _load(name: str) -> DictConfig:
 
 
 def _merge(config: Any, values: Any, origin: str) -> Any:
-    """Merge values into the configuration; ``origin`` is where they come from, for messages."""
+    """Merge values into the configuration. The messages name their ``origin``, a config or an argument."""
     names = [key.name for key in keys()]
     leaves = _leaves(values)
     for old, new in RENAMED.items():
@@ -206,13 +210,13 @@ def _merge(config: Any, values: Any, origin: str) -> Any:
                 raise M2IBError(f"{origin}: {name} is a group of keys: {members}")
             raise M2IBError(f"{origin}: unknown key {name!r}.{nearest(name, names)} --help lists every key.")
     try:
-        return OmegaConf.unsafe_merge(config, values)  # without a deep copy of the schema for each key
+        return OmegaConf.unsafe_merge(config, values)  # unlike merge, it makes no deep copy of the schema for each key
     except OmegaConfBaseException as error:
         raise M2IBError(f"{origin}: {_explanation(error)}") from None
 
 
 def _explanation(error: OmegaConfBaseException) -> str:
-    """Return the first line of OmegaConf's message, with the key's type and meaning."""
+    """Return the first line of OmegaConf's message, and the type and meaning of the key."""
     first_line = str(error).split("\n")[0]
     key = next((key for key in keys() if key.name == error.full_key), None)
     return f"{first_line}. {key.name} is {key.type}: {key.help}" if key else first_line

@@ -19,11 +19,12 @@ Mask = Literal["channel", "readout"]
 
 
 def _key(default: Any, text: str) -> Any:
+    """Return a dataclass field with its line in ``--help``."""
     return field(default=default, metadata={"help": text})
 
 
 RENAMED = {"finetune.others": "finetune.hard_negatives"}
-"""Renamed keys, old to new. An old name is an error that gives the new one."""
+"""Renamed keys, from old to new. An old key raises an error that names the new one."""
 
 
 @dataclass
@@ -39,7 +40,7 @@ class ModelConfig:
 
 @dataclass
 class TowerConfig:
-    """The bottleneck of one tower. ``bottleneck.preset`` says what null means."""
+    """The bottleneck of one tower. ``bottleneck.preset`` decides what null means."""
 
     layer: int | None = _key(
         None, "block after which the tower is cut, from 0; -1: the first block's input; published 9 of 12"
@@ -145,7 +146,7 @@ class MethodConfig:
 
 @dataclass
 class EvaluateConfig:
-    """The methods and measures that task=evaluate compares."""
+    """The methods that task=evaluate compares, and the metrics that it uses."""
 
     methods: list[str] | None = _key(
         None, "methods to compare, each in the form of method.name; null: all that need no trained weights"
@@ -163,7 +164,7 @@ class EvaluateConfig:
 
 @dataclass
 class FinetuneConfig:
-    """The training of task=finetune. The bottleneck's keys give layer, beta, sigma and prior."""
+    """The training of task=finetune. Layer, beta, sigma and prior come from the keys of the bottleneck."""
 
     mask: Mask = _key(
         "channel", "'channel': one alpha per channel for all pairs; 'readout': a head predicts one alpha per token"
@@ -227,7 +228,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Key:
-    """A key as ``--help`` prints it."""
+    """A configuration key as ``--help`` prints it.
+
+    Attributes:
+        name: the name with dots, such as ``data.limit``.
+        type: type of the value, or its choices separated by ``|``.
+        default: the default as text.
+        help: meaning of the key.
+    """
 
     name: str
     type: str
@@ -237,7 +245,7 @@ class Key:
 
 @cache
 def keys(schema: type = Config, prefix: str = "") -> tuple[Key, ...]:
-    """Return every key of the schema in order, nested keys with dots."""
+    """Return every key of a schema in order, with ``prefix`` before its name. Names of nested keys have dots."""
     listed: list[Key] = []
     hints = get_type_hints(schema)
     for item in fields(schema):
@@ -260,12 +268,12 @@ def _type_name(hint: Any) -> str:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the configuration as YAML, which ``parse(["--config", FILE])`` reads back."""
+    """Return the configuration as YAML. ``parse(["--config", FILE])`` reads it back from a file."""
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
 
 
 def _escaped(value: Any) -> Any:
-    """Escape ``${`` in text, so that OmegaConf does not interpolate it."""
+    """Escape ``${`` in all text of a value, so that OmegaConf does not interpolate it."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return value.replace("${", r"\${") if isinstance(value, str) else value
@@ -275,8 +283,8 @@ def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash
     """Return the text of a run's ``config.yaml``, in which every null key of the bottleneck is resolved.
 
     Args:
-        config: configuration of the run, before resolving.
-        bottleneck: resolved settings, from ``BottleneckSettings.to_dict``.
+        config: configuration of the run, before its null keys are resolved.
+        bottleneck: resolved settings of the bottleneck, from ``BottleneckSettings.to_dict``.
         statistics_hash: sha256 of the layer statistics, for the first line; None if no prior uses them.
     """
     towers = {name: TowerConfig(**bottleneck[name]) for name in ("image", "text")}
