@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are imported on first use, because `m2ib-fit --help` and the error of a typo need neither torch nor Lightning.
-_HOMES = {
+_MODULES = {
     "Attribution": "results.attribution",
     "BottleneckSettings": "m2ib.settings",
     "CaptionsDataModule": "datamodules",
@@ -43,16 +43,16 @@ _HOMES = {
     "register_method": "methods",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted(_MODULES)]
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, only {', '.join(_HOMES)}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, only {', '.join(_MODULES)}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

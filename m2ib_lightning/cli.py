@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except M2IBError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of the pipe (``| head``) has ended
+    except BrokenPipeError:  # the reader of the pipe has ended, as ``head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -81,10 +81,11 @@ def _run_subcommand(name: str, words: list[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Config | str:
-    """Return the configuration, or the text of ``--help``.
+    """Return the configuration that the arguments give, or the text of ``--help``.
 
     Raises:
-        M2IBError: on an unknown key, a wrong type, a missing config, or a word that is not ``key=value``.
+        M2IBError: if a key is unknown, a value has the wrong type, a config does not exist, or a word is not
+            ``key=value``.
     """
     if any(word in ("-h", "--help") for word in arguments):
         return help_text()
@@ -103,7 +104,7 @@ def parse(arguments: Sequence[str]) -> Config | str:
 
 
 def help_text() -> str:
-    """Return the usage, the subcommands, the configs, and every key with its type, default and meaning."""
+    """Return the text of ``--help``: the usage, subcommands, configs, and each key with type, default and meaning."""
     width = max(map(len, COMMANDS))
     lines = [USAGE, "subcommands:", *(f"  {name:{width}}  {line}" for name, line in COMMANDS.items()), ""]
     lines += [f"configs: {', '.join(config_names())}", "", "keys:"]
@@ -114,7 +115,7 @@ def help_text() -> str:
 
 
 def config_names() -> list[str]:
-    """Return the names of the configs in the package."""
+    """Return the names of the YAML configs that the package contains."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -140,15 +141,15 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     pairs = []
     while words:
         word = words.pop(0)
-        bare = word.lstrip("-")
-        if bare == "config" and word != bare:
+        stripped = word.lstrip("-")
+        if stripped == "config" and word != stripped:
             if not words:
                 raise M2IBError(f"--config needs a name or a file: {', '.join(config_names())}")
             config = words.pop(0)
-        elif bare.startswith("config=") and word != bare:
-            config = bare.removeprefix("config=")
-        elif re.match(r"[\w.]+=", bare):
-            pairs.append(bare)  # OmegaConf would read "--a.b=1" as a key named "--a"
+        elif stripped.startswith("config=") and word != stripped:
+            config = stripped.removeprefix("config=")
+        elif re.match(r"[\w.]+=", stripped):
+            pairs.append(stripped)  # OmegaConf would read "--a.b=1" as a key named "--a"
         elif word in COMMANDS:
             raise M2IBError(f"the subcommand {word!r} must be the first word of the command")
         else:
@@ -211,13 +212,13 @@ def _merge(config: Any, values: Any, origin: str) -> Any:
                 raise M2IBError(f"{origin}: {name} is a group of keys: {members}")
             raise M2IBError(f"{origin}: unknown key {name!r}.{nearest(name, names)} --help lists every key.")
     try:
-        return OmegaConf.unsafe_merge(config, values)  # without a deep copy of the schema for each key
+        return OmegaConf.unsafe_merge(config, values)  # unlike merge, it makes no deep copy of the schema for each key
     except OmegaConfBaseException as error:
         raise M2IBError(f"{origin}: {_explanation(error)}") from None
 
 
 def _explanation(error: OmegaConfBaseException) -> str:
-    """Return the first line of OmegaConf's message, with the key's type and meaning."""
+    """Return the first line of OmegaConf's message, and the type and meaning of the key."""
     first_line = str(error).split("\n")[0]
     key = next((key for key in keys() if key.name == error.full_key), None)
     return f"{first_line}. {key.name} is {key.type}: {key.help}" if key else first_line

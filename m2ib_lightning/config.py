@@ -29,6 +29,7 @@ Mask = Literal["channel", "readout"]
 
 
 def _key(default: Any, text: str) -> Any:
+    """Return a dataclass field with its line in ``--help``."""
     return field(default=default, metadata={"help": text})
 
 
@@ -155,7 +156,7 @@ class MethodConfig:
 
 @dataclass
 class EvaluateConfig:
-    """The methods and measures that task=evaluate compares."""
+    """The methods that task=evaluate compares, and the metrics that it uses."""
 
     methods: list[str] | None = _key(
         None, "methods to compare, each in the form of method.name; null: all that need no trained weights"
@@ -282,12 +283,12 @@ def _type_name(hint: Any) -> str:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the configuration as YAML, which ``parse(["--config", FILE])`` reads back."""
+    """Return the configuration as YAML. ``parse(["--config", FILE])`` reads it back from a file."""
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
 
 
 def _escaped(value: Any) -> Any:
-    """Escape ``${`` in text, so that OmegaConf does not interpolate it."""
+    """Escape ``${`` in all text of a value, so that OmegaConf does not interpolate it."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return value.replace("${", r"\${") if isinstance(value, str) else value

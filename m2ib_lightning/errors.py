@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 INCOMPLETE = 3
-"""Exit status of a run that lacks pairs because a rank died."""
+"""Exit status of a run in which pairs are missing because a rank died."""
 
 BROKEN_PIPE = 141
-"""Exit status after a broken pipe: nobody reads the output any more (128 + SIGPIPE)."""
+"""Exit status after a broken pipe, when nobody reads the output any more (128 + SIGPIPE)."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells (128 + SIGINT)."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is complete or absent, whatever ends the process."""
+"""Atomic writes: a file is never half-written, whatever ends the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file next to ``path``; sync and rename it at the end, or remove it after an error."""
+    """Open a temporary file next to ``path`` for writing.
+
+    At the end of the context the file is synced and renamed to ``path``. After an error it is removed.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -26,6 +29,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write text atomically as UTF-8; characters that UTF-8 can't encode become ``?``."""
+    """Write text atomically as UTF-8. Characters that UTF-8 can't encode become ``?``."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "replace"))

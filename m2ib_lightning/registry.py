@@ -1,4 +1,4 @@
-"""Registries that users can extend; they refuse duplicates, and an unknown name is an error that says how to add it."""
+"""Registries that users can extend. The error of an unknown name says how to add an item."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Registry(Generic[T]):
     """A mapping from names to items that refuses duplicates.
 
     Args:
-        kind: kind of the items, for error messages ("data source").
+        kind: kind of the items, for error messages, such as "data source".
         register_function: name of the public function that adds an item, for error messages.
     """
 
@@ -38,7 +38,7 @@ class Registry(Generic[T]):
     def register_path(self, name: str, path: str) -> None:
         """Add an item by its import path; ``get`` imports it on first use.
 
-        This is for items of a module that the registering module may not import.
+        It is for items of a module that the registering module may not import.
 
         Args:
             name: the new name.
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         """Return the item of a name.
 
         Raises:
-            M2IBError: if the name is unknown; lists the names that exist.
+            M2IBError: if the name is unknown. The message lists the names that exist.
         """
         if name not in self:
             raise M2IBError(

@@ -68,32 +68,33 @@ def explain(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Attribution | list[Attribution]:
-    """Explain what in a picture, and which words of its caption, made the model match them.
+    """Explain which parts of a picture and which words of its caption made the model match them.
 
     Args:
         image: a path, bytes, a PIL image or an array; or a list of them.
         text: a caption; or a list with one caption per image, or with several captions for one image.
-        target: an embedding (E,) to explain the image against instead of a caption, or one per image (N, E). There is
-            no text result then.
-        ensemble: whether to explain the image against all captions at once (a prompt ensemble). The target is the
-            mean of their normalised embeddings; there is one image result and no text result.
+        target: an embedding (E,) to explain the image against instead of a caption, or one per image (N, E). The
+            result then has no text part.
+        ensemble: whether to explain each image against all captions at once (a prompt ensemble). The target is the
+            mean of their normalised embeddings. The result has no text part.
         model: ``scenes``, a Hugging Face folder, a hub id, a ``LoadedModel``, or a loaded Hugging Face model with its
             ``processor``. The model is never changed.
         processor: the processor of a loaded Hugging Face model.
-        bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings are
-            those that the model folder recommends, else the published values.
-        statistics: statistics for ``prior="data"``, or a file of them that a run has written; needed if the model
-            folder has none.
+        bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings
+            are those that the model folder recommends, else the published values.
+        statistics: layer statistics for ``prior="data"``, or the file of a run that holds them. They are needed if
+            the model folder has none.
         method: the attribution method, with its options after a colon: ``m2ib``, ``gradcam:image_layer=3``,
             ``rise:samples=1000``; see ``m2ib_lightning.methods``. Only ``m2ib`` gives nats and curves.
         fit: how pictures fit the model's input: ``crop``, ``pad`` or ``stretch``; None for the model's own way.
         seed: seed of the noise.
-        batch_size: number of pairs at a time; it changes no result.
+        batch_size: number of pairs that run at a time. It changes no result.
         device: device to compute on; None for the model's own.
-        dtype: ``torch.float32`` or ``torch.float64``.
+        dtype: dtype to compute in, ``torch.float32`` or ``torch.float64``.
 
     Returns:
-        One ``Attribution``, or a list of them in the order of the arguments.
+        One ``Attribution`` for a single image with a caption, a target or an ensemble. Lists as arguments give a list
+        in the same order.
 
     Raises:
         M2IBError: if the model, a setting, an image or a caption is invalid. In a list, a pair with an invalid image or
@@ -103,7 +104,7 @@ def explain(
         raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
     if dtype not in (torch.float32, torch.float64):
         raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-    # The caller may have switched gradients off.
+    # The optimisation needs gradients, and the caller may have switched them off.
     with torch.inference_mode(False), torch.enable_grad():
         loaded = _load(model, processor)
         request = parse_request(image, text, target=target, ensemble=ensemble)
@@ -121,6 +122,7 @@ def explain(
 
 
 def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.device:
+    """Return the device to compute on, after a small tensor has shown that it works."""
     if device is None:
         return next(loaded.encoder.model.parameters()).device
     try:
@@ -131,8 +133,8 @@ def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.dev
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:
-    has_processor = isinstance(model, LoadedModel | str | Path)
-    if has_processor and processor is not None:
+    brings_processor = isinstance(model, LoadedModel | str | Path)
+    if brings_processor and processor is not None:
         raise M2IBError("processor= goes with a loaded Hugging Face model; a folder and a LoadedModel have their own")
     if isinstance(model, LoadedModel):
         return model

@@ -26,7 +26,7 @@ class Request:
         pairs: one pair per result.
         many: whether ``explain`` returns a list.
         target: the user's target embedding or embeddings, or None.
-        captions: captions of a prompt ensemble; empty without one.
+        captions: captions of a prompt ensemble; empty if there is none.
     """
 
     pairs: list[RawPair]
@@ -35,7 +35,7 @@ class Request:
     captions: tuple[str, ...] = ()
 
     def targets(self, encoder: Encoder, preparer: Preparer, like: Tensor) -> Tensor | None:
-        """Return one target per pair (N, E), in the type and on the device of ``like``; None for pairs with captions.
+        """Return one target per pair (N, E), in the dtype and on the device of ``like``; None for pairs with captions.
 
         Raises:
             M2IBError: if the target does not fit the model, or a caption of an ensemble has no words.
@@ -60,7 +60,7 @@ class Request:
         return F.normalize(scaled, dim=-1).to(like).expand(len(self.pairs), size)
 
     def batch(self, preparer: Preparer, indices: Iterable[int], targets: Tensor | None) -> PairBatch:
-        """Prepare the pairs at ``indices`` as a batch; with ``targets``, only their images."""
+        """Prepare the pairs at ``indices`` as a batch. With ``targets``, the batch has images only."""
         indices = list(indices)
         image_only = targets is not None
         items = [preparer.prepare(self.pairs[k], keep_picture=True, image_only=image_only) for k in indices]
@@ -75,7 +75,7 @@ def parse_request(image: Any, text: Any, *, target: Any = None, ensemble: bool =
     """Turn the arguments of ``explain`` into a request.
 
     Raises:
-        M2IBError: if the arguments do not go together; says which would.
+        M2IBError: if the arguments do not go together. The message says which would.
     """
     many_images = isinstance(image, list | tuple)
     images = list(image) if many_images else [image]
@@ -132,7 +132,7 @@ def _to_tensor(target: Any) -> Tensor:
 def _ensemble_embedding(encoder: Encoder, preparer: Preparer, captions: tuple[str, ...], like: Tensor) -> Tensor:
     """Return the mean (E,) of the captions' normalised embeddings.
 
-    The captions run one by one, so that none depends on the others.
+    The captions run one by one, so that no embedding depends on the other captions.
     """
     tower = encoder.towers["text"]
     embeddings = []

@@ -1,1 +1,1 @@
-"""Encoders cut in two: the towers, the suffix that runs in every step, and the model families."""
+"""Encoders cut in two: the towers, the suffix that runs in every optimiser step, and the model families."""

@@ -18,12 +18,12 @@ _QUICK_GELU = 1.702
 class Block:
     r"""Computes the function of the model's own block, up to rounding, in fewer passes over memory.
 
-    - q, k and v are one product, whose weights scale the queries by :math:`d^{-1/2}`.
-    - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702: one kernel, because the two
-      factors are fused into the weights on either side.
+    - q, k and v are one matrix product, whose weights include the factor :math:`d^{-1/2}` of the queries.
+    - QuickGELU is :math:`u \, \sigma(c u) = \mathrm{silu}(c u) / c` with c = 1.702. It is one kernel, because
+      c and 1 / c are fused into the weights before and after it.
 
     Args:
-        parts: parts of the model's block, frozen.
+        parts: the frozen parts of the model's block.
         dtype: compute dtype.
     """
 
@@ -43,22 +43,22 @@ class Block:
 
     def __call__(self, hidden: Tensor, causal: bool) -> Tensor:
         """Map the hidden states of all tokens (N, T, D) to (N, T, D)."""
-        rows, tokens, width = hidden.shape
-        qkv = self.qkv(self.norm1(hidden)).view(rows, tokens, 3, self.heads, width // self.heads)
+        sequences, tokens, width = hidden.shape
+        qkv = self.qkv(self.norm1(hidden)).view(sequences, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
         attended = _attention(query, key, value, causal)
-        return self._perceptron(hidden + self.out(attended.transpose(1, 2).flatten(2)))
+        return self._mlp(hidden + self.out(attended.transpose(1, 2).flatten(2)))
 
-    def _perceptron(self, hidden: Tensor) -> Tensor:
+    def _mlp(self, hidden: Tensor) -> Tensor:
         return hidden + self.down(self.activation(self.up(self.norm2(hidden))))
 
 
 class PooledBlock(Block):
     r"""A tower's last block, computed only for the token that pooling reads.
 
-    The other tokens need no query and no perceptron. As the projections are linear, they need no key or value either.
-    A score :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` plus a constant over t, which the softmax cancels;
-    and :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
+    The other tokens need no query and no MLP. They need no key or value either, because the projections are linear.
+    A score :math:`q^T (W_k x_t + b_k)` is :math:`(W_k^T q)^T x_t` plus a constant over t, which the softmax cancels.
+    The output is :math:`\sum_t a_t (W_v x_t + b_v) = W_v \sum_t a_t x_t + b_v`.
     """
 
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
@@ -71,32 +71,33 @@ class PooledBlock(Block):
         self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
 
     def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
-        """Map hidden states (N, T, D) and the token's positions (N,) to that token's hidden states (N, D)."""
-        rows, tokens, _ = hidden.shape
+        """Map hidden states (N, T, D) to those of the pooled tokens (N, D), whose positions are (N,)."""
+        sequences, tokens, _ = hidden.shape
         x = self.norm1(hidden)
-        query = self.query(_at(x, position)).view(rows, self.heads, -1)  # (N, H, d)
+        query = self.query(_at(x, position)).view(sequences, self.heads, -1)  # (N, H, d)
         scores = torch.einsum("nhd,hde->nhe", query, self.key) @ x.transpose(1, 2)  # (N, H, T)
         if causal:
-            later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
-            scores = scores.masked_fill(later[:, None], -torch.inf)
+            is_later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
+            scores = scores.masked_fill(is_later[:, None], -torch.inf)
         attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
-        return self._perceptron(_at(hidden, position) + self.out(attended + self.value_bias))
+        return self._mlp(_at(hidden, position) + self.out(attended + self.value_bias))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-    """Return the softmax attention of scaled queries; all tensors are (N, H, T, d)."""
+    """Return the softmax attention of queries that are scaled already. All tensors are (N, H, T, d)."""
     tokens = query.shape[-2]
     if query.device.type != "cpu" or query.dtype.itemsize >= 4:
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
     # In half precision on a CPU, the backward pass of the fused kernel is several times slower (torch 2.13).
     scores = query @ key.transpose(-1, -2)
     if causal:
-        later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
+        is_later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
+        scores = scores.masked_fill(is_later, -torch.inf)
     return _softmax(scores) @ value
 
 
 def _softmax(scores: Tensor) -> Tensor:
+    """Return the softmax over the last dimension, computed in at least float32."""
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
@@ -107,7 +108,7 @@ def _at(hidden: Tensor, position: Tensor) -> Tensor:
 
 
 def _scaled(linear: nn.Linear, weight_factor: float = 1.0, bias_factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias, multiplied by their factors; the model's own tensors if a factor is 1."""
+    """Return weight and bias, multiplied by their factors. A factor of 1 makes no copy."""
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     weight = weight if weight_factor == 1 else weight * weight_factor
     return weight, bias if bias is None or bias_factor == 1 else bias * bias_factor

@@ -8,10 +8,12 @@ from m2ib_lightning.errors import M2IBError
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile a small function and its gradient, so that a missing compiler is an error before any pair starts.
+    """Check that ``torch.compile`` works on a device, with a small function and its gradient.
+
+    A missing compiler is then an error before any pair starts.
 
     Raises:
-        M2IBError: if compilation fails; says why.
+        M2IBError: if compilation fails. The message says why.
     """
     x = torch.ones(8, device=device, requires_grad=True)
     try:

@@ -1,4 +1,4 @@
-"""A context in which the user's model is frozen, and after which it is exactly as before."""
+"""A context that freezes the user's model and restores it exactly."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from m2ib_lightning.errors import M2IBError
 
 @contextmanager
 def frozen(model: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Put the model into evaluation mode without gradients, on ``device`` in ``dtype``.
+    """Put the model into evaluation mode without gradients, on ``device`` in ``dtype``, inside the context.
 
-    The exit restores the training mode of each module, ``requires_grad``, device and type, also after an exception or
-    Ctrl-C. Weights come back bit for bit: casting up and back is exact, and casting down is refused.
+    The exit restores the training mode of each module, ``requires_grad``, device and dtype, also after an exception or
+    Ctrl-C. The weights are bit for bit as before: casting up and back is exact, and casting down is refused.
 
     Args:
-        model: any module on one device and in one floating type.
+        model: any module on one device and in one floating-point dtype.
         device: device inside the context; None for the model's own.
-        dtype: floating type inside the context; None for the model's own.
+        dtype: floating-point dtype inside the context; None for the model's own.
 
     Raises:
-        M2IBError: if ``dtype`` is narrower than the model's.
+        M2IBError: if ``dtype`` is narrower than the model's dtype.
     """
     parameters = list(model.parameters())
     gradient_flags = [parameter.requires_grad for parameter in parameters]

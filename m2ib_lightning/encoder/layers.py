@@ -7,18 +7,19 @@ from m2ib_lightning.encoder.towers import Encoder
 
 
 def from_the_top(encoder: Encoder) -> list[list[str]]:
-    """Return the names of the parameters by layer, from the top down.
+    """Return the parameter names of each layer, from the output down to the embeddings.
 
-    The first layer is what follows the blocks (norms, pooling, projections). Then come the blocks of both towers
-    together, from the last to the first, then the embeddings. The temperature, a single number, is left out.
+    The first layer is what follows the blocks (norms, pooling, projections). The blocks of both towers follow together,
+    from the last to the first. The embeddings are the last layer. A parameter that is a single number, such as the
+    temperature, is left out.
     """
-    blocks_above: dict[int, int] = {}  # by the id of a block's parameter
+    blocks_above: dict[int, int] = {}  # number of blocks above a block, by the id of its parameters
     depth = 0
     for modality in MODALITIES:
         blocks = list(encoder.towers[modality].blocks)
         depth = max(depth, len(blocks))
-        for above, block in enumerate(reversed(blocks)):
-            blocks_above |= {id(parameter): above for parameter in block.parameters()}
+        for count, block in enumerate(reversed(blocks)):
+            blocks_above |= {id(parameter): count for parameter in block.parameters()}
     layers: list[list[str]] = [[] for _ in range(depth + 2)]
     for name, parameter in encoder.model.named_parameters():
         is_embedding = "embed" in name or "pre_layrnorm" in name

@@ -1,4 +1,4 @@
-"""The suffix of a tower, from the cut to the embedding, which runs in every step.
+"""The suffix of a tower: the part from the cut to the embedding, which runs in every optimiser step.
 
 Legend: B pairs, N sequences (each a draw of a pair), T tokens, D width, E embedding size.
 """
@@ -15,14 +15,17 @@ from m2ib_lightning.encoder.towers import Hidden, Tower
 
 
 def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
-    """Return the rest of a frozen tower after ``layer``, computed in ``dtype``; fused if all its blocks allow it."""
+    """Return the suffix of a frozen tower after ``layer``, computed in ``dtype``.
+
+    The suffix is fused if all its blocks allow it.
+    """
     blocks = tower.blocks[layer + 1 :]
     parts = [part for block in blocks if tower.spec.parts and (part := tower.spec.parts(block)) is not None]
     return FusedSuffix(tower, layer, dtype, parts) if len(parts) == len(blocks) else Suffix(tower, layer, dtype)
 
 
 class Suffix:
-    """The model's own blocks after ``layer``, its final norm and projection, under autocast.
+    """Runs the model's own blocks after ``layer``, then its final norm and projection, under autocast.
 
     Args:
         tower: tower of the frozen model.
@@ -37,21 +40,21 @@ class Suffix:
 
     @torch.no_grad()
     def embed(self, hidden: Hidden) -> Tensor:
-        """Return the clean embeddings (B, E) of a batch at the cut."""
+        """Return the clean embeddings (B, E) of a batch, from its hidden states at the cut."""
         return self(hidden.z, hidden.pooled)
 
     def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
-        """Map hidden states (N, T, D) and pooled positions (N,) to embeddings (N, E) in the type of the weights."""
+        """Map hidden states (N, T, D) and pooled positions (N,) to embeddings (N, E) in the dtype of the weights."""
         weight_dtype = self.tower.dtype
         with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != weight_dtype):
             return self.tower.suffix(hidden.to(weight_dtype), self.layer, pooled).to(weight_dtype)
 
 
 class FusedSuffix(Suffix):
-    """A suffix with fused blocks; it gives the same embeddings as ``Suffix``, up to rounding.
+    """A suffix with fused blocks. It gives the same embeddings as ``Suffix``, up to rounding.
 
-    The final norm and the projection are the model's own. They run in the type of the weights if they read one token,
-    else under autocast.
+    The final norm and the projection are the model's own. They run in the dtype of the weights if pooling reads one
+    token, else under autocast.
 
     Args:
         tower: tower of the frozen model.

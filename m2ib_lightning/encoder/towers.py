@@ -1,6 +1,6 @@
-"""Towers cut in two: the prefix runs once per pair, the suffix in every step.
+"""Towers cut in two: the prefix runs once per pair, the suffix in every optimiser step.
 
-Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
+Legend: B pairs, N sequences (each a draw of a pair), T tokens, D width, E embedding size.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from m2ib_lightning.errors import M2IBError
 
 @dataclass(frozen=True)
 class Hidden:
-    """A batch at the cut.
+    """The hidden states of a batch at the cut, and which of its tokens the tower reads.
 
     Attributes:
         z: (B, T, D) hidden states.
-        valid: (B, T) bool, True for tokens that the tower reads.
-        pooled: (B,) position of the token that pooling reads; None if it reads all tokens.
+        valid: (B, T) bool, True for the tokens that the tower reads.
+        pooled: (B,) position of the token that pooling reads; None if pooling reads all tokens.
         padded: whether some tokens may be padding that the tower does not read.
     """
 
@@ -33,7 +33,7 @@ class Hidden:
     padded: bool = True
 
     def lengths(self) -> list[int]:
-        """Return the number of tokens that the tower reads of each pair; with padding, this waits for the device."""
+        """Return how many tokens of each pair the tower reads. With padding, the call synchronises with the device."""
         pairs, tokens = self.valid.shape
         return self.valid.sum(-1).tolist() if self.padded else [tokens] * pairs
 
@@ -54,12 +54,12 @@ class Tower:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks."""
+        """The tower's transformer blocks, from the first to the last."""
         return self.spec.blocks(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type of the weights."""
+        """Floating-point dtype of the weights."""
         return next(self.blocks.parameters()).dtype
 
     @property
@@ -74,35 +74,35 @@ class Tower:
 
     @property
     def max_tokens(self) -> int:
-        """Largest number of tokens, T_max; the noise is drawn for this many."""
+        """Largest number of tokens that the tower takes, T_max. The noise is drawn for this many."""
         return self.spec.max_tokens(self.model)
 
     def resolve_layer(self, layer: int | None) -> int:
         """Return the layer to cut at: ``layer``, or the published 9 of 12 scaled to this depth if it is None.
 
         Raises:
-            M2IBError: if the layer is out of range. If pooling reads one token, the last block's output is refused:
-                no other token can matter there.
+            M2IBError: if the layer is out of range. The last block's output is refused if pooling reads one token,
+                because no other token can matter there.
         """
         depth = len(self.blocks)
         if layer is None:
             return max(-1, min(round(0.75 * depth), depth - 2))
         deepest = depth - 1 if self.spec.pooled is None else depth - 2
         if not -1 <= layer <= deepest:
-            last = " (the last block's output: pooling reads one token, so no other can matter there)"
+            reason = " (the last block's output: pooling reads one token, so no other can matter there)"
             raise M2IBError(
-                f"bottleneck.{self.modality}.layer={layer} is out of range{last if layer == depth - 1 else ''}: this "
+                f"bottleneck.{self.modality}.layer={layer} is out of range{reason if layer == depth - 1 else ''}: this "
                 f"tower has {depth} blocks, so the layer goes from -1 (the first block's input) to {deepest}."
             )
         return layer
 
     @torch.no_grad()
     def prefix(self, inputs: Inputs, layer: int) -> Hidden:
-        """Run a batch up to the cut: the embeddings and blocks 0..layer."""
+        """Run a batch up to the cut: the embeddings and the blocks 0 to ``layer``, without gradients."""
         return self.prefix_with_gradients(inputs, layer)
 
     def prefix_with_gradients(self, inputs: Inputs, layer: int) -> Hidden:
-        """Run a batch up to the cut as ``prefix`` does, with gradients unless the caller has turned them off."""
+        """Run a batch up to the cut as ``prefix`` does, but with gradients unless the caller has turned them off."""
         hidden = self.spec.embed(self.model, inputs)  # (B, T, D)
         pairs, tokens = hidden.shape[:2]
         if self.spec.lengths is None:
@@ -110,21 +110,21 @@ class Tower:
         else:
             positions = torch.arange(tokens, device=hidden.device)
             valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
-            # Padding is never read, but a NaN in its embedding would be: attention weighs it with 0, and 0 NaN = NaN.
+            # Attention weights padding with 0, but 0 * NaN is NaN: a NaN in its embedding would reach every token.
             hidden = hidden.masked_fill(~valid[..., None], 0)
         hidden = self.advance(hidden, -1, layer)
         pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
         return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
 
     def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
-        """Run hidden states (N, T, D) from the cut to the embeddings (N, E): remaining blocks, norm and projection."""
+        """Run hidden states (N, T, D) from the cut to the embeddings (N, E): the other blocks, norm and projection."""
         hidden = self.advance(hidden, layer, len(self.blocks) - 1)
         if pooled is not None:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
         return self.spec.head(self.model, hidden)
 
     def advance(self, hidden: Tensor, layer: int, last: int) -> Tensor:
-        """Run hidden states (N, T, D) from the cut after block ``layer`` through block ``last``."""
+        """Run hidden states (N, T, D) at the cut after block ``layer`` through the next blocks, up to ``last``."""
         arguments = self.spec.block_arguments(self.model, hidden)
         for block in self.blocks[layer + 1 : last + 1]:
             hidden = block(hidden, **arguments)
@@ -137,8 +137,12 @@ class Encoder:
     Args:
         model: a Hugging Face model of a registered family.
 
+    Attributes:
+        family: the model's family.
+        towers: the image tower and the text tower.
+
     Raises:
-        M2IBError: if the family is not supported; lists the supported ones.
+        M2IBError: if the model's type is not supported. The message lists the supported types.
     """
 
     def __init__(self, model: Any) -> None:

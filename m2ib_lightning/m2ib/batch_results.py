@@ -1,4 +1,4 @@
-"""From the traces of a batch to one result per pair."""
+"""Turns the traces of a batch into one result per pair."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAtt
 def batch_results(
     batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], image_tower: Tower
 ) -> Iterator[Attribution]:
-    """Yield the result of each readable pair; a pair whose numbers are not finite has failed.
+    """Yield the result of each readable pair. A pair whose numbers are not finite gets an error.
 
     Args:
         batch: the explained pairs.
         similarity: (B,) clean cosines.
-        traces: the optimisation of each tower; without text if the images were explained against embeddings.
-        image_tower: gives the patch grid.
+        traces: record of each tower's optimisation; without text if the images were explained against embeddings.
+        image_tower: the image tower, which knows the grid of patches.
     """
     clean = similarity.tolist()
     image, text = traces["image"].cpu(), traces["text"].cpu() if "text" in traces else None

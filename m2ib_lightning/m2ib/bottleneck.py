@@ -13,7 +13,7 @@ from m2ib_lightning.m2ib.settings import TowerSettings
 
 
 class InformationBottleneck(nn.Module):
-    r"""Replaces part of a layer's output by noise, and measures in nats what passes.
+    r"""Replaces part of a layer's output with noise, and measures in nats how much information passes.
 
     With :math:`\lambda = \sigma(\alpha)` and the whitened features :math:`z' = (z - m) / (\sigma s)`, a draw is
 
@@ -27,7 +27,7 @@ class InformationBottleneck(nn.Module):
         = -\tfrac12 \big(1 + 2 \log(1 - \lambda) - (\lambda z')^2 - (1 - \lambda)^2\big).
 
     Each pair of a batch has its own gates: ``alpha`` is (B, T, D), or (B, T, 1) with ``granularity="token"``.
-    All computation is in the type of ``alpha`` (float32 or float64), whatever the precision around it.
+    All computation is in the dtype of ``alpha`` (float32 or float64), whatever the precision around it.
 
     Args:
         width: the layer's width D.
@@ -38,8 +38,8 @@ class InformationBottleneck(nn.Module):
 
     Attributes:
         alpha: the trainable parameter; empty until ``reset``.
-        mean: the prior's mean, in alpha's type and on its device.
-        std: the prior's standard deviation, in alpha's type and on its device.
+        mean: the prior's mean, in alpha's dtype and on its device.
+        std: the prior's standard deviation, in alpha's dtype and on its device.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class InformationBottleneck(nn.Module):
         self.reset(pairs=0, tokens=0)
 
     def reset(self, pairs: int, tokens: int) -> None:
-        """Start new gates for a batch. The parameter object stays the same, so an optimiser may keep it."""
+        """Create new gates for a batch. The parameter object stays the same, so an optimiser can keep its reference."""
         alpha = self.alpha
         alpha.data = alpha.new_full((pairs, tokens, self.gates), self.initial_alpha)
         alpha.grad = None
-        # The float64 statistics are cast here and are no buffers, because some devices have no float64.
+        # The float64 statistics are cast here and are not buffers, because some devices have no float64.
         self.mean, self.std = (value.to(alpha.dtype).to(alpha.device) for value in self._prior)
 
     @property
     def lambda_(self) -> Tensor:
-        """Share of the signal that passes, sigmoid(alpha): (B, T, D) or (B, T, 1)."""
+        """Share of the signal that passes the bottleneck, sigmoid(alpha): (B, T, D) or (B, T, 1)."""
         return torch.sigmoid(self.alpha)
 
     def whiten(self, z: Tensor) -> Tensor:
@@ -83,22 +83,25 @@ class InformationBottleneck(nn.Module):
         return divergence(self.alpha, whitened)
 
     def part(self, pairs: slice, tokens: int) -> Tensor:
-        """Return a copy of some pairs' alphas as a leaf, because the gradient of a slice has the size of all alphas."""
+        """Return a copy of the alphas of some pairs and their first ``tokens`` tokens, as a leaf tensor.
+
+        A slice of ``alpha`` would not do, because its gradient has the size of all alphas.
+        """
         return self.alpha.detach()[pairs, :tokens].clone().requires_grad_()
 
     def add_gradient(self, part: Tensor, pairs: slice) -> None:
-        """Add the gradient of ``part`` to the same pairs in ``alpha.grad``, which must exist."""
+        """Add the gradient of ``part``, a copy of the alphas of ``pairs``, to ``alpha.grad``, which must exist."""
         assert self.alpha.grad is not None
         assert part.grad is not None
         self.alpha.grad[pairs, : part.shape[1]] += part.grad
 
     def forward(self, whitened: Tensor, noise: Tensor, alpha: Tensor | None = None) -> Tensor:
-        """Return the draws t_k.
+        """Return the draws t_k of the bottleneck's output.
 
         Args:
             whitened: (B, T, D) features from ``whiten``.
             noise: (K, T, D) standard normal numbers, shared by all pairs.
-            alpha: the pairs' gates from ``part``; None for the gates of the whole batch.
+            alpha: alphas of the pairs, from ``part``; None for those of the whole batch.
 
         Returns:
             The draws (B, K, T, D).
@@ -111,9 +114,13 @@ class InformationBottleneck(nn.Module):
 
 
 def divergence(alpha: Tensor, whitened: Tensor) -> Tensor:
-    """Return the information of gates ``alpha`` (broadcast) on z' (..., T, D), in nats per token and channel.
+    """Return the information (..., T, D) in nats per token and channel, from the formula of ``InformationBottleneck``.
 
     log(1 - lambda) is computed as ``logsigmoid(-alpha)``, which never overflows.
+
+    Args:
+        alpha: alphas that broadcast to the shape of ``whitened``.
+        whitened: (..., T, D) whitened features z'.
     """
     log_noise_share = F.logsigmoid(-alpha)
     noise_share = torch.sigmoid(-alpha)

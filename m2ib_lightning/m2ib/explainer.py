@@ -1,6 +1,6 @@
 """M2IB for a batch of pairs, shared by the Lightning module and ``explain``.
 
-Legend: B pairs, T tokens, D width, E embedding size.
+Legend: B pairs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HALF_LOSS_SCALE = 2.0**12
 
 
 def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSettings:
-    """Return the settings with a layer for each tower.
+    """Return the settings with the layer of each tower resolved: None becomes the published depth.
 
     Raises:
         M2IBError: if a layer is out of range.
@@ -51,9 +51,9 @@ class _SuffixPlan(NamedTuple):
     """A suffix and how the loop runs it.
 
     Attributes:
-        suffix: the frozen rest of a tower.
+        suffix: the frozen rest of a tower after the cut.
         function: the suffix itself, or its compiled form.
-        max_rows: rows that go through it at a time.
+        max_rows: largest number of rows that go through it at a time.
     """
 
     suffix: Suffix
@@ -62,9 +62,9 @@ class _SuffixPlan(NamedTuple):
 
 
 class Explainer:
-    """Optimises the bottlenecks of both towers for a batch of pairs. Call it inside ``at_work``.
+    """Explains batches of pairs: it optimises the bottlenecks of both towers. Call it inside ``at_work``.
 
-    The towers compute in autocast's dtype, everything else in the dtype of the alphas.
+    The towers compute in autocast's dtype. Everything else is in the dtype of the alphas.
 
     Args:
         encoder: the model.
@@ -99,7 +99,7 @@ class Explainer:
             )
         self.encoder = encoder
         self.settings = settings
-        self.bottlenecks = nn.ModuleDict({m: self._bottleneck(m, statistics) for m in MODALITIES})
+        self.bottlenecks = nn.ModuleDict({m: self._make_bottleneck(m, statistics) for m in MODALITIES})
         self._noise = {
             m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
             for m, tower in encoder.towers.items()
@@ -111,7 +111,11 @@ class Explainer:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Freeze the model, on the alphas' device and in their type, and cache its suffixes and noise meanwhile."""
+        """Prepare the explainer for calls inside this context.
+
+        The context freezes the model and moves it to the device and dtype of the alphas. It also caches the suffixes
+        and the noise. Its end restores the model and clears the caches.
+        """
         alpha = next(self.bottlenecks.parameters())
         if alpha.device.type == "cpu":
             keep_freed_memory()
@@ -126,7 +130,7 @@ class Explainer:
                 for bank in self._noise.values():
                     bank.clear()
 
-    def _bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
+    def _make_bottleneck(self, modality: Modality, statistics: Statistics) -> InformationBottleneck:
         tower, width = self.settings.tower(modality), self.encoder.towers[modality].width
         prior = statistics.get(modality, self._layer(modality)) if tower.prior == "data" else None
         if prior is not None and len(prior.mean) != width:
@@ -148,7 +152,7 @@ class Explainer:
         return layer
 
     def optimizer(self) -> torch.optim.Adam:
-        """Return an Adam optimiser of both towers' alphas."""
+        """Return an Adam optimiser of the alphas of both towers."""
         return torch.optim.Adam(self.bottlenecks.parameters(), lr=self.settings.lr)
 
     def __call__(
@@ -157,18 +161,26 @@ class Explainer:
         optimizer: torch.optim.Optimizer,
         backward: Backward = torch.Tensor.backward,
     ) -> list[Attribution]:
-        """Explain a batch on the model's device; failed pairs are included, all in source order.
+        """Explain a batch of pairs on the model's device.
 
         If memory runs out, the batch is repeated with smaller chunks, which changes no result. Later batches start
         with the chunk size that worked. If a single pair does not fit, only that pair fails.
+
+        Args:
+            batch: the pairs, on the model's device.
+            optimizer: optimiser of the alphas, from ``optimizer``.
+            backward: function that runs the backward pass of a loss.
+
+        Returns:
+            The results in source order, failed pairs included.
         """
         explained = self._explain(batch, optimizer, backward) if batch.pairs else []
         return batch.complete(explained, Attribution)
 
     def _explain(self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward) -> list[Attribution]:
-        """Explain the pairs together, or one by one if that does not fit.
+        """Explain the pairs together, or one by one if together they do not fit.
 
-        Needing single pairs says nothing about later batches, so the row limit is restored afterwards.
+        Later batches may fit as a whole, so the row limit is restored after single pairs.
         """
         limit_before = self._max_rows
         results = self._halve_until_it_fits(batch, optimizer, backward)
@@ -178,7 +190,7 @@ class Explainer:
         if len(batch) == 1:
             return [Attribution(batch.pairs[0], error=DOES_NOT_FIT)]
         self._warn_once()
-        singles = [batch.alone(place) for place in range(len(batch))]
+        singles = [batch.alone(index) for index in range(len(batch))]
         results = [result for single in singles for result in self._explain(single, optimizer, backward)]
         self._max_rows = limit_before
         return results
@@ -186,7 +198,10 @@ class Explainer:
     def _halve_until_it_fits(
         self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward
     ) -> list[Attribution] | None:
-        """Return None if single draws, or the clean pass, do not fit."""
+        """Explain the pairs together, with half the rows after each failure.
+
+        The result is None if single draws, or the clean pass, do not fit.
+        """
         while True:
             chunks: list[Chunk] = []
             try:
@@ -194,7 +209,7 @@ class Explainer:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            self._free_memory(optimizer)  # not in the except clause, where the traceback holds the attempt's tensors
+            self._free_memory(optimizer)  # outside the except clause, whose traceback keeps the tensors
             smaller = smaller_max_rows(chunks)
             if smaller is None:
                 return None
@@ -204,7 +219,7 @@ class Explainer:
     def _attempt(
         self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward, chunks: list[Chunk]
     ) -> list[Attribution]:
-        """Explain all pairs in one go; add the chunks to ``chunks`` once the clean pass has succeeded."""
+        """Explain all pairs together. The chunks are added to ``chunks`` once the clean pass has succeeded."""
         problems, similarity = self.problems(batch)
         chunks += [chunk for problem in problems.values() for chunk in problem.chunks]
         optimizer.state.clear()
@@ -212,7 +227,7 @@ class Explainer:
         return list(batch_results(batch, similarity, traces, self.encoder.towers["image"]))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop everything that a failed attempt has left in memory."""
+        """Free the tensors that a failed attempt has left in memory."""
         optimizer.zero_grad(set_to_none=True)
         optimizer.state.clear()
         for alpha in self.bottlenecks.parameters():
@@ -226,7 +241,11 @@ class Explainer:
         self._warned = True
 
     def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
-        """Run the clean pass; return the optimisation problem of each tower and the clean cosines (B,)."""
+        """Run the clean pass, without noise, and set up the optimisation.
+
+        Returns:
+            The optimisation problem of each tower, and the clean cosines (B,).
+        """
         hidden: dict[Modality, Hidden] = {}
         embeddings: dict[Modality, Tensor] = {}
         modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
@@ -237,15 +256,15 @@ class Explainer:
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
         problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in modalities}
-        dtype = self._get("image").alpha.dtype
+        dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
         plan, draws = self._suffix_plan(modality), self.settings.noise_samples
-        self._get(modality).reset(*hidden.z.shape[:2])
+        self._bottleneck(modality).reset(*hidden.z.shape[:2])
         return Problem(
             plan.function,
-            self._get(modality),
+            self._bottleneck(modality),
             hidden,
             target,
             self._noise[modality],
@@ -258,7 +277,7 @@ class Explainer:
         """Return the tower's suffix in the current compute dtype, made once per run."""
         if self._suffixes is None:
             raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
-        alpha, tower, layer = self._get(modality).alpha, self.encoder.towers[modality], self._layer(modality)
+        alpha, tower, layer = self._bottleneck(modality).alpha, self.encoder.towers[modality], self._layer(modality)
         device = alpha.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
         if (modality, dtype) not in self._suffixes:
@@ -268,7 +287,7 @@ class Explainer:
             self._suffixes[modality, dtype] = _SuffixPlan(suffix, function, max_rows)
         return self._suffixes[modality, dtype]
 
-    def _get(self, modality: Modality) -> InformationBottleneck:
+    def _bottleneck(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]
         assert isinstance(bottleneck, InformationBottleneck)
         return bottleneck

@@ -15,12 +15,12 @@ from m2ib_lightning.config import MODALITIES, Modality
 def draw_noise(seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
     """Draw standard normal numbers from ``SeedSequence([seed, modality, step])``, on the CPU in float32.
 
-    Draw all T_max tokens, then slice: drawing fewer would give other numbers, and a caption's noise would depend on
-    the lengths of its neighbours.
+    Callers draw all T_max tokens and then slice. A smaller draw gives other numbers, so the noise of a caption would
+    depend on the lengths of its neighbours.
 
     Args:
         seed: the run's seed.
-        modality: the tower (image 0, text 1).
+        modality: the tower; image seeds with 0 and text with 1.
         step: the optimiser step, from 0.
         shape: (K, T_max, D), with T_max the tower's largest number of tokens.
     """
@@ -29,7 +29,7 @@ def draw_noise(seed: int, modality: Modality, step: int, shape: tuple[int, int, 
 
 
 class NoiseCache:
-    """Cache of the latest draws, shared by all runs of this process.
+    """Cache of the noise that was used last, shared by all runs of this process.
 
     Args:
         budget: largest number of cached bytes.
@@ -41,7 +41,7 @@ class NoiseCache:
         self._lock = Lock()
 
     def __call__(self, seed: int, modality: Modality, step: int, shape: tuple[int, int, int]) -> Tensor:
-        """Return ``draw_noise`` of these arguments, which must not be written to."""
+        """Return the result of ``draw_noise``, cached. The caller must not modify the tensor."""
         key = (seed, modality, step, shape)
         with self._lock:
             noise = self._tensors.pop(key, None)
@@ -57,12 +57,12 @@ _process_cache = NoiseCache()
 
 
 class NoiseBank:
-    """Noise of a whole run for one tower, cached on the device up to ``budget``.
+    """Noise of one tower for a whole run, cached on the device.
 
     Args:
         seed: the run's seed.
         modality: the tower.
-        shape: (K, T_max, D).
+        shape: (K, T_max, D), with T_max the tower's largest number of tokens.
         budget: largest number of cached bytes.
     """
 
@@ -74,7 +74,7 @@ class NoiseBank:
         self._steps: dict[int, Tensor] = {}
 
     def __call__(self, step: int, tokens: int, like: Tensor) -> Tensor:
-        """Return the noise (K, tokens, D) of a step, in the type and on the device of ``like``."""
+        """Return the noise (K, tokens, D) of a step, in the dtype and on the device of ``like``."""
         noise = self._steps.get(step)
         if noise is None or noise.device != like.device or noise.dtype != like.dtype:
             noise = _process_cache(self.seed, self.modality, step, self.shape).to(like)
@@ -83,5 +83,5 @@ class NoiseBank:
         return noise[:, :tokens]
 
     def clear(self) -> None:
-        """Free the tensors on the device."""
+        """Free the cached tensors on the device."""
         self._steps.clear()

@@ -3,7 +3,9 @@ r"""The objective of M2IB (Wang et al., 2023): little information, high similari
 .. math::
     L = \beta \, \frac{1}{T D} \sum_{t, d} I_{t d} - \frac1K \sum_k \cos(e_k, e)
 
-The losses of a batch are summed, never averaged, because with a mean Adam's epsilon would change the result.
+The losses of a batch are summed, never averaged. A mean would shrink each gradient relative to Adam's epsilon, so the
+result of a pair would depend on the batch size.
+
 Legend: B pairs, K noise draws, T tokens, D width, E embedding size.
 """
 
@@ -20,8 +22,8 @@ class Terms(NamedTuple):
 
     Attributes:
         loss: beta * information - similarity.
-        information: mean nats per channel, over the tokens that the tower reads.
-        similarity: mean cosine over the draws.
+        information: mean nats per token and channel, over the tokens that the tower reads.
+        similarity: mean cosine over the noise draws.
     """
 
     loss: Tensor
@@ -30,9 +32,14 @@ class Terms(NamedTuple):
 
 
 def mean_information(information: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean (B,) of nats (B, T, D) over the channels and the ``valid`` (B, T) tokens, those that are read."""
-    weight = valid.to(information.dtype)
-    return (information.mean(-1) * weight).sum(-1) / weight.sum(-1)
+    """Return the mean information (B,) of each pair, in nats per token and channel.
+
+    Args:
+        information: (B, T, D) in nats.
+        valid: (B, T) bool, True for the tokens that the tower reads; only these count.
+    """
+    weights = valid.to(information.dtype)
+    return (information.mean(-1) * weights).sum(-1) / weights.sum(-1)
 
 
 def similarities(embeddings: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from m2ib_lightning.m2ib.chunks import Chunk
 from m2ib_lightning.m2ib.objective import Terms, mean_information, similarities
 
 Backward = Callable[[Tensor], None]
+"""Runs the backward pass of a scalar loss, as ``Tensor.backward`` does."""
+
 SuffixFunction = Callable[[Tensor, Tensor | None], Tensor]
 """Maps hidden states (N, T, D) and the positions (N,) of the pooled tokens to embeddings (N, E)."""
 
@@ -27,15 +29,15 @@ class Problem:
     """The optimisation problem of one tower, for a batch of B pairs.
 
     Attributes:
-        suffix: the frozen rest of the tower.
+        suffix: the frozen rest of the tower after the cut.
         bottleneck: the bottleneck, reset to this batch.
         hidden: clean hidden states at the cut.
         target: (B, E) clean embeddings of the other tower.
         noise: function (step, tokens, like) -> (K, tokens, D).
         draws: number of draws K.
-        chunks: parts of the batch that go through the suffix one by one; together each draw of each pair once.
-        loss_scale: power of 2 that the loss is multiplied by and the gradient divided by, because gradients vanish in
-            float16. Only a pair whose gradient overflows fails.
+        chunks: parts of the batch that go through the suffix one by one; they cover each draw of each pair once.
+        loss_scale: power of 2 that the loss is multiplied by and the gradient divided by. It keeps gradients from
+            vanishing in float16. If the gradient of a pair overflows, only that pair fails.
     """
 
     suffix: SuffixFunction
@@ -53,10 +55,10 @@ class Problem:
             self.target = self.target.to(self.whitened.dtype)
 
     def evaluate(self, step: int, backward: Backward | None) -> tuple[Tensor, Terms]:
-        """Run one forward pass; with ``backward``, also leave the gradient of the summed loss in ``alpha.grad``.
+        """Run one forward pass. If ``backward`` is given, ``alpha.grad`` gets the gradient of the summed loss.
 
         Returns:
-            Saliency (B, T) in nats, and the objective's terms (B,).
+            The saliency (B, T) in nats, and the objective's terms (B,).
         """
         beta, alpha = self.bottleneck.beta, self.bottleneck.alpha
         with torch.autocast(self.hidden.z.device.type, enabled=False), torch.set_grad_enabled(backward is not None):
@@ -68,11 +70,11 @@ class Problem:
             similarity = torch.zeros_like(mean)
             for chunk in self.chunks:
                 gates = self.bottleneck.part(chunk.pairs, chunk.tokens)
-                part = self._similarity(chunk, gates, noise)
+                contribution = self._similarity(chunk, gates, noise)
                 if backward is not None:
-                    backward(-self.loss_scale * part.sum())
+                    backward(-self.loss_scale * contribution.sum())
                     self.bottleneck.add_gradient(gates, chunk.pairs)
-                similarity[chunk.pairs] += part.detach()
+                similarity[chunk.pairs] += contribution.detach()
             if alpha.grad is not None and self.loss_scale != 1:
                 alpha.grad /= self.loss_scale
         return information.detach().sum(-1), Terms(beta * mean.detach() - similarity, mean.detach(), similarity)
@@ -93,7 +95,7 @@ class Trace:
 
     Attributes:
         saliency: (B, T) nats per token, from the forward pass of the last step.
-        loss: (steps, B) objective.
+        loss: (steps, B) the objective.
         information: (steps, B) mean nats per token and channel.
         similarity: (steps, B) mean cosine over the draws.
     """
@@ -104,7 +106,7 @@ class Trace:
     similarity: Tensor
 
     def cpu(self) -> Trace:
-        """Return the same record on the CPU."""
+        """Return a copy of the record on the CPU."""
         return Trace(*(value.cpu() for value in (self.saliency, self.loss, self.information, self.similarity)))
 
 
@@ -117,15 +119,15 @@ def optimise(
 ) -> dict[Modality, Trace]:
     """Minimise the sum of the objectives of all pairs and towers.
 
-    The pairs are independent: each has its own gates and the loss is a sum, so a NaN stays in its pair. Nothing here
-    waits for the device once the noise is on it.
+    The pairs are independent: each has its own gates and the loss is a sum, so a NaN stays in its pair. The loop does
+    not synchronise with the device once the noise is there.
 
     Args:
-        problems: one per tower.
-        steps: optimiser steps. The gradient of the last step is not computed, because the result is read in its
+        problems: the optimisation problem of each tower.
+        steps: number of optimiser steps. The last step computes no gradient, because the result comes from its
             forward pass.
         optimizer: optimiser of the alphas of all problems.
-        backward: called with parts of the summed loss; their gradients add up.
+        backward: function that is called with each part of the summed loss; the gradients add up.
 
     Returns:
         The record of each tower.

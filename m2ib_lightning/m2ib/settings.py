@@ -19,12 +19,12 @@ class TowerSettings:
     """Settings of one tower's bottleneck.
 
     Attributes:
-        layer: index of the block whose output goes through the bottleneck; -1 is the first block's input. None means
-            the published 9 of 12, scaled to the depth of the tower: ``min(round(0.75 * depth), depth - 2)``.
+        layer: index of the block whose output goes through the bottleneck; -1 stands for the first block's input.
+            None means the published 9 of 12, scaled to the tower's depth: ``min(round(0.75 * depth), depth - 2)``.
         beta: weight of the information (nats) against the similarity.
         sigma: scale of the noise, in units of the prior's standard deviation.
         granularity: ``element`` (one gate per token and channel) or ``token`` (one gate per token).
-        prior: ``unit`` (mean 0, deviation 1) or ``data`` (per-channel statistics of the layer).
+        prior: ``unit`` (mean 0, standard deviation 1) or ``data`` (per-channel statistics of the layer).
     """
 
     layer: int | None = None
@@ -54,8 +54,8 @@ class BottleneckSettings:
         noise_samples: number of noise draws K per step.
         initial_alpha: start value of every alpha (lambda = sigmoid(alpha)).
         calibration_pairs: number of pairs that the statistics of ``prior=data`` are computed from.
-        max_rows: largest number of rows (tokens of one draw of one pair) that go through the blocks after the cut at a
-            time. It bounds memory and changes no result; None chooses a value for the device.
+        max_rows: largest number of rows that go through the blocks after the cut at a time. A row is one token of one
+            draw of one pair. The limit bounds memory and changes no result; None chooses a value for the device.
     """
 
     image: TowerSettings = field(default_factory=TowerSettings)
@@ -80,25 +80,27 @@ class BottleneckSettings:
         return self.image if modality == "image" else self.text
 
     def override(self, values: Mapping[str, Any]) -> BottleneckSettings:
-        """Return these settings with the non-null ``values`` replaced; towers are nested mappings.
+        """Return a copy of these settings in which ``values`` replace the old ones.
+
+        A value of None leaves the setting as it is. The settings of a tower are a nested mapping.
 
         >>> BottleneckSettings().override({"steps": 3, "image": {"layer": -1, "beta": None}}).image.layer
         -1
 
         Raises:
-            M2IBError: if a key is unknown (names the nearest) or a value is out of range.
+            M2IBError: if a key is unknown or a value is out of range. The message names the nearest known key.
         """
         flat = {key: value for key, value in values.items() if value is not None and key not in MODALITIES}
         towers = {m: _replace(self.tower(m), values.get(m) or {}, f"bottleneck.{m}") for m in MODALITIES}
         return replace(_replace(self, flat, "bottleneck"), **towers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain types, for YAML and hyperparameters."""
+        """Return the settings as a nested dict of plain types, for YAML and hyperparameters."""
         return asdict(self)
 
 
 def _replace(settings: Any, values: Mapping[str, Any], where: str) -> Any:
-    names = [field.name for field in fields(settings)]
+    names = [item.name for item in fields(settings)]
     if not isinstance(values, Mapping):
         raise M2IBError(f"{where} must be a mapping of {', '.join(names)}, got {values!r}")
     for key in values:
@@ -110,8 +112,8 @@ def _replace(settings: Any, values: Mapping[str, Any], where: str) -> Any:
 def _require_numbers(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        _require(number, f"{name} must be a number, got {value!r}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        _require(is_number, f"{name} must be a number, got {value!r}")
 
 
 def _require_count(name: str, value: Any) -> None:

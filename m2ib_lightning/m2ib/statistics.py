@@ -1,4 +1,4 @@
-"""Per-channel statistics of a layer, for ``prior=data``: they make the noise look like the layer's features."""
+"""Per-channel statistics of a layer, for ``prior=data``: the noise then has the mean and scale of the features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Prior(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Priors of layers.
+    """The priors of the layers that have ``prior="data"``.
 
     Attributes:
         priors: priors by tower and layer, under names like ``image.-1`` or ``text.7``.
@@ -39,20 +39,20 @@ class Statistics:
     priors: dict[str, Prior] = field(default_factory=dict)
 
     def get(self, modality: Modality, layer: int) -> Prior | None:
-        """Return the prior of a layer, or None."""
+        """Return the prior of a layer, or None if there is none."""
         return self.priors.get(f"{modality}.{layer}")
 
     def with_prior(self, modality: Modality, layer: int, prior: Prior) -> Statistics:
-        """Return these statistics with one prior more."""
+        """Return a copy of these statistics that also holds ``prior`` for a layer."""
         return Statistics({**self.priors, f"{modality}.{layer}": prior})
 
     def updated(self, other: Statistics) -> Statistics:
-        """Return both statistics merged; for a layer in both, the prior of ``other``."""
+        """Return both statistics merged. For a layer in both, the prior of ``other`` wins."""
         return Statistics({**self.priors, **other.priors})
 
     @property
     def sha256(self) -> str:
-        """Hash of the priors, which ``config.yaml`` records."""
+        """SHA-256 of the priors; ``config.yaml`` records it."""
         return hashlib.sha256(self._bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -67,10 +67,10 @@ class Statistics:
 
     @staticmethod
     def load(path: str | Path) -> Statistics:
-        """Read a file that ``save`` wrote.
+        """Read the statistics from a file that ``save`` wrote.
 
         Raises:
-            M2IBError: if the file is missing or no file of statistics.
+            M2IBError: if the file is missing or does not hold statistics.
         """
         try:
             tensors = load_file(path)
@@ -81,7 +81,7 @@ class Statistics:
 
 
 class _Moments:
-    """Sums over tokens, in float64, so that batch sizes differ in the last bits only."""
+    """Sums over tokens, in float64: the batch size changes only the last bits of the result."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -89,27 +89,27 @@ class _Moments:
         self.squares = torch.zeros(width, dtype=torch.float64)
 
     def add(self, tokens: Tensor) -> None:
-        """Add tokens (N, D)."""
+        """Add tokens (N, D) to the sums."""
         tokens = tokens.double().cpu()
         self.count += len(tokens)
         self.total += tokens.sum(0)
         self.squares += tokens.square().sum(0)
 
     def prior(self) -> Prior:
-        """Return mean and population standard deviation, the latter at least 1e-5."""
+        """Return the mean and the population standard deviation, which is at least ``SMALLEST_STD``."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=0)
         return Prior(mean, variance.sqrt().clamp(min=SMALLEST_STD))
 
 
 def _finite_tokens(z: Tensor, valid: Tensor) -> Tensor:
-    """Return the read tokens (N, D) of the pairs without NaN or infinity."""
+    """Return the tokens (N, D) that the tower reads, of the pairs without NaN or infinity."""
     finite = (z.isfinite().all(-1) | ~valid).all(-1)
     return z[finite][valid[finite]]
 
 
 def needed(settings: BottleneckSettings, statistics: Statistics) -> dict[Modality, int]:
-    """Return the (resolved) layers with ``prior="data"`` that the statistics lack, by tower."""
+    """Return, by tower, the layers with ``prior="data"`` that the statistics lack. The settings must be resolved."""
     missing: dict[Modality, int] = {}
     for modality in MODALITIES:
         tower = settings.tower(modality)
@@ -121,14 +121,16 @@ def needed(settings: BottleneckSettings, statistics: Statistics) -> dict[Modalit
 def calibrate(
     encoder: Encoder, batches: Iterable[PairBatch], layers: dict[Modality, int], statistics: Statistics, limit: int
 ) -> Statistics:
-    """Compute priors over all tokens that the towers read in the first ``limit`` readable pairs.
+    """Compute the priors of some layers from the first ``limit`` readable pairs.
+
+    The mean and standard deviation are over all tokens that the tower reads.
 
     Args:
         encoder: the model, frozen and on its device.
         batches: pairs in source order.
-        layers: layer of each tower.
+        layers: layer to compute a prior for, by tower.
         statistics: statistics to add the priors to.
-        limit: number of pairs.
+        limit: largest number of pairs.
 
     Returns:
         The statistics with the new priors.
@@ -137,20 +139,20 @@ def calibrate(
         M2IBError: if no pair could be read.
     """
     moments = {modality: _Moments(encoder.towers[modality].width) for modality in layers}
-    seen = 0
+    pairs_seen = 0
     device = next(encoder.model.parameters()).device
     for batch in batches:
         batch = batch.to(device)
-        take = min(len(batch), limit - seen)
+        pairs_used = min(len(batch), limit - pairs_seen)
         for modality, layer in layers.items():
-            if take:
+            if pairs_used:
                 hidden = encoder.towers[modality].prefix(batch.inputs[modality], layer)
-                first = batch.first(take)
-                moments[modality].add(_finite_tokens(hidden.z[first], hidden.valid[first]))
-        seen += take
-        if seen == limit:
+                indices = batch.first(pairs_used)
+                moments[modality].add(_finite_tokens(hidden.z[indices], hidden.valid[indices]))
+        pairs_seen += pairs_used
+        if pairs_seen == limit:
             break
-    if seen == 0 or any(moment.count == 0 for moment in moments.values()):
+    if pairs_seen == 0 or any(moment.count == 0 for moment in moments.values()):
         raise M2IBError(
             "prior=data needs statistics of the layer, but no pair gives any: none could be read, or all give NaN"
         )

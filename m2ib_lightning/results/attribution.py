@@ -27,14 +27,14 @@ _NO_CAPTION = "the image was explained against an embedding, not a caption"
 
 @dataclass(frozen=True)
 class Attribution:
-    """The result for a pair: what in its picture, and which words of its caption, made the model match them.
+    """The result for a pair: which parts of its picture and which words of its caption made the model match them.
 
     Attributes:
         pair: the explained pair.
         similarity: cosine of the clean embeddings.
         image: the image tower's part; None when the pair failed.
         text: the text tower's part; None when the pair failed, or when the image was explained against an embedding.
-        heatmap: file of the drawn picture, relative to the run's ``heatmaps``; None if there is no such file.
+        heatmap: file of the drawn picture, relative to the run's ``heatmaps`` folder; None if there is no such file.
         error: why the pair failed, or None.
         unit: unit of the saliency: "nats" if M2IB made it, else empty.
     """
@@ -49,30 +49,30 @@ class Attribution:
 
     @property
     def tokens(self) -> list[str]:
-        """The caption's tokens, specials excluded."""
+        """Tokens of the caption, without special tokens."""
         return self.pair.tokens
 
     @property
     def final_loss(self) -> float | None:
-        """Loss of both towers together at the last step; None for a method that does not optimise."""
+        """Sum of both towers' losses at the last step; None for a method that does not optimise."""
         losses = [part.loss for part in (self.image, self.text) if part is not None and part.loss is not None]
         return float(sum(loss[-1] for loss in losses)) if losses else None
 
     @property
     def image_saliency(self) -> Floats:
-        """Saliency of each patch, (grid_h, grid_w)."""
+        """Raw saliency of each patch, (grid_h, grid_w)."""
         return self._part("image").saliency
 
     @property
     def text_saliency(self) -> Floats:
-        """Saliency of each token, (tokens,)."""
+        """Raw saliency of each token, (tokens,)."""
         return self._part("text").saliency
 
     @property
     def image_heatmap(self) -> Floats:
         """Heatmap (H, W) in [0, 1] at the image's own size, for display: bilinear, min-max.
 
-        It is 0 where the model saw nothing. The margin of ``fit="pad"`` is no part of it.
+        It is 0 where the model saw nothing. It does not include the margin of ``fit="pad"``.
         """
         return self.heatmap_at(*self.pair.image_size)
 
@@ -82,20 +82,23 @@ class Attribution:
         return min_max(self.text_saliency)
 
     def heatmap_at(self, width: int, height: int) -> Floats:
-        """Return ``image_heatmap`` for the picture at another size, (height, width)."""
+        """Return the image heatmap in [0, 1] at another size of the picture, as (height, width)."""
         placed = place_map(self.image_saliency, self.pair, width, height)
         return replace(placed, values=min_max(placed.values)).on_canvas(width, height, fill=0.0)
 
     def saliency_at(self, width: int, height: int) -> Floats:
-        """Return the raw map on the picture at some size, (height, width): bilinear, NaN where nothing was seen."""
+        """Return the raw image saliency at a size of the picture, as (height, width).
+
+        It is enlarged bilinearly, and NaN where the model saw nothing.
+        """
         return place_map(self.image_saliency, self.pair, width, height).on_canvas(width, height, fill=np.nan)
 
     def show(self) -> None:
-        """Open the picture in the system's viewer; a notebook displays the object itself."""
+        """Open the drawn result in the system's viewer. A notebook needs no call: it displays the object itself."""
         draw_attribution(self).show()
 
     def save(self, path: str | Path) -> None:
-        """Write ``.png`` (overlay and caption) or ``.html`` (the same as a page with selectable text).
+        """Write the result as ``.png`` (picture, overlay, caption) or ``.html`` (the same with selectable text).
 
         Raises:
             M2IBError: if the path has another ending.
@@ -118,23 +121,23 @@ class Attribution:
         return part
 
     def drawn_as(self, file: str) -> Attribution:
-        """Return the same result with ``file`` as its heatmap."""
+        """Return a copy of the result with ``file`` as its ``heatmap``."""
         return replace(self, heatmap=file)
 
     def to_row(self) -> dict[str, Any]:
-        """Return the table row of this result (``m2ib_lightning.run.parts.SCHEMA``)."""
+        """Return the table row of this result. The columns are those of ``m2ib_lightning.run.parts.SCHEMA``."""
         return row_of(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Attribution:
-        """Return the result that ``to_row`` made a row of, from a row of ``load_attributions``.
+        """Restore a result from its table row, as ``load_attributions`` returns it.
 
-        The result has the losses of all steps, but information and similarity of the last step only, as arrays of
-        length 1. It has no picture. Columns that the row lacks are None; without losses the unit is empty. A row that
-        failed keeps its ``error``.
+        The result has the losses of all steps. Of information and similarity it has the last step only, as arrays of
+        length 1. It has no picture. Columns that the row lacks are None, and without losses the unit is empty. The row
+        of a failed pair keeps its ``error``.
 
         Raises:
-            M2IBError: if the row has neither a map nor an error, or its columns do not fit each other.
+            M2IBError: if the row has neither a map nor an error, or its columns do not agree with each other.
 
         >>> Attribution.from_row({"key": "a.csv:0", "id": "a", "error": "the caption is empty"}).error
         'the caption is empty'

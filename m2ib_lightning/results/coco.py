@@ -17,12 +17,14 @@ from m2ib_lightning.results.segmentation import RegionOptions, Regions
 
 
 class CocoWriter:
-    """Writes pair by pair, in bounded memory: annotations wait in a second file until all images are written.
+    """Writes a COCO file pair by pair, in bounded memory.
+
+    The annotations wait in a second file until all images are written.
 
     Args:
-        file: file of the result.
+        file: the COCO file, open for writing.
         waiting: empty temporary file for the annotations.
-        options: how the heatmaps are segmented, for the file's ``info``.
+        options: options of the segmentation, which the file's ``info`` records.
     """
 
     def __init__(self, file: BinaryIO, waiting: BinaryIO, options: RegionOptions) -> None:
@@ -35,11 +37,11 @@ class CocoWriter:
         file.write(b'{"info": %b,\n"categories": %b,\n"images": [' % (_json(info), _json(categories)))
 
     def add(self, result: Attribution, mask_name: str, regions: Regions) -> None:
-        """Write one pair: an image, and an annotation for each of its regions.
+        """Write the entries of one pair: an image, and an annotation for each of its regions.
 
         Args:
             result: the pair's attribution; the score of a region is the mean of its heatmap there.
-            mask_name: name of the mask's own file.
+            mask_name: name of the file of the mask.
             regions: regions of the heatmap.
         """
         pair, heatmap = result.pair, result.image_heatmap
@@ -57,7 +59,7 @@ class CocoWriter:
             _append(self._waiting, annotation, first=self._annotations == 1)
 
     def close(self) -> None:
-        """Write the annotations and the end of the file."""
+        """Write the annotations and the end of the COCO file. The file stays open."""
         self._file.write(b'\n],\n"annotations": [')
         self._waiting.seek(0)
         while piece := self._waiting.read(1 << 20):
@@ -67,7 +69,7 @@ class CocoWriter:
 
 @contextmanager
 def coco_file(path: Path, options: RegionOptions) -> Iterator[CocoWriter]:
-    """Open a COCO file for writing; the write is atomic, and an exception leaves no file behind."""
+    """Open a COCO file for writing. The write is atomic: an exception leaves no partial file behind."""
     with atomic_write(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
         writer = CocoWriter(file, waiting, options)
         yield writer

@@ -36,14 +36,14 @@ _RAMP = np.array(
 
 
 def heat_colours(heatmap: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the RGB colours (..., 3) in [0, 255] of values (...) in [0, 1]."""
+    """Return the RGB colours (..., 3) in [0, 255] for heatmap values (...) in [0, 1]."""
     position = np.clip(heatmap, 0, 1) * (len(_RAMP) - 1)
     channels = [np.interp(position, np.arange(len(_RAMP)), _RAMP[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def overlay(result: Attribution, picture: Image.Image) -> Image.Image:
-    """Draw the heatmap on the picture: dark where little passes, grey where the model saw nothing."""
+    """Return the picture with the heatmap on it: dark where values are low, grey where the model saw nothing."""
     width, height = picture.size
     heat = result.heatmap_at(width, height)[..., None]
     image = np.asarray(picture.convert("RGB"), np.float32)
@@ -54,6 +54,7 @@ def overlay(result: Attribution, picture: Image.Image) -> Image.Image:
 
 
 def _inside(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the mask (height, width) of the pixels that the model saw."""
     full_width, full_height = result.pair.image_size
     left, top, right, bottom = result.pair.crop
     columns = (np.arange(width) + 0.5) * full_width / width
@@ -62,14 +63,14 @@ def _inside(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
 
 
 def word_colour(value: float) -> Colour:
-    """Return the background colour of a word: white at 0, orange at 1."""
+    """Return the background colour of a word for its heatmap value: white at 0, orange at 1."""
     mixed = 255 + (_WORD_HIGH - 255) * value
     red, green, blue = (round(float(channel)) for channel in mixed)
     return red, green, blue
 
 
 def draw_attribution(result: Attribution) -> Image.Image:
-    """Draw image, overlay and coloured caption side by side.
+    """Draw the image, the overlay and the coloured caption of a result side by side.
 
     Raises:
         M2IBError: if the pair failed, or its picture was not kept.
@@ -95,7 +96,7 @@ def _fitted(size: tuple[int, int]) -> tuple[int, int]:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return DejaVu if the system has it (it covers more scripts), else Pillow's own font."""
+    """Return the font at a size: DejaVu if the system has it (it covers more scripts), else Pillow's default."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
@@ -104,11 +105,11 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @dataclass(frozen=True)
 class PlacedSpan:
-    """A span of the caption at its place in the drawing.
+    """A span of the caption and its place in the drawing.
 
     Attributes:
         text: the text to draw.
-        value: heatmap value in [0, 1].
+        value: heatmap value in [0, 1], which sets the colour.
         left: left edge in pixels.
         top: top edge in pixels.
         right: right edge in pixels.
@@ -122,7 +123,7 @@ class PlacedSpan:
 
 
 def lay_out_caption(result: Attribution, width: int, line: int) -> list[PlacedSpan]:
-    """Flow the caption into lines of ``width`` pixels, ``line`` pixels apart.
+    """Break the caption into lines of ``width`` pixels, ``line`` pixels apart.
 
     Spaces stand only where the caption has them. Lines break between words, except in a word longer than a line.
     """
@@ -147,15 +148,15 @@ def _draw_caption(result: Attribution) -> Image.Image:
     line = round(_FONT * 1.7)
     placed = lay_out_caption(result, _CAPTION, line)
     facts = facts_of(result)
-    end = round(placed[-1].top) + line + _MARGIN if placed else 0
-    height = end + len(facts) * round(_SMALL * 1.5)
+    facts_top = round(placed[-1].top) + line + _MARGIN if placed else 0
+    height = facts_top + len(facts) * round(_SMALL * 1.5)
     canvas = Image.new("RGB", (_CAPTION, height), "white")
     draw = ImageDraw.Draw(canvas)
     for span in placed:
         box = (span.left, span.top, span.right, span.top + line - 6)
         draw.rectangle(box, fill=word_colour(span.value))
         draw.text((span.left, span.top + 2), span.text, fill=_INK, font=font(_FONT))
-    y = end
+    y = facts_top
     for fact in facts:
         draw.text((0, y), fact, fill=_FAINT, font=font(_SMALL))
         y += round(_SMALL * 1.5)
@@ -163,7 +164,7 @@ def _draw_caption(result: Attribution) -> Image.Image:
 
 
 def facts_of(result: Attribution) -> list[str]:
-    """Return the lines of facts below the caption."""
+    """Return the lines that the drawing shows below the caption: similarity, ranges of the saliency, and warnings."""
     facts = [f"similarity {result.similarity:.3f}"]
     for unit, part in (("patches", result.image), ("tokens", result.text)):
         if part is not None:

@@ -23,7 +23,7 @@ img { max-width: 100%; }
 table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; vertical-align: top; }
 .error { color: #a02020; }
 """
-# Styles are inline because a notebook shows the fragment without our page; the text colour is set for dark notebooks.
+# Inline styles also work in a notebook, which shows the fragment without _STYLE. Dark notebooks need the text colour.
 _ROW = "display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1rem 0"
 _IMAGE = "max-width: 45%; height: 18rem; object-fit: contain"
 _WORDS = "flex: 1 1 20rem; min-width: 0; line-height: 1.8"
@@ -31,7 +31,7 @@ _WORD = "color: #202024; border-radius: 3px; background: rgb({}, {}, {})"
 
 
 def page(title: str, body: str) -> str:
-    """Return a complete page around ``body``, which is HTML."""
+    """Return a complete HTML page with a title (text) and a body (HTML)."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
@@ -39,7 +39,7 @@ def page(title: str, body: str) -> str:
 
 
 def coloured_caption(result: Attribution) -> str:
-    """Return the original caption, each span on its colour with its nats as a tooltip."""
+    """Return the caption as HTML. Each span has its colour as background and its saliency as a tooltip."""
     caption, end, parts = result.pair.caption or "", 0, []
     for span in token_spans(result):
         style = _WORD.format(*word_colour(span.value))
@@ -51,7 +51,7 @@ def coloured_caption(result: Attribution) -> str:
 
 
 def attribution_fragment(result: Attribution) -> str:
-    """Return the inlined picture and overlay with the coloured caption, or the error of a failed pair."""
+    """Return the HTML of one result: picture, overlay and coloured caption, or the error of a failed pair."""
     if result.error is not None:
         return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
     picture = result.pair.picture
@@ -63,11 +63,12 @@ def attribution_fragment(result: Attribution) -> str:
 
 
 def _inline(image: Image.Image) -> str:
+    """Return the image as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def attribution_page(result: Attribution) -> str:
-    """Return a page of one result."""
+    """Return a complete HTML page of one result."""
     return page(result.pair.caption or result.pair.id, attribution_fragment(result))

@@ -26,7 +26,7 @@ class PlacedMap:
     values: Floats
 
     def on_canvas(self, width: int, height: int, fill: float) -> Floats:
-        """Return (height, width): the map in its place, ``fill`` where the model saw nothing."""
+        """Return a canvas (height, width) with the map in its place, and ``fill`` where the model saw nothing."""
         canvas = np.full((height, width), fill, np.float32)
         canvas[self.rows, self.columns] = self.values
         return canvas
@@ -47,7 +47,7 @@ def place_map(saliency: Floats, pair: Pair, width: int, height: int) -> PlacedMa
 
 
 def _place_axis(crop: tuple[int, int], full: int, drawn: int, cells: int) -> tuple[slice, tuple[float, float]]:
-    """Place one axis.
+    """Find where the map lies along one axis of the picture.
 
     Args:
         crop: first and last edge of what the model saw, in pixels of the original picture; may lie outside it.

@@ -1,4 +1,4 @@
-"""The table row of a result, and the way back; the columns are those of ``m2ib_lightning.run.parts.SCHEMA``."""
+"""Converts a result to its table row, and back. The columns are those of ``m2ib_lightning.run.parts.SCHEMA``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
 
 _MAP_COLUMNS = ("image_saliency", "grid_height", "grid_width", "image_width", "image_height", "crop")
-"""The columns that a map is placed on its picture from."""
+"""Columns that are needed to place a map on its picture."""
 
 
 def row_of(result: Attribution) -> dict[str, Any]:
@@ -50,10 +50,10 @@ def _tower_columns(tower: str, part: TowerAttribution) -> dict[str, Any]:
 
 
 def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the ``Attribution`` that a row came from.
+    """Return the fields of an ``Attribution``, restored from its table row.
 
     Raises:
-        M2IBError: if the row has neither a map nor an error, or its columns do not fit each other.
+        M2IBError: if the row has neither a map nor an error, or its columns do not agree with each other.
     """
     pair = _pair_of(row)
     if pair.error is not None:
@@ -91,7 +91,7 @@ def _pair_of(row: Mapping[str, Any]) -> Pair:
 
 
 def _check_map(row: Mapping[str, Any]) -> None:
-    """Raise unless the row has all that a map needs."""
+    """Raise an error if the row lacks a column that a map needs, or has the wrong number of patches."""
     for name in _MAP_COLUMNS:
         if row.get(name) is None:
             raise M2IBError(
@@ -103,7 +103,7 @@ def _check_map(row: Mapping[str, Any]) -> None:
 
 
 def _tower_of(row: Mapping[str, Any], tower: str) -> TowerAttribution | None:
-    """Return one tower's part; None if the row has no saliency of it."""
+    """Return one tower's part of the result, or None if the row has no saliency for it."""
     saliency, *curves = (row.get(f"{tower}_{name}") for name in ("saliency", "loss", "information", "similarity"))
     if saliency is None:
         return None

@@ -1,4 +1,4 @@
-"""Binary masks: COCO's run lengths, and the agreement of two masks.
+"""Binary masks: their run lengths in COCO's format, and the overlap of two masks.
 
 Legend: H x W pixels.
 """
@@ -17,7 +17,12 @@ from m2ib_lightning.results.thresholds import Mask
 
 
 def to_rle(mask: ArrayLike) -> dict[str, list[int]]:
-    """Return COCO's uncompressed run lengths: column by column, alternately outside and inside, starting outside.
+    """Return a mask (H, W) as COCO's uncompressed run lengths.
+
+    The counts go column by column. They alternate between outside and inside, and start outside.
+
+    Raises:
+        M2IBError: if the mask is not (H, W) of bool.
 
     >>> to_rle([[True, False], [True, True]])
     {'size': [2, 2], 'counts': [0, 2, 1, 1]}
@@ -33,7 +38,7 @@ def from_rle(rle: Mapping[str, Any]) -> Mask:
     """Return the mask (H, W) of COCO's uncompressed run lengths.
 
     Raises:
-        M2IBError: if the counts don't fill the size.
+        M2IBError: if the counts do not add up to the size.
 
     >>> from_rle({"size": [2, 2], "counts": [0, 2, 1, 1]}).tolist()
     [[True, False], [True, True]]
@@ -46,10 +51,13 @@ def from_rle(rle: Mapping[str, Any]) -> Mask:
 
 
 def dice(a: ArrayLike, b: ArrayLike) -> float:
-    r"""Return twice the shared area over the sum of both areas (Dice, 1945); NaN if both masks are empty.
+    r"""Return the Dice coefficient of two masks (Dice, 1945); NaN if both masks are empty.
 
     .. math::
         2 |A \cap B| \,/\, (|A| + |B|)
+
+    Raises:
+        M2IBError: if the masks are not bool arrays (H, W) of one size.
 
     >>> dice([[True, True]], [[True, False]])
     0.6666666666666666
@@ -59,10 +67,13 @@ def dice(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> float:
-    r"""Return the shared area over the area of the union (Jaccard, 1912); NaN if both masks are empty.
+    r"""Return the intersection over union of two masks (Jaccard, 1912); NaN if both masks are empty.
 
     .. math::
         |A \cap B| \,/\, |A \cup B|
+
+    Raises:
+        M2IBError: if the masks are not bool arrays (H, W) of one size.
 
     >>> iou([[True, True]], [[True, False]])
     0.5
@@ -72,7 +83,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def _areas(a: ArrayLike, b: ArrayLike) -> tuple[int, int]:
-    """Return the pixels of the intersection and of the union."""
+    """Return the number of pixels in the intersection and in the union of two masks."""
     first, second = _checked_mask(a), _checked_mask(b)
     if first.shape != second.shape:
         raise M2IBError(f"two masks must be of one size, got {first.shape} and {second.shape}: resize one (nearest)")

@@ -18,23 +18,23 @@ from m2ib_lightning.results.thresholds import TAKES_A_VALUE, THRESHOLDS, Mask, T
 Keep = Literal["all", "largest"]
 
 _FLAT = 1e-12
-"""A map is blank if its values differ by less than this, relative to the largest: the rest is rounding."""
+"""Largest relative range of a blank map: the values of such a map differ only by rounding."""
 
 _FADED = 1e-6
-"""A smoothed map is blank if less than this share of its contrast is left: the rest is the Gaussian's truncation."""
+"""Largest share of its contrast that a smoothed map may keep and still be blank: the Gaussian's truncation error."""
 
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Options of ``segment``.
+    """The options of ``segment``, which cuts a heatmap into regions.
 
     Attributes:
         threshold: ``otsu``, ``two_means``, ``fixed`` (a fraction of the way from lowest to highest) or ``energy`` (the
             highest pixels that hold a fraction of the positive mass); see ``m2ib_lightning.results.thresholds``.
-        value: the fraction of ``fixed`` or ``energy``, above 0 and at most 1; unused by the other two.
+        value: the fraction of ``fixed`` or ``energy``, above 0 and at most 1; the other thresholds do not use it.
         smooth: standard deviation, in pixels, of the Gaussian that smooths the map first; 0 for no smoothing.
         connectivity: 4 (pixels that share a side are connected) or 8 (a side or a corner).
-        keep: ``all`` parts, or only the ``largest``.
+        keep: ``all`` keeps every part, ``largest`` only the largest one.
         min_area: smallest number of pixels of a part; smaller parts are dropped.
 
     Raises:
@@ -72,13 +72,13 @@ class RegionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The connected high parts of a heatmap, largest first; equal areas are in reading order.
+    """The connected parts of a heatmap's mask, largest first. Parts of equal area are in reading order.
 
     Attributes:
-        labels: (H, W) int32: 0 outside, n in the n-th part.
+        labels: (H, W) int32; 0 outside the parts, n in the n-th part, from 1.
         boxes: COCO box [x, y, width, height] of each part, in whole pixels.
         areas: number of pixels of each part.
-        scores: mean of the unsmoothed heatmap in each part.
+        scores: mean of the heatmap in each part, before smoothing.
     """
 
     labels: NDArray[np.int32]
@@ -93,7 +93,7 @@ class Regions:
 
     @property
     def components(self) -> list[Mask]:
-        """Masks (H, W) of the single parts."""
+        """Mask (H, W) of each part."""
         return [self.labels == number for number in range(1, len(self.areas) + 1)]
 
 
@@ -102,13 +102,13 @@ def segment(heatmap: ArrayLike, options: RegionOptions | None = None) -> Regions
 
     Args:
         heatmap: (H, W) min-max or raw values. NaN marks pixels that the model did not see; they are ignored.
-        options: how to cut; None for the defaults.
+        options: options of the segmentation; None for the defaults.
 
     Returns:
         The regions; none if the map is blank (all values equal, or all NaN).
 
     Raises:
-        M2IBError: if the heatmap is no map of finite numbers, or scipy is missing.
+        M2IBError: if the heatmap is not an array (H, W) of numbers, holds infinity, or scipy is missing.
 
     >>> regions = segment([[0.0, 0.0, 0.0, 0.9], [1.0, 0.8, 0.0, 0.0]])
     >>> regions.boxes, regions.areas
@@ -134,21 +134,21 @@ def _checked(heatmap: ArrayLike) -> Values:
 def _high_pixels(values: Values, options: RegionOptions) -> Mask:
     """Return the mask (H, W) of the pixels above the threshold."""
     mask, seen = np.zeros(values.shape, np.bool_), ~np.isnan(values)
-    if _blank(values[seen]):
+    if _is_blank(values[seen]):
         return mask
     inside = _smoothed(values, seen, options.smooth)[seen]
     if np.ptp(inside) > _FADED * np.ptp(values[seen]):
-        value = (options.value,) if options.threshold in TAKES_A_VALUE else ()
-        mask[seen] = THRESHOLDS[options.threshold](inside, *value)
+        arguments = (options.value,) if options.threshold in TAKES_A_VALUE else ()
+        mask[seen] = THRESHOLDS[options.threshold](inside, *arguments)
     return mask
 
 
-def _blank(values: Values) -> bool:
+def _is_blank(values: Values) -> bool:
     return not values.size or bool(values.max() - values.min() <= _FLAT * np.abs(values).max())
 
 
 def _smoothed(values: Values, seen: Mask, sigma: float) -> Values:
-    """Return the Gaussian mean over the seen pixels."""
+    """Return the map smoothed with a Gaussian, in which unseen pixels have no weight."""
     if not sigma:
         return values
     smooth = _ndimage().gaussian_filter
@@ -158,7 +158,7 @@ def _smoothed(values: Values, seen: Mask, sigma: float) -> Values:
 
 
 def _connected_parts(mask: Mask, values: Values, options: RegionOptions) -> Regions:
-    """Return the connected parts of a mask that the options keep."""
+    """Return the connected parts of a mask, as far as the options keep them."""
     ndimage = _ndimage()
     labels, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 1 if options.connectivity == 4 else 2))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
@@ -181,7 +181,7 @@ def _box(rows: slice, columns: slice) -> list[int]:
 
 
 def _ndimage() -> Any:
-    """Import ``scipy.ndimage``, which is optional."""
+    """Return ``scipy.ndimage``, an optional dependency."""
     try:
         import scipy.ndimage
     except ImportError:

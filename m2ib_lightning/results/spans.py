@@ -1,4 +1,4 @@
-"""The caption as coloured spans: one per token, but tokens that share a character are merged."""
+"""The caption as coloured spans: one for each token, except that tokens of one character are merged."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """One or more tokens as a stretch of the caption.
+    """A stretch of the caption that one or more tokens stand for.
 
     Attributes:
         start: index of the first character in the caption.
         end: index after the last character.
-        text: the stretch as the caption has it.
-        nats: sum over the tokens; NaN if the caption was not explained.
-        value: largest value of the tokens in ``text_heatmap``.
+        text: the characters of the stretch.
+        nats: sum of the tokens' saliency; NaN if the caption was not explained.
+        value: largest value of the tokens in ``text_heatmap``; 0 if the caption was not explained.
     """
 
     start: int
@@ -31,9 +31,10 @@ class TokenSpan:
 
 
 def token_spans(result: Attribution) -> list[TokenSpan]:
-    """Return the spans in caption order; the words of the caption, uncoloured, if it was not explained.
+    """Return the spans of a result's caption in order.
 
-    Byte-level tokens of one character (an accent, an emoji) share its offsets, so they are merged.
+    Byte-level tokens of one character (an accent, an emoji) share its offsets, so they are merged. If the caption was
+    not explained, each word is an uncoloured span.
     """
     caption = result.pair.caption or ""
     if result.text is None:
@@ -52,7 +53,7 @@ def token_spans(result: Attribution) -> list[TokenSpan]:
 
 
 def group_by_word(spans: list[TokenSpan]) -> Iterator[list[TokenSpan]]:
-    """Yield groups of spans that touch in the caption."""
+    """Yield the spans of each word: spans that touch in the caption form one word."""
     word: list[TokenSpan] = []
     for span in spans:
         if word and span.start > word[-1].end:

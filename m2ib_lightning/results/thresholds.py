@@ -1,7 +1,8 @@
-"""Thresholds: which values of a heatmap are high.
+"""Thresholds, which decide which values of a heatmap are high.
 
-Each function takes the values of one map: float64 of any shape, finite, not all equal. It returns a bool array of the
-same shape, True where the value is high. Every result is a level set, so equal values fall on the same side.
+Each function takes the values of one map: float64 of any shape, finite, not all equal. It returns a mask, a
+bool array of the same shape that is True where the value is high. Every mask is a level set, so equal values fall on
+the same side.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BINS = 256
 
 
 def fixed(values: Values, value: float = 0.5) -> Mask:
-    """Return the values that lie at least this fraction of the way from the lowest to the highest.
+    """Return the mask of the values at or above a fraction ``value`` of the way from the lowest to the highest.
 
     >>> fixed(np.array([0.0, 4.0, 5.0, 10.0])).tolist()
     [False, False, True, True]
@@ -31,13 +32,14 @@ def fixed(values: Values, value: float = 0.5) -> Mask:
 
 
 def otsu(values: Values) -> Mask:
-    r"""Return the values above the cut with the largest variance between the two classes (Otsu, 1979).
+    r"""Return the mask of the values above the cut with the largest variance between the classes (Otsu, 1979).
 
     .. math::
         \sigma_B^2(k) = \omega_0(k) \, \omega_1(k) \, (\mu_1(k) - \mu_0(k))^2
 
-    The histogram has 256 bins of equal width from the lowest value to the highest; a bin's value is its middle.
-    Class 0 is the bins up to k and class 1 the bins above, with shares omega and means mu. Ties take the first k.
+    The histogram has 256 bins of equal width from the lowest value to the highest. A bin's value is its middle.
+    Class 0 has the bins up to k and class 1 the bins above it. The classes have shares omega and means mu. A tie takes
+    the first k.
 
     >>> otsu(np.array([0.0, 0.1, 0.2, 0.9, 1.0])).tolist()
     [False, False, False, True, True]
@@ -55,10 +57,10 @@ def otsu(values: Values) -> Mask:
 
 
 def two_means(values: Values) -> Mask:
-    r"""Return the upper class of one-dimensional two-means, started at the lowest and the highest value.
+    r"""Return the mask of the upper class of two-means, which starts from the lowest and the highest value.
 
-    A value belongs to the nearer mean, so the cut is :math:`t = (\mu_0 + \mu_1) / 2` of its own classes: the iterative
-    selection of Ridler and Calvard (1978). A value midway between the means belongs to the lower class.
+    A value belongs to the nearer mean, so the cut is :math:`t = (\mu_0 + \mu_1) / 2` of its own classes. This is the
+    iterative selection of Ridler and Calvard (1978). A value midway between the means belongs to the lower class.
 
     >>> two_means(np.array([0.0, 1.0, 2.0, 10.0])).tolist()
     [False, False, False, True]
@@ -66,7 +68,7 @@ def two_means(values: Values) -> Mask:
     ordered = np.sort(values, axis=None)
     sums = np.cumsum(ordered)
     cut, low = (ordered[0] + ordered[-1]) / 2, 0
-    for _ in range(ordered.size):  # the cuts only rise or only fall, so the loop breaks long before its end
+    for _ in range(ordered.size):  # the cuts only rise or only fall, so the loop always breaks
         below = int(np.searchsorted(ordered, cut, side="right"))
         if below == low:
             break
@@ -76,12 +78,12 @@ def two_means(values: Values) -> Mask:
 
 
 def energy(values: Values, value: float = 0.5) -> Mask:
-    r"""Return the smallest level set that holds this fraction f of the positive mass.
+    r"""Return the mask of the smallest level set that holds a fraction ``value`` (f) of the positive mass.
 
     .. math::
         \{p : a_p \ge t\}, \quad t = \max \Big\{ t > 0 : \sum_{a_p \ge t} a_p \ge f \sum_p \max(a_p, 0) \Big\}
 
-    The set is empty if no value is positive.
+    The mask is all False if no value is positive.
 
     >>> energy(np.array([4.0, 3.0, 2.0, 1.0, -9.0])).tolist()
     [True, True, False, False, False]
@@ -90,8 +92,8 @@ def energy(values: Values, value: float = 0.5) -> Mask:
     if not positive.size:
         return np.zeros(values.shape, np.bool_)
     mass = np.cumsum(positive)
-    last = int(np.searchsorted(mass, value * mass[-1]))
-    return values >= positive[last]
+    lowest = int(np.searchsorted(mass, value * mass[-1]))  # index of the lowest value in the set
+    return values >= positive[lowest]
 
 
 THRESHOLDS: dict[str, Callable[..., Any]] = {
@@ -100,7 +102,7 @@ THRESHOLDS: dict[str, Callable[..., Any]] = {
     "two_means": two_means,
     "energy": energy,
 }
-"""The thresholds by name."""
+"""The threshold functions by name."""
 
 TAKES_A_VALUE = ("fixed", "energy")
-"""The thresholds with a ``value`` argument."""
+"""Names of the threshold functions with a ``value`` argument."""

@@ -12,12 +12,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TowerAttribution:
-    """Saliency of one tower, and how its optimisation went.
+    """One tower's part of a result: its saliency, and the curves of its optimisation.
 
     The three curves are None for a method that does not optimise.
 
     Attributes:
-        saliency: (grid_h, grid_w) for the image, (tokens,) for the text, specials excluded; in nats if M2IB made it.
+        saliency: (grid_h, grid_w) for the image, (tokens,) for the text, without special tokens; in nats for M2IB.
         loss: objective at each step.
         information: mean nats per token and channel at each step.
         similarity: mean cosine through the bottleneck at each step.
@@ -30,10 +30,10 @@ class TowerAttribution:
 
     @property
     def last_information(self) -> float | None:
-        """Information at the last step."""
+        """Mean nats per token and channel at the last step; None for a method that does not optimise."""
         return None if self.information is None else float(self.information[-1])
 
     @property
     def last_similarity(self) -> float | None:
-        """Similarity at the last step."""
+        """Mean cosine through the bottleneck at the last step; None for a method that does not optimise."""
         return None if self.similarity is None else float(self.similarity[-1])

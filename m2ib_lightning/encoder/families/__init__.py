@@ -1,4 +1,4 @@
-"""Model families: their differences are data in a registry; each family has a file that registers it."""
+"""Model families: a registry holds their differences as data, and each family has a file that registers it."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -12,15 +12,17 @@ _BLOCKS = {
     "transformers.models.clip.modeling_clip": ("CLIPEncoderLayer", "CLIPAttention", "CLIPMLP"),
     "transformers.models.siglip.modeling_siglip": ("SiglipEncoderLayer", "SiglipAttention", "SiglipMLP"),
 }
+"""Class names of the block, its attention and its MLP, by the module of transformers that defines them."""
+
 _HARMLESS_HOOKS = "transformers.utils.output_capturing"
-"""Module of hooks that stay after ``output_hidden_states`` was requested once, and then do nothing."""
+"""Module of the hooks that remain after one request for ``output_hidden_states``. They do nothing later."""
 
 
 @dataclass(frozen=True)
 class BlockParts:
     """The parts of a pre-norm block: ``h + out(attention(norm1(h)))``, then ``h + down(activation(up(norm2(h))))``.
 
-    Each linear layer has a bias or none.
+    A linear layer may lack a bias.
 
     Attributes:
         norm1: norm before the attention.
@@ -28,10 +30,10 @@ class BlockParts:
         key: key projection.
         value: value projection.
         out: output projection of the attention.
-        norm2: norm before the perceptron.
-        up: linear layer from D to the perceptron's inner width.
-        activation: elementwise activation of the perceptron.
-        down: linear layer back to D.
+        norm2: norm before the MLP.
+        up: linear layer of the MLP, from D to its inner width.
+        activation: elementwise activation of the MLP.
+        down: linear layer of the MLP, back to D.
         heads: number of attention heads.
     """
 
@@ -49,13 +51,13 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class PoolingParts:
-    """The parts of attention pooling: a learned query reads every token, and a perceptron follows.
+    """The parts of attention pooling: a learned query reads every token, and an MLP follows.
 
     Attributes:
         norm: norm before the pooling.
-        query: (1, D) the learned token, not yet projected.
+        query: (1, D) the learned query before its projection.
         attention: attention with packed projections.
-        rest: function from the attended (B, D) to the pooled (B, D).
+        rest: function from the output of the attention (B, D) to the pooled vectors (B, D).
     """
 
     norm: nn.Module
@@ -65,14 +67,14 @@ class PoolingParts:
 
 
 def clip_block_parts(block: Any) -> BlockParts | None:
-    """Return the parts of a block of CLIP or SigLIP, which use the same names.
+    """Return the parts of a block of CLIP or SigLIP. Both use the same names.
 
-    Return None if the block differs from the library's (an adapter, a quantised layer, a hook), because its weights
-    then do not determine what it computes.
+    The result is None if the block is not the library's own (an adapter, a quantised layer, a hook). The weights of
+    such a block do not determine what it computes.
     """
     attention: Any = getattr(block, "self_attn", None)
-    perceptron: Any = getattr(block, "mlp", None)
-    names = tuple(type(module).__name__ for module in (block, attention, perceptron))
+    mlp: Any = getattr(block, "mlp", None)
+    names = tuple(type(module).__name__ for module in (block, attention, mlp))
     if names != _BLOCKS.get(type(block).__module__):
         return None
     parts = BlockParts(
@@ -82,15 +84,16 @@ def clip_block_parts(block: Any) -> BlockParts | None:
         value=attention.v_proj,
         out=attention.out_proj,
         norm2=block.layer_norm2,
-        up=perceptron.fc1,
-        activation=perceptron.activation_fn,
-        down=perceptron.fc2,
+        up=mlp.fc1,
+        activation=mlp.activation_fn,
+        down=mlp.fc2,
         heads=attention.num_heads,
     )
     linears = (parts.query, parts.key, parts.value, parts.out, parts.up, parts.down)
-    plain = all(type(linear) is nn.Linear for linear in linears)
-    plain = plain and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in (parts.norm1, parts.norm2))
-    return parts if plain and not any(map(_is_modified, block.modules())) else None
+    is_plain = all(type(linear) is nn.Linear for linear in linears)
+    norms = (parts.norm1, parts.norm2)
+    is_plain = is_plain and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in norms)
+    return parts if is_plain and not any(map(_is_modified, block.modules())) else None
 
 
 def _is_modified(module: nn.Module) -> bool:

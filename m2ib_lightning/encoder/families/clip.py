@@ -12,7 +12,7 @@ from m2ib_lightning.encoder.families.block_parts import clip_block_parts
 from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, patch_grid, register_family
 
 _LEGACY_EOS = 2
-"""EOS id that configs from before transformers PR 24773 carry by mistake; such models pool at ``argmax(input_ids)``."""
+"""Wrong EOS id in configs from before transformers PR 24773. Models with it pool at ``argmax(input_ids)``."""
 
 
 def _embed_image(model: Any, inputs: Inputs) -> Tensor:
@@ -23,7 +23,7 @@ def _embed_text(model: Any, inputs: Inputs) -> Tensor:
     return model.text_model.embeddings(input_ids=inputs["input_ids"])
 
 
-def _causal(model: Any, hidden: Tensor) -> dict[str, Any]:
+def _causal_arguments(model: Any, hidden: Tensor) -> dict[str, Any]:
     mask = create_causal_mask(
         config=model.text_model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
     )
@@ -31,12 +31,14 @@ def _causal(model: Any, hidden: Tensor) -> dict[str, Any]:
 
 
 def _end_of_text(model: Any, inputs: Inputs) -> Tensor:
+    """Return the position (B,) of the first EOS token."""
     ids = inputs["input_ids"]
     eos = model.text_model.config.eos_token_id
     return ids.argmax(-1) if eos == _LEGACY_EOS else (ids == eos).int().argmax(-1)
 
 
 def _class_token(model: Any, inputs: Inputs) -> Tensor:
+    """Return the position (B,) of the class token, which is 0."""
     pixels = inputs["pixel_values"]
     return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
 
@@ -59,7 +61,7 @@ _IMAGE = TowerSpec(
 _TEXT = TowerSpec(
     embed=_embed_text,
     blocks=lambda model: model.text_model.encoder.layers,
-    block_arguments=_causal,
+    block_arguments=_causal_arguments,
     head=lambda model, pooled: model.text_projection(model.text_model.final_layer_norm(pooled)),
     pooled=_end_of_text,
     lengths=lambda model, inputs: _end_of_text(model, inputs) + 1,

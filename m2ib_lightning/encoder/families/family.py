@@ -1,4 +1,7 @@
-"""The description of a model family, and the registry of families."""
+"""The description of a model family, and the registry of families.
+
+Legend: B pairs, T tokens, D width, E embedding size.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """Description of one tower of a Hugging Face model: how to run it block by block.
+    """The description of one tower of a Hugging Face model: how to run it block by block.
 
     Attributes:
         embed: (model, inputs) -> (B, T, D), the first block's input.
         blocks: model -> list of blocks, each mapping (B, T, D) to (B, T, D).
-        block_arguments: (model, hidden) -> further arguments of every block: the attention mask.
+        block_arguments: (model, hidden) -> further arguments of every block, such as the attention mask.
         head: final norm, pooling and projection: (model, (B, D)) -> (B, E) from the pooled token, or
             (model, (B, T, D)) -> (B, E) if pooling reads every token.
         pooled: (model, inputs) -> (B,) position of the token that pooling reads; None if pooling reads every token.
@@ -31,12 +34,12 @@ class TowerSpec:
         max_tokens: model -> T_max, the tower's largest number of tokens.
         width: model -> D.
         embedding_size: model -> E.
-        prefix_tokens: number of leading tokens that are no patch (the class token); for images.
-        grid: (model, inputs) -> number of patches (high, wide); for images.
-        parts: block -> parts from which the loop builds a fused block, or None for a block that has been modified.
-            None for a family whose blocks are of another kind.
-        causal: whether a token reads only the tokens before it; used with ``parts``.
-        words: model -> table of word embeddings, for captions; methods that remove words need it.
+        prefix_tokens: number of leading tokens that are not patches (the class token); for image towers.
+        grid: (model, inputs) -> number of rows and columns of patches; for image towers.
+        parts: block -> parts from which the loop builds a fused block, or None if the block has been modified. The
+            function is None for a family whose blocks are of another kind.
+        causal: whether a token reads only itself and the tokens before it; used with ``parts``.
+        words: model -> table of word embeddings, for text towers; methods that remove words need it.
         pooling: model -> parts of the attention that pools over all tokens; methods that read attention need it.
     """
 
@@ -58,7 +61,7 @@ class TowerSpec:
 
 
 def patch_grid(model: Any, inputs: Inputs) -> tuple[int, int]:
-    """Return the number of patches (high, wide) of an image, for towers with a ``patch_size`` in their config."""
+    """Return the number of rows and columns of patches in an image. The vision config must have a ``patch_size``."""
     height, width = inputs["pixel_values"].shape[-2:]
     patch = model.config.vision_config.patch_size
     return height // patch, width // patch
@@ -86,7 +89,7 @@ def register_family(model_type: str, family: Family) -> None:
     """Add a family under the ``model_type`` of its Hugging Face config.
 
     Raises:
-        ValueError: if the type is registered already.
+        ValueError: if the ``model_type`` is registered already.
     """
     _FAMILIES.register(model_type, family)
 
@@ -95,7 +98,7 @@ def family_of(model: Any) -> Family:
     """Return the family of a loaded model.
 
     Raises:
-        M2IBError: if the model's type is not registered; lists the supported types.
+        M2IBError: if the model's type is not registered. The message lists the supported types.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if model_type not in _FAMILIES:

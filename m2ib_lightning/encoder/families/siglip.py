@@ -1,7 +1,8 @@
 """SigLIP, and SigLIP 2 at a fixed resolution (the same class).
 
-The image tower has no class token: an attention-pooling head reads every patch. The text tower has no mask, reads the
-padding too, and pools at the last position. That is often padding, so trimming would change the embedding.
+The image tower has no class token: an attention-pooling head reads every patch. The text tower has no mask, so it
+reads the padding too. It pools at the last position, which often holds padding. Trimming the padding would therefore
+change the embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from m2ib_lightning.encoder.families.block_parts import PoolingParts, clip_block
 from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, patch_grid, register_family
 
 
-def _last(model: Any, inputs: Inputs) -> Tensor:
+def _last_position(model: Any, inputs: Inputs) -> Tensor:
     ids = inputs["input_ids"]
     return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
 
@@ -49,7 +50,7 @@ _TEXT = TowerSpec(
     blocks=lambda model: model.text_model.encoder.layers,
     block_arguments=lambda model, hidden: {"attention_mask": None},
     head=lambda model, pooled: model.text_model.head(model.text_model.final_layer_norm(pooled)),
-    pooled=_last,
+    pooled=_last_position,
     lengths=None,
     max_tokens=lambda model: model.config.text_config.max_position_embeddings,
     width=lambda model: model.config.text_config.hidden_size,
