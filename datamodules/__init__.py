@@ -1,4 +1,4 @@
-"""Sources of pairs, one per file. Import as ``m2ib_lightning.datamodules``."""
+"""Data modules that load pairs, one per source. Import them from ``m2ib_lightning.datamodules``."""
 
 from m2ib_lightning.datamodules.base import PairDataModule, register_datamodule
 from m2ib_lightning.datamodules.captions import CaptionsDataModule

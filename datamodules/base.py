@@ -1,4 +1,4 @@
-"""The base of every source of pairs: batches, workers, order, and the limit."""
+"""The base class of the data modules: batches, workers, order, and the limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATAMODULES: Registry[type[PairDataModule]] = Registry("data source", "register_
 
 
 def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
-    """Register a source under a ``data.name``.
+    """Register a data module under a name, for ``data.name``.
 
     Raises:
         ValueError: if the name is taken.
@@ -37,22 +37,22 @@ def register_datamodule(name: str, datamodule: type[PairDataModule]) -> None:
 
 
 class PairDataModule(LightningDataModule):
-    """Batches of pairs in source order. A source of your own overrides ``open_source`` and ``from_config``.
+    """Loads batches of pairs in source order. A subclass overrides ``open_source`` and ``from_config``.
 
     Every rank gets its own share, and no pair is repeated or dropped. From a source that can be indexed, a rank takes
-    every ``world_size``-th of the pairs left. From a stream, it takes whole shards, or every n-th row of one.
+    every ``world_size``-th of the remaining pairs. From a stream, it takes whole shards, or every n-th row of a shard.
 
     Args:
         preparer: the preparer of the model that reads the pairs (``LoadedModel.preparer``).
         batch_size: pairs per batch; None for 8 on a CPU and 32 on a GPU.
-        num_workers: processes that decode; None for 1 on a CPU, and for all cores but one, at most 8, with a GPU.
-        limit: number of pairs, from the first; None for all.
-        pictures: how many of each rank's first pairs keep a copy of the picture to draw on; -1 for all.
-        probed: how many of the first pairs get other captions (gibberish, another pair's) to score maps with.
+        num_workers: worker processes; None for 1 on a CPU, and all cores but one (at most 8) with a GPU.
+        limit: number of first pairs to load; None for all.
+        pictures: number of each rank's first pairs that keep a copy of the picture for display; -1 for all.
+        probed: number of first pairs that get other captions to score maps with: gibberish, and that of another pair.
 
     Attributes:
-        positions: positions of the pairs that a resumed run still has to explain; None for all.
-        finished: folder of the table whose pairs a stream skips; None for none.
+        positions: positions of the pairs that a resumed run has left to explain; None for all.
+        finished: folder of the results table whose pairs a stream skips; None to skip none.
     """
 
     default_workers: int | None = None
@@ -87,14 +87,14 @@ class PairDataModule(LightningDataModule):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config, preparer: Preparer) -> PairDataModule:
-        """Make the datamodule of a configuration."""
+        """Return the data module that a configuration describes."""
 
     @abstractmethod
     def open_source(self) -> PairSource | PairStream:
-        """Open the source; called once.
+        """Open the source of the pairs; this is called once.
 
         Raises:
-            M2IBError: if it can't be opened; names what exists.
+            M2IBError: if the source can't be opened; the message names what exists.
         """
 
     @property
@@ -106,7 +106,7 @@ class PairDataModule(LightningDataModule):
 
     @property
     def total(self) -> int | None:
-        """Number of pairs to explain; None for a stream, whose length is unknown."""
+        """The number of pairs to explain; None for a stream, whose length is unknown."""
         if isinstance(self.source, PairStream):
             return None
         return len(self.source) if self.limit is None else min(self.limit, len(self.source))
@@ -130,7 +130,7 @@ class PairDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Iterable[PairBatch]:
-        """Return this rank's batches."""
+        """Return the batches of this rank."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         pictures = self.pictures * ranks
         if isinstance(self.source, PairStream):
@@ -142,7 +142,7 @@ class PairDataModule(LightningDataModule):
         """Return batches from the start of the source, enough to measure ``prior=data`` on ``pairs`` pairs."""
         if isinstance(self.source, PairStream):
             dataset = StreamDataset(self.source, self.preparer, limit=2 * pairs)
-            return StreamLoader(dataset, self.batch_size, num_workers=0)  # one reader: in source order
+            return StreamLoader(dataset, self.batch_size, num_workers=0)  # one reader keeps the source order
         return self._loader(self.source, np.arange(min(len(self.source), 2 * pairs)), pictures=0)
 
     def _loader(self, source: PairSource, positions: NDArray[np.int64], pictures: int) -> PairLoader:
@@ -152,8 +152,8 @@ class PairDataModule(LightningDataModule):
     def _stream(self, stream: PairStream, rank: int, ranks: int, pictures: int) -> StreamLoader:
         workers = max(1, self.num_workers)
         readers = [rank + ranks * worker for worker in range(workers)]
-        mine = {shard for reader in readers for shard, _, _ in shares(len(stream.names), reader, ranks * workers)}
-        names = [name for shard, name in enumerate(stream.names) if shard in mine or self.limit is not None]
+        shards = {shard for reader in readers for shard, _, _ in shares(len(stream.names), reader, ranks * workers)}
+        names = [name for shard, name in enumerate(stream.names) if shard in shards or self.limit is not None]
         dataset = StreamDataset(
             stream,
             self.preparer,
@@ -173,7 +173,7 @@ def _spare_cores() -> int:
 
 
 def loader_arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments that every datamodule takes from a configuration."""
+    """Return the arguments that every data module takes from a configuration."""
     data, output = config.data, config.output
     if config.task == "evaluate":
         pictures, probed = config.evaluate.pictures, config.evaluate.probed

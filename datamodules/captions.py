@@ -1,4 +1,4 @@
-"""Pairs of any image-text table: CSV, TSV, JSONL, Parquet, an image folder, shards, or a hub data set."""
+"""Load pairs from any image-text table: CSV, TSV, JSONL, Parquet, an image folder, shards, or a hub data set."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class CaptionSource:
-    """The rows of a table as pairs. Each caption of a list is a pair, with the key ``<file>:<row>.<item>``.
+    """The pairs of a table, one per row. Each caption of a list is a pair, with the key ``<file>:<row>.<item>``.
 
     Args:
         table: the opened table.
         columns: names of the columns.
-        image_root: where relative image paths start.
+        image_root: folder of relative image paths; None for the folder of the data.
 
     Raises:
-        M2IBError: if a column is missing; lists those that exist.
+        M2IBError: if a column is missing; the message lists the available ones.
     """
 
     def __init__(self, table: Table, columns: Columns, image_root: Path | None) -> None:
@@ -54,13 +54,13 @@ class CaptionSource:
         key = self.key(index)
         try:
             cells = self.table[row]
-        except Exception as error:  # whatever makes a row unreadable costs that row alone
+        except Exception as error:  # an unreadable row costs no other row
             message = str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
             return RawPair(key=key, image=None, uri=key, caption=None, error=message)
         return self.reader.pair(key, cells, item)
 
     def _place(self, index: int) -> tuple[int, int | None]:
-        """Row of a pair, and its item in the list of captions; None if the cell is no list."""
+        """The row of a pair, and its item in the list of captions (None if the cell is not a list)."""
         if self._ends is None or self._lengths is None:
             return index, None
         row = int(np.searchsorted(self._ends, index, side="right"))
@@ -68,16 +68,16 @@ class CaptionSource:
 
 
 class CaptionStream:
-    """The rows of shards as pairs, with keys ``<shard>:<row>``; see ``CaptionSource``.
+    """The pairs of shards, read forwards. The keys are ``<shard>:<row>``, or ``<shard>:<row>.<item>`` for a list.
 
     Args:
         shards: the opened shards.
-        name: their name in messages.
+        name: name of the shards, for the error message.
         columns: names of the columns.
-        image_root: where relative image paths start.
+        image_root: folder of relative image paths; None for the folder of the data.
 
     Raises:
-        M2IBError: if a column is missing; lists those that exist.
+        M2IBError: if a column is missing; the message lists the available ones.
     """
 
     def __init__(self, shards: Shards, name: str, columns: Columns, image_root: Path | None) -> None:
@@ -93,15 +93,15 @@ class CaptionStream:
 
 
 class CaptionsDataModule(PairDataModule):
-    """An image-text table as pairs.
+    """Loads the pairs of an image-text table.
 
     Args:
         preparer: the preparer of the model that reads the pairs.
         path: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, an image folder, a hub data set, or shards.
         columns: names of the columns.
-        image_root: where relative image paths start; None for the table's folder.
+        image_root: folder of relative image paths; None for the table's folder.
         split: split of a hub data set.
-        streaming: whether to stream shards (``.tar``, ``.parquet``, a hub data set) with flat memory; tars always are.
+        streaming: whether to stream shards (``.parquet``, a hub data set) in constant memory; tars always are.
         options: arguments of ``PairDataModule``.
     """
 

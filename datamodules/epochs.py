@@ -1,6 +1,6 @@
-"""The batches of a training epoch: their order on every rank, and how far an epoch has come.
+"""The batches of a training epoch: their order on every rank, and the progress of the epoch.
 
-Legend: B pairs of a rank's batch.
+Legend: B pairs in the batch of one rank.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from m2ib_lightning.pairs.loading import stoppable_iterator
 
 
 class EpochSampler(Sampler[list[int]]):
-    """The batches of an epoch, keyed by (seed, epoch) alone.
+    """Samples the batches of an epoch, whose order depends only on (seed, epoch).
 
     Global batch *g* is the same set of pairs on any number of ranks; each rank takes its part of it. Pairs that do not
     fill a global batch are left out of the epoch.
 
     Args:
         pairs: number of pairs.
-        batch_size: B.
-        seed: keys the order.
+        batch_size: number B of pairs in the batch of one rank.
+        seed: seed of the order.
         rank: index of this process.
         ranks: number of processes.
         shuffle: whether every epoch has its own order.
 
     Attributes:
-        done: batches that the next iteration skips.
+        done: number of batches that the next iteration skips.
     """
 
     def __init__(self, pairs: int, batch_size: int, seed: int, rank: int, ranks: int, shuffle: bool = True) -> None:
@@ -64,12 +64,12 @@ class QuietLoader(DataLoader[Any]):
     """A loader that ends its workers when its iteration fails; torch would leave them running."""
 
     @override
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader promises a class of iterator
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader promises its own iterator class
         return stoppable_iterator(super().__iter__)
 
 
 class EpochLoader(QuietLoader):
-    """A loader that knows how far its epoch is, so that a run can resume inside one. All ranks are equally far.
+    """A loader that records its progress, so that a run can resume within an epoch. All ranks have the same progress.
 
     Attributes:
         progress: the epoch, and how many of its batches were yielded.

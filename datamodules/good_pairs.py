@@ -1,4 +1,4 @@
-"""A split of the pairs for training, in which one that can't be read is replaced by another."""
+"""A split of the pairs for training, in which another pair replaces each one that can't be read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from m2ib_lightning.pairs.pair import Pair, PairBatch, PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 
 _TRIES = 20
-"""How many pairs are tried in place of one that can't be read."""
+"""Largest number of pairs that are tried for one place in the split."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A pair, and the tokens of its hard negatives."""
+    """A prepared pair, and the token ids of its hard negatives."""
 
     prepared: PreparedPair
     hard_negatives: list[list[int]]
@@ -28,12 +28,12 @@ class Sample:
 class GoodPairs(Dataset[Sample]):
     """A split in which a pair that can't be read is replaced by the next readable one of the split.
 
-    All ranks then have batches of one size, as shared gradients need.
+    All ranks thus have batches of the same size, as synchronised gradients require.
 
     Args:
         pairs: the pairs of the source.
         split: positions of the split's pairs, in order.
-        hard_negatives: how many hard negatives each pair must have.
+        hard_negatives: number of hard negatives that each pair must have.
     """
 
     def __init__(self, pairs: PairDataset, split: NDArray[np.int64], hard_negatives: int = 0) -> None:
@@ -75,7 +75,7 @@ class GoodPairs(Dataset[Sample]):
 
 
 def collate(preparer: Preparer, samples: list[Sample]) -> PairBatch:
-    """Make a batch; the hard negatives follow the pairs' captions, in the order of ``caption_signatures``."""
+    """Collate samples; the hard negatives follow the pairs' captions, in the order of ``caption_signatures``."""
     batch = preparer.collate([sample.prepared for sample in samples])
     if not any(sample.hard_negatives for sample in samples):
         return batch

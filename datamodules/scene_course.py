@@ -23,20 +23,20 @@ SCENES = 32_000
 """Number of scenes without a limit."""
 
 _CAPTIONS = 4
-"""Captions of each scene: of one object, of two, of up to three (or a false one), and a false one."""
+"""Number of captions of each scene: of one object, of two, of up to three (or a hard negative), and a hard negative."""
 
 
 class SceneCourse:
-    """Scenes that become harder. Scene ``index`` is made from (seed, index) and its place among ``count``.
+    """Scenes that become harder. A scene depends only on ``seed``, ``count`` and its index.
 
     The first scenes have one object, centred on the grid; later ones have two to four, with more jitter. The other
-    captions of a pair are true ones and hard negatives; ``named`` and ``contains`` tell which caption is true of which
-    scene. The phrases of a caption are of different objects. One exception is not noticed: where two phrases overlap
-    and neither contains the other (a small star and a red star), a single small red star passes for both, in one
-    pairing of 4,000.
+    captions of a pair are true ones and hard negatives. The truth's ``named`` and ``contains`` tell which caption is
+    true of which scene. Two phrases of a caption must fit two different objects. This check misses two phrases that
+    overlap while neither contains the other, such as a small star and a red star. A single small red star then passes
+    for both. This happens for one in 4,000 combinations of a scene and a caption.
 
     Args:
-        seed: which course.
+        seed: seed of the course.
         count: number of scenes.
     """
 
@@ -52,7 +52,7 @@ class SceneCourse:
         return f"scene-course-{self.seed}-{self.count}:{index}"
 
     def difficulty(self, index: int) -> Difficulty:
-        """Return how hard the scene at an index is."""
+        """Return the difficulty of the scene at an index."""
         progress = index / self.count
         if progress < 0.05:
             return Difficulty(objects=(1, 1), jitter=0, rotation=0)
@@ -91,7 +91,7 @@ def names(obj: Attributes) -> list[str]:
 
 
 def numbered(things: Iterable[str]) -> tuple[str, ...]:
-    """Number repeated names: the second of a name is another thing than the first.
+    """Number repeated names, so that each name stands for one thing.
 
     >>> numbered(["red", "square", "red"])
     ('red', 'square', 'red 2')
@@ -105,21 +105,21 @@ def numbered(things: Iterable[str]) -> tuple[str, ...]:
 
 
 def _named(caption: Caption) -> tuple[str, ...]:
-    """Names of what a caption says; a name that k phrases imply stands for its k-th object, as in ``numbered``."""
+    """Names that a caption states; a name that k phrases imply stands for its k-th object, as in ``numbered``."""
     phrases = [phrase.name for phrase in caption.phrases]
-    names = []
+    named = []
     for phrase in phrases:
         count = sum(set(phrase.split()) <= set(other.split()) for other in phrases)
-        names.append(phrase if count == 1 else f"{phrase} {count}")
-    return tuple(names)
+        named.append(phrase if count == 1 else f"{phrase} {count}")
+    return tuple(named)
 
 
 class SceneCourseDataModule(PairDataModule):
-    """The course as pairs; ``data.limit`` is its length.
+    """Loads the pairs of a scene course; ``data.limit`` is the length of the course.
 
     Args:
         preparer: the preparer of the model that reads the pairs.
-        seed: which course.
+        seed: seed of the course.
         options: arguments of ``PairDataModule``.
     """
 

@@ -1,4 +1,4 @@
-"""Synthetic scenes with ground truth: coloured shapes, and captions that name some of them."""
+"""Load synthetic scenes with ground truth: coloured shapes, and captions that name some of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_OBJECTS = 4
 
 @dataclass(frozen=True)
 class SceneExample:
-    """A scene, a caption of it, and how many of its first objects the caption names."""
+    """A scene, a caption of it, and the number of its first objects that the caption names."""
 
     scene: Scene
     caption: Caption
@@ -38,14 +38,14 @@ class SceneExample:
 
 
 class SceneSource:
-    """Scenes as pairs. Scene ``index`` is made from (seed, index) alone.
+    """A source of scenes as pairs. A scene depends only on ``seed``, ``objects`` and its index.
 
     Args:
-        seed: which set of scenes.
+        seed: seed of the set of scenes.
         count: number of scenes.
-        objects: objects per scene.
-        mentioned: how many of them each caption names, by colour and shape.
-        truth: whether pairs come with the truth that scores their maps.
+        objects: number of objects in a scene.
+        mentioned: number of objects that each caption names, by colour and shape.
+        truth: whether the pairs carry the ground truth that their maps are scored with.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SceneSource:
         return self.count
 
     def example(self, index: int) -> SceneExample:
-        """Return a scene with its ground truth."""
+        """Return the scene at an index, with its ground truth."""
         rng = np.random.default_rng([self.seed, index, self.objects])
         scene = paint_scene(rng, Difficulty(objects=(self.objects, self.objects)))
         named = [obj._replace(size=UNSAID) for obj in scene.objects[: self.mentioned]]
@@ -104,7 +104,7 @@ class SceneSource:
     def _unnamed(
         self, rng: np.random.Generator, scene: Scene
     ) -> Iterator[tuple[str, Attributes, NDArray[np.bool_] | None]]:
-        """An object of the scene that the caption does not name, if there is one, and one that is not in the scene."""
+        """Yield an object of the scene that the caption does not name, if any, and an object that the scene lacks."""
         if self.mentioned < self.objects:
             yield "present", scene.objects[self.mentioned]._replace(size=UNSAID), _union(scene.masks[[self.mentioned]])
         present = {obj[:2] for obj in scene.objects}
@@ -118,7 +118,7 @@ def _union(masks: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _content(caption: Caption) -> list[tuple[int, int]]:
-    """Character spans of the words that name something."""
+    """Character spans of the words that name an object."""
     spans, start = [], 0
     for word, owner in zip(caption.words, caption.owners, strict=True):
         if owner != FILLER_WORD:
@@ -128,14 +128,14 @@ def _content(caption: Caption) -> list[tuple[int, int]]:
 
 
 class ScenesDataModule(PairDataModule):
-    """Scenes as pairs.
+    """Loads synthetic scenes as pairs.
 
     Args:
         preparer: the preparer of the model that reads the pairs.
-        seed: which set of scenes.
-        objects: objects per scene.
-        mentioned: how many of them each caption names.
-        truth: whether pairs come with the truth that scores their maps.
+        seed: seed of the set of scenes.
+        objects: number of objects in a scene.
+        mentioned: number of objects that each caption names.
+        truth: whether the pairs carry the ground truth that their maps are scored with.
         options: arguments of ``PairDataModule``.
     """
 

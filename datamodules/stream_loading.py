@@ -14,20 +14,20 @@ from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair,
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.run.done_rows import DoneRows, code_of
 
-_FAR = 2**62
-"""Position of every pair after the first shard: their places in the source are unknown, and they are not drawn."""
+_UNKNOWN_POSITION = 2**62
+"""Position of every pair outside the first shard: its place in the source is unknown, so it is not drawn."""
 
 
 class StreamLoader:
-    """The pairs of a stream, as batches.
+    """Loads the pairs of a stream in batches.
 
     Args:
-        dataset: this rank's share.
+        dataset: this rank's share of the stream.
         batch_size: pairs per batch.
-        num_workers: processes that read and decode; 0 for none.
+        num_workers: worker processes; 0 loads in the main process.
 
     Raises:
-        M2IBError: if a worker dies. What it had read ahead is unknown; ``resume`` reads it again.
+        M2IBError: if a worker dies. The pairs that it had read ahead are lost; a resumed run reads them again.
     """
 
     def __init__(self, dataset: StreamDataset, batch_size: int, num_workers: int) -> None:
@@ -58,13 +58,13 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
 
     Args:
         stream: the stream of all pairs.
-        preparer: turns pairs into tensors.
+        preparer: preparer of the model.
         rank: index of this process.
         ranks: number of processes.
-        chunk: how many pairs are downloaded and prepared together.
-        pictures: how many of the first pairs keep a copy of the picture to draw on; -1 for all.
-        limit: number of pairs of the source, from the first; every rank then counts all of them.
-        done: pairs that already have a row.
+        chunk: number of pairs that are downloaded together.
+        pictures: number of first pairs that keep a copy of the picture for display; -1 for all.
+        limit: number of first pairs to load; every rank then reads all of them to count. None for all.
+        done: pairs that already have a row in the results.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
                 yield self.preparer.prepare(raw, keep_picture=keep, position=position)
 
     def _pairs(self, reader: int, readers: int) -> Iterator[tuple[int, RawPair]]:
-        """Pairs with their positions, for one of all the processes that read."""
+        """The pairs and positions that one of the reading processes gets."""
         pairs = self._by_shard(reader, readers) if self.limit is None else self._counted(reader, readers, self.limit)
         done: Collection[int] = ()
         name = None
@@ -121,20 +121,21 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
 
 
 def in_source_order(stream: PairStream) -> Iterator[tuple[int, int, RawPair]]:
-    """Yield shard, position and pair of the whole stream."""
+    """Yield (shard, position, pair) for every pair of a stream, in source order."""
     for shard in range(len(stream.names)):
         for row, pairs in enumerate(stream.rows(shard)):
             yield from ((shard, _position(shard, row), raw) for raw in pairs)
 
 
 def _position(shard: int, row: int) -> int:
-    return row if shard == 0 else _FAR
+    return row if shard == 0 else _UNKNOWN_POSITION
 
 
 def shares(shards: int, reader: int, readers: int) -> list[tuple[int, int, int]]:
-    """Return what one reader reads: (shard, member, members), every ``members``-th row of a shard from ``member`` on.
+    """Return the shards that one reader reads, as (shard, member, members).
 
-    With fewer shards than readers, several readers share a shard: each reads through all of it and keeps its rows.
+    The reader keeps every ``members``-th row of the shard, starting at row ``member``. With fewer shards than readers,
+    several readers share a shard, and each of them reads through all of it.
 
     >>> shares(5, reader=1, readers=2)
     [(1, 0, 1), (3, 0, 1)]

@@ -1,4 +1,4 @@
-"""Pairs for training: shuffled each epoch, a share kept for validation."""
+"""Load pairs for training: shuffled in each epoch, with a share held out for validation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Loader = TypeVar("Loader", bound=QuietLoader)
 
 
 class FinetuneDataModule(LightningDataModule):
-    """The pairs of a ``PairDataModule`` for training and validation.
+    """Loads the pairs of a ``PairDataModule`` for training and validation.
 
     Args:
         pairs: the source of the pairs.
-        seed: keys the split and the order.
+        seed: seed of the split and of the order.
         validation: share of the pairs for validation.
-        shuffle: whether each epoch has its own order; else all have that of the source.
-        hard_negatives: how many hard negatives each pair brings into its training batch.
-        pictures: least number of validation pairs that keep a copy of their picture to draw on.
+        shuffle: whether each epoch has its own order; otherwise, every epoch has the order of the source.
+        hard_negatives: number of hard negatives that each pair adds to its training batch.
+        pictures: number of first validation pairs that keep a copy of their picture for display.
 
     Raises:
         M2IBError: if the source is a stream, or has too few pairs.
@@ -82,7 +82,7 @@ class FinetuneDataModule(LightningDataModule):
         """Check that the training pairs fill a global batch of at least two.
 
         Raises:
-            M2IBError: if they do not.
+            M2IBError: if the pairs do not fill it.
         """
         global_batch = self.pairs.batch_size * ranks
         if global_batch < 2:
@@ -106,7 +106,7 @@ class FinetuneDataModule(LightningDataModule):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the epoch is, for checkpoints."""
+        """Return the progress of the epoch, for checkpoints."""
         epoch, batches = self._progress if self._epoch is None else self._epoch.progress
         return {"epoch": epoch, "batches": batches}
 
@@ -123,7 +123,8 @@ class FinetuneDataModule(LightningDataModule):
         size = self.pairs.batch_size
         places = list(range(len(self.validation)))
         batches = [places[first : first + size] for first in range(0, len(places), size)]
-        pictures = int(self.validation[: self.pictures][-1]) + 1 if self.pictures else 0  # counted in the source
+        # `PairDataset` counts pictures in pairs of the source
+        pictures = int(self.validation[: self.pictures][-1]) + 1 if self.pictures else 0
         return self._loader(self.validation, batches, QuietLoader, pictures=pictures)
 
     def _loader(

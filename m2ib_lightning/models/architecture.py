@@ -1,4 +1,4 @@
-"""The untrained bundled model: architecture and first weights. ``configs/scenes-model.yaml`` trains it."""
+"""The untrained bundled model: its architecture and initial weights. ``configs/scenes-model.yaml`` trains it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, MAX_TOKENS, PAD_ID, 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Widths and depths of the two towers."""
+    """Widths and depths of the two towers.
+
+    Attributes:
+        vision_width: width of the image tower.
+        vision_blocks: number of blocks of the image tower.
+        text_width: width of the text tower.
+        text_blocks: number of blocks of the text tower.
+        heads: number of attention heads of each block.
+        projection: width of the joint embedding.
+    """
 
     vision_width: int = 128
     vision_blocks: int = 4
@@ -25,7 +34,7 @@ class Architecture:
 
 
 def build_processor() -> CLIPProcessor:
-    """Return the processor: images of 64 x 64 pixels, tokens of the scenes' vocabulary."""
+    """Return the processor of the bundled model: images of 64 x 64 pixels, and tokens of the scenes' vocabulary."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": CANVAS},
         crop_size={"height": CANVAS, "width": CANVAS},
@@ -66,7 +75,7 @@ def build_model(architecture: Architecture, tokenizer: CLIPTokenizer, seed: int 
 
 @torch.no_grad()
 def _initialise(model: CLIPModel) -> None:
-    """Xavier weights and a 2-D sine-cosine position table; CLIP's own start is tuned for large models and slow here."""
+    """Set Xavier weights and a 2-D sine-cosine position table; CLIP's own initialisation trains slowly at this size."""
     vision, text = model.vision_model, model.text_model
     table = vision.embeddings.position_embedding.weight
     table[0] = 0

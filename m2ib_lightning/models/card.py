@@ -1,4 +1,4 @@
-"""The card and the recommended preset in the bundled model's folder."""
+"""Write the model card and the recommended preset into the bundled model's folder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,17 @@ def write_card(
     trials: list[dict[str, Any]],
     choose_scenes: int,
 ) -> None:
-    """Write the folder's ``README.md``; every number in it comes from the arguments."""
+    """Write the model card; every number in it that was measured comes from the arguments.
+
+    Args:
+        path: path of the card, the folder's ``README.md``.
+        training: configuration, architecture and retrieval scores of the training.
+        preset: recommended settings.
+        scores: mean scores of the preset.
+        scenes: number of scenes that ``scores`` were measured on.
+        trials: settings and scores of each trial, from which the preset was chosen.
+        choose_scenes: number of scenes that the trials were measured on.
+    """
     retrieval = training["retrieval"]
     text = _CARD.format(
         parameters=training["parameters"],
@@ -100,7 +110,7 @@ def write_card(
 
 
 def write_preset(path: Path, preset: BottleneckSettings) -> None:
-    """Write ``m2ib.yaml``, the preset that null keys of the bottleneck take for this model."""
+    """Write ``m2ib.yaml``, the preset that fills null keys of ``bottleneck`` for this model."""
     header = "# Recommended for this model: chosen by scripts/score_scenes_model.py, see README.md.\n"
     path.write_text(header + OmegaConf.to_yaml({"bottleneck": preset.to_dict()}), encoding="utf-8")
 

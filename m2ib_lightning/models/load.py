@@ -1,4 +1,4 @@
-"""Loading of a model by name: the model, its processor, its preset, and its statistics."""
+"""Load a model by name: the model, its processor, its preset, and its statistics."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LoadedModel:
     Attributes:
         encoder: the two towers.
         processor: the Hugging Face processor.
-        preset: settings that the folder recommends, else the published ones.
-        statistics: statistics of layers that the folder has.
-        name: name that it was loaded by.
-        folder: the local folder; None for a model from elsewhere.
+        preset: settings that the model's folder recommends; the published settings if there are none.
+        statistics: layer statistics that the model's folder holds.
+        name: name by which the model was loaded.
+        folder: local folder of the model; None if it has none.
     """
 
     encoder: Encoder
@@ -47,7 +47,7 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """The data type of the weights."""
         return next(self.encoder.model.parameters()).dtype
 
     @property
@@ -108,17 +108,17 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source)
-        family_of(_Configured(config))  # before the weights are read
+        family_of(_Configured(config))  # refuses an unsupported family before the weights are read
         model = AutoModel.from_pretrained(source, config=config, dtype="auto")
         processor = AutoProcessor.from_pretrained(source, backend="pil")
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().split("\n")[0]
-        if "sentencepiece" in first.lower():
+        reason = str(error).strip().split("\n")[0]
+        if "sentencepiece" in reason.lower():
             raise M2IBError(
                 f"{what} has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]' (or sentencepiece)"
             ) from error
         raise M2IBError(
-            f"could not load {what}: {first}\n"
+            f"could not load {what}: {reason}\n"
             "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here "
             "and give model.name=FOLDER. It needs config.json, model.safetensors, and the tokenizer's and the "
             "processor's files."
@@ -131,6 +131,8 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class _Configured:
+    """A stand-in for a model that has only its configuration."""
+
     config: Any
 
 

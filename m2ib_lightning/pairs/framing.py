@@ -11,13 +11,14 @@ from torch import Tensor
 from m2ib_lightning.errors import M2IBError, nearest
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of a picture; a box reaches beyond the picture where the model saw a margin."""
+"""Left, top, right and bottom in pixels of a picture. A box reaches beyond the picture where the model saw a margin."""
 
 Fit = Literal["crop", "pad", "stretch"]
 
 _MAX_ASPECT_RATIO = 16
-"""Largest ratio of the long to the short side; the ends of longer pictures are cut off before resizing. Otherwise a
-picture of 1 x 30,000 pixels would be resized to 224 x 6,720,000, although only its centre is used."""
+"""Largest ratio of the long to the short side that is resized. The ends of a longer picture are cut off first.
+
+A picture of 1 x 30,000 pixels would otherwise become 224 x 6,720,000, although only its centre is used."""
 
 
 class Framing:
@@ -46,11 +47,11 @@ class Framing:
                 f"{type(image_processor).__name__} has do_resize={image_processor.do_resize} and size={self.size}: "
                 "pictures must be resized by 'shortest_edge', or to 'height' and 'width'"
             )
-        short = "shortest_edge" in self.size
-        default = "crop" if short and self.crops else "stretch" if not short and not self.crops else None
+        by_edge = "shortest_edge" in self.size
+        default = "crop" if by_edge and self.crops else "stretch" if not by_edge and not self.crops else None
         self.fit = None if fit == default else fit
-        if self.fit is None and short and not self.crops:
-            self.fit = "crop"  # the processor alone leaves a long side of any length, which no model reads
+        if self.fit is None and by_edge and not self.crops:
+            self.fit = "crop"  # without a crop, the long side would keep any length, which no model reads
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -63,10 +64,10 @@ class Framing:
     def __call__(self, picture: Image.Image) -> tuple[Tensor, Box]:
         """Return the model's input (3, H, W) for an RGB picture, and the box of the picture that it shows."""
         if self.fit is None:
-            strip = self._strip(*picture.size)
-            left, top, right, bottom = strip
+            middle = self._middle(*picture.size)
+            left, top, right, bottom = middle
             box = self._default_box(right - left, bottom - top)
-            return self._process(picture.crop(strip)), (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
+            return self._process(picture.crop(middle)), (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
         shown, box = picture, (0, 0, *picture.size)
         if self.fit == "crop":
             box = _largest_centre(picture.size, self.input_size)
@@ -80,8 +81,8 @@ class Framing:
         pixels: Tensor = self.processor(images=[picture], return_tensors="pt", **options)["pixel_values"][0]
         return pixels
 
-    def _strip(self, width: int, height: int) -> Box:
-        """The middle part of a picture that is far longer than wide; the whole box of any other."""
+    def _middle(self, width: int, height: int) -> Box:
+        """The box of the middle part of a picture that is too long on one side; the whole box of any other picture."""
         short, long = sorted((width, height))
         if not self.crops or "shortest_edge" not in self.size or long <= _MAX_ASPECT_RATIO * short:
             return (0, 0, width, height)
@@ -90,7 +91,7 @@ class Framing:
         return (0, start, width, end) if height > width else (start, 0, end, height)
 
     def _default_box(self, width: int, height: int) -> Box:
-        """The box of a picture of this size that the processor's default shows."""
+        """The box that the processor's default shows of a picture of this size."""
         if not self.crops:
             return (0, 0, width, height)
         if "shortest_edge" in self.size:
@@ -113,13 +114,13 @@ class Framing:
         canvas = Image.new("RGB", (width, height), colour)
         left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
         canvas.paste(picture.resize(inner, self.processor.resample), (left, top))
-        across, down = picture.width / inner[0], picture.height / inner[1]
-        box = (-left * across, -top * down, (width - left) * across, (height - top) * down)
+        x_scale, y_scale = picture.width / inner[0], picture.height / inner[1]
+        box = (-left * x_scale, -top * y_scale, (width - left) * x_scale, (height - top) * y_scale)
         return canvas, (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
 
 
 def _centre(scaled: int, crop: int, original: int) -> tuple[int, int]:
-    """The centre crop along one axis, converted from scaled to original pixels; at least one pixel."""
+    """Start and end of the centre crop along one axis, in original pixels; at least one pixel."""
     start = (scaled - crop) // 2
     low = round(start * original / scaled)
     return low, max(round((start + crop) * original / scaled), low + 1)

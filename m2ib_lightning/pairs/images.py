@@ -24,7 +24,7 @@ _IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NOT_PICTURES
 
 
 def looks_like_an_image(name: str) -> bool:
-    """Whether a file name has the suffix of an image."""
+    """Return whether a file name has the suffix of an image."""
     return Path(name).suffix.lower() in _IMAGE_SUFFIXES
 
 
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
     Attributes:
         picture: first frame in RGB, with EXIF rotation applied and transparency on white.
-        animated: whether the image has more frames or pages.
+        animated: whether the image has more than one frame or page.
     """
 
     picture: Image.Image
@@ -44,14 +44,14 @@ def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
     """Read an image, in any mode that Pillow knows.
 
     Grey images of more than 8 bits (16-bit PNG or TIFF, float TIFF) are scaled linearly, so that their darkest and
-    brightest pixels become 0 and 255. For another window, convert the image to 8 bits first.
+    brightest pixels become 0 and 255. For another range, convert the image to 8 bits first.
 
     Args:
         image: path, bytes, PIL image or array.
         timeout: time limit in seconds.
 
     Raises:
-        PairError: if the image can't be read; says what came and what to do.
+        PairError: if the image can't be read; the message says what came and what to do.
     """
     name = f"the image {str(image)!r}" if isinstance(image, str | Path) else "the image"
     try:
@@ -88,7 +88,7 @@ def _read(image: ImageLike, name: str) -> Reading:
 def _is_animated(opened: Image.Image) -> bool:
     try:
         return bool(getattr(opened, "is_animated", False))
-    except Exception:  # this reads further in the file, which may be broken after the first frame
+    except Exception:  # `is_animated` reads on in the file, which may be broken after the first frame
         return False
 
 
@@ -108,7 +108,7 @@ def _open(image: ImageLike) -> Image.Image:
 
 
 def _regular(path: Path) -> Path:
-    """Refuse anything but a regular file: opening a pipe would wait for ever."""
+    """Refuse directories, pipes and devices; opening a pipe would block forever."""
     if path.is_dir():
         raise PairError(f"the image {str(path)!r} is a directory; give the file")
     if path.exists() and not path.is_file():

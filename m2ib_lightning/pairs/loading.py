@@ -19,10 +19,10 @@ from m2ib_lightning.pairs.waiting import WAITING, ignore_stop_signals
 
 
 class PairLoader:
-    """Batches of the pairs at given positions.
+    """Loads the pairs at given positions, in batches.
 
-    A worker process can die: a decoder crashes, or the system is out of memory. The batch that is due is then read pair
-    by pair, each pair in a process of its own. A pair whose process dies again becomes a row with ``error``.
+    A worker process can die: a decoder crashes, or the system is out of memory. The current batch is then loaded pair
+    by pair, each pair in its own process. A pair whose process dies again becomes a row with ``error``.
 
     Args:
         dataset: prepared pairs by position.
@@ -55,7 +55,7 @@ class PairLoader:
 
     def _batches(self, first: int) -> Iterator[PairBatch]:
         loader: DataLoader[Any] = DataLoader(
-            Subset(self.dataset, self.positions[first * self.batch_size :]),  # type: ignore[arg-type]  # an array will do
+            Subset(self.dataset, self.positions[first * self.batch_size :]),  # type: ignore[arg-type]  # Subset accepts an array
             batch_size=self.batch_size,
             **loader_options(self.num_workers),
             collate_fn=self.dataset.preparer.collate,
@@ -68,7 +68,7 @@ class PairLoader:
         return collated.pin_memory() if torch.cuda.is_available() else collated
 
     def _load_isolated(self, position: int) -> PreparedPair | Pair:
-        """One pair, loaded in a process of its own; a failed pair if that process dies."""
+        """One pair, loaded in its own process; a failed pair if that process dies."""
         loader: DataLoader[Any] = DataLoader(
             Subset(self.dataset, [position]), batch_size=None, num_workers=1, worker_init_fn=ignore_stop_signals
         )
@@ -96,12 +96,11 @@ def loader_options(num_workers: int) -> dict[str, Any]:
 def stoppable_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     """Iterate over a data loader; a stop signal ends the wait for the next batch.
 
-    PyTorch's SIGCHLD handler is removed again. It raises when a worker dies, wherever the main thread is then: inside a
-    batch, or while a file is written. Without it, the loader notices the death within seconds when the next batch is
-    requested.
+    PyTorch's SIGCHLD handler is removed again. It raises in the main thread as soon as a worker dies, even inside a
+    batch or while a file is written. Without it, the loader notices the death at the next batch, within seconds.
 
     Args:
-        begin: makes the iterator of the loader.
+        begin: function that returns the iterator of the loader.
 
     Raises:
         RuntimeError: if a worker died (``is_worker_death``).
@@ -111,12 +110,12 @@ def stoppable_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     iterator = begin()
     if in_main:
         signal.signal(signal.SIGCHLD, handler)
-    process, end = os.getpid(), object()
+    process, exhausted = os.getpid(), object()
     try:
         while True:
             with WAITING:
-                batch = next(iterator, end)
-            if batch is end:
+                batch = next(iterator, exhausted)
+            if batch is exhausted:
                 return
             yield batch
     except BaseException:
@@ -126,11 +125,11 @@ def stoppable_iterator(begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
 
 
 def _kill_workers(iterator: Any) -> None:
-    """Kill the workers of a loader: one may still read for long, or wait for ever for a lock of a dead one."""
+    """Kill the workers of a loader: one may read for long, or wait forever for the lock of a dead one."""
     for worker in getattr(iterator, "_workers", ()):
         worker.kill()
 
 
 def is_worker_death(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch's data loader means that a worker process died."""
+    """Return whether an error of PyTorch's data loader means that a worker process died."""
     return "DataLoader worker" in str(error)

@@ -40,21 +40,21 @@ class RawPair:
 
 
 class PairSource(Protocol):
-    """Pairs by position, in a fixed order. A pair that can't be read is a ``RawPair`` with ``error``."""
+    """A source of pairs by position, in a fixed order. A pair that can't be read is a ``RawPair`` with ``error``."""
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
 
     def __getitem__(self, index: int, /) -> RawPair:
-        """The pair at a position."""
+        """Return the pair at a position."""
 
     def key(self, index: int, /) -> str:
-        """The key of the pair at a position, without reading the pair: a resumed run needs all keys."""
+        """Return the key of the pair at a position, without reading the pair: a resumed run needs all keys."""
 
 
 @runtime_checkable
 class PairStream(Protocol):
-    """Shards of pairs that can only be read forwards, each in a fixed order.
+    """A source of pairs in shards. Each shard has a fixed order and can only be read forwards.
 
     Attributes:
         names: names of the shards, unique and the same in every run. A pair's key is ``<name>:<row>``, or
@@ -81,10 +81,10 @@ class Pair:
         token_positions: index of each token in the sequence that the tower reads.
         image_size: (width, height) after EXIF rotation, in pixels.
         crop: box of the picture that the patches cover; with ``fit="pad"`` it is larger than the picture.
-        position: index in the source; it decides which pairs are drawn, on any rank.
+        position: index in the source, which decides on every rank whether the pair is drawn.
         truncated: whether the caption was longer than the model reads.
         unknown: number of tokens outside the model's vocabulary.
-        animated: whether the image has more frames than the first, the one that was read.
+        animated: whether the image has more frames than the first, which was read.
         picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
         error: reason why the pair can't be explained, or None.
         truth: ground truth of the pair, or None if the source has none.
@@ -126,7 +126,7 @@ ResultT = TypeVar("ResultT", bound=PairResult)
 class PairBatch:
     """A batch of B prepared pairs, and the pairs that failed.
 
-    It is no dataclass: Lightning traverses dataclasses, and would copy every picture.
+    The class is not a dataclass: Lightning traverses dataclasses, and would copy every picture.
 
     Args:
         pairs: B prepared pairs, in the order of the tensors (``Preparer`` sorts them by the length of the caption).
@@ -134,7 +134,7 @@ class PairBatch:
         image_inputs: ``pixel_values`` (B, 3, H, W).
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
         order: keys of all pairs, failed ones included, in source order; None for ``pairs``, then ``failed``.
-        targets: embeddings (B, E) that replace those of the captions as targets of the images; None for the captions.
+        targets: embeddings (B, embedding width) that the images are compared with; None for those of the captions.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class PairBatch:
 
         Args:
             results: one result for each of ``pairs``, in any order.
-            failure: maker of a failed pair's result, called as ``failure(pair, error=...)``.
+            failure: function that makes the result of a failed pair, called as ``failure(pair, error=...)``.
         """
         failures = (failure(pair, error=pair.error) for pair in self.failed)
         by_key = {result.pair.key: result for result in (*results, *failures)}

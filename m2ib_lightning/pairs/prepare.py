@@ -36,7 +36,7 @@ class Preparer:
         urls: settings for images at URLs; None downloads nothing.
 
     Raises:
-        M2IBError: if the time limit is not positive, or the processor has no tokenizer or an unsupported resizing.
+        M2IBError: if the time limit is not positive, ``fit`` is unknown, or the processor is not supported.
     """
 
     def __init__(
@@ -66,7 +66,11 @@ class Preparer:
         return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout, urls=urls)
 
     def download(self, raws: Sequence[RawPair]) -> list[RawPair]:
-        """Return the pairs with their images at URLs downloaded together, if downloads are allowed."""
+        """Download the images at URLs of several pairs at once, if downloads are allowed.
+
+        Returns:
+            The pairs in the same order. A failed download becomes the ``error`` of its pair.
+        """
         indices = [index for index, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
         pairs = list(raws)
         if self.urls.allow and indices:
@@ -94,7 +98,7 @@ class Preparer:
             "key": raw.key,
             "id": raw.id if raw.id is not None else raw.key,
             "image": raw.uri,
-            "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list is no caption of a row
+            "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list or a number is not a caption
             "position": position,
         }
         try:
@@ -152,7 +156,7 @@ class Preparer:
     def collate(self, items: Sequence[PreparedPair | Pair]) -> PairBatch:
         """Collate pairs as one batch, with captions padded on the right; pairs without captions give images only.
 
-        The batch is sorted by the length of the captions, so that neighbours, which share a chunk, need little padding.
+        The batch is sorted by caption length. Neighbours share a chunk, and so need little padding.
         """
         good = [item for item in items if isinstance(item, PreparedPair)]
         good.sort(key=lambda item: len(item.input_ids))
@@ -166,7 +170,7 @@ class Preparer:
         return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, text, order)
 
     def pad(self, captions: list[list[int]]) -> dict[str, Tensor]:
-        """Pad tokenised captions: ``input_ids`` and ``attention_mask`` (B, T)."""
+        """Return the ``input_ids`` and ``attention_mask`` (B, T) of tokenised captions, padded on the right."""
         padded = self.tokenizer.tokenizer.pad(
             {"input_ids": captions},
             padding=self.padding,
@@ -200,8 +204,8 @@ class PairDataset(Dataset[PreparedPair | Pair]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[PreparedPair | Pair]:
-        """Prepare a batch; the data loader calls this, so that downloads run in parallel."""
-        positions = [int(index) for index in indices]  # NumPy integers too
+        """Prepare several pairs, whose images are downloaded in parallel; the data loader calls this."""
+        positions = [int(index) for index in indices]  # they may be NumPy integers
         raws = self.preparer.download([self._raw_pair(position) for position in positions])
         return [
             self.preparer.prepare(raw, keep_picture=self.pictures < 0 or position < self.pictures, position=position)
@@ -215,7 +219,8 @@ class PairDataset(Dataset[PreparedPair | Pair]):
             return raw
         truth = raw.truth or RawTruth()
         truth = truth.with_other(OtherCaption("gibberish", gibberish(raw.key, len(raw.caption.split()))))
-        neighbour = position ^ 1 if position ^ 1 < len(self.source) else max(0, position - 1)  # whatever data.limit is
+        # the neighbour does not depend on data.limit
+        neighbour = position ^ 1 if position ^ 1 < len(self.source) else max(0, position - 1)
         other = self.source[neighbour].caption
         if isinstance(other, str) and other.strip() and other != raw.caption:
             truth = truth.with_other(OtherCaption("shuffled", other))

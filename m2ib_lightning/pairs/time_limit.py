@@ -10,15 +10,17 @@ T = TypeVar("T")
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Call ``function`` with a time limit, and return or raise what it returns or raises.
+    """Call ``function`` with a time limit.
 
-    The call runs in a thread of its own. An alarm signal would only work in the main thread, and not against C code
-    that does not return. A thread can't be stopped: one that hangs is left behind as a daemon, which does not keep the
-    process from ending.
+    The call runs in its own thread. An alarm signal would only work in the main thread, and could not interrupt C code.
+    A thread can't be stopped. A call that hangs stays behind in a daemon thread, which does not keep the process alive.
 
     Args:
         seconds: time limit.
-        function: call without arguments.
+        function: function without arguments.
+
+    Returns:
+        The result of ``function``. Its exceptions are raised again.
 
     Raises:
         TimeoutError: if the call takes longer than ``seconds``.

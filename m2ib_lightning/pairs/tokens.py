@@ -10,7 +10,7 @@ from typing import Any
 from m2ib_lightning.errors import M2IBError, PairError
 
 Offset = tuple[int, int]
-"""Start and end of a token in characters of the caption; both are equal for a token without a letter."""
+"""Start and end of a token, in characters of the caption. They are equal for a token without a letter."""
 
 _WORD_START = "▁"  # SentencePiece's mark
 
@@ -21,7 +21,7 @@ class Tokenised:
 
     Attributes:
         ids: token ids that the tower reads, with special tokens, without padding.
-        positions: indices in ``ids`` of the caption's own tokens.
+        positions: indices in ``ids`` of the tokens that are not special.
         tokens: decoded tokens at these positions.
         offsets: character offsets of these tokens.
         truncated: whether the caption was longer than the tower reads.
@@ -39,8 +39,9 @@ class Tokenised:
 class CaptionTokenizer:
     """Tokenises captions one by one.
 
-    Fast tokenizers return the offsets of their tokens. Slow ones do not, and some, such as SigLIP's SentencePiece,
-    lower-case the text and drop punctuation; their pieces are aligned with the caption letter by letter.
+    Fast tokenizers return the offsets of their tokens; slow ones do not. The pieces of a slow tokenizer are aligned
+    with the caption letter by letter. They may differ from it: SigLIP's SentencePiece lower-cases the text and drops
+    punctuation.
 
     Args:
         tokenizer: Hugging Face tokenizer.
@@ -66,29 +67,30 @@ class CaptionTokenizer:
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
         offsets = [full_characters(caption, start, end) for start, end in offsets]
-        words = [ids[index] for index in positions]
+        caption_ids = [ids[index] for index in positions]
         return Tokenised(
             ids=ids,
             positions=positions,
             tokens=[
-                self._decode(token, caption[start:end]) for token, (start, end) in zip(words, offsets, strict=True)
+                self._decode(token_id, caption[start:end])
+                for token_id, (start, end) in zip(caption_ids, offsets, strict=True)
             ],
             offsets=offsets,
             truncated=truncated,
-            unknown=sum(token == self._unknown for token in words),
+            unknown=sum(token_id == self._unknown for token_id in caption_ids),
         )
 
     def _fast(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
         """Ids, positions, offsets and whether the caption was cut, from a fast tokenizer."""
         encoding = self._encoded(caption, return_offsets_mapping=True, return_overflowing_tokens=True).encodings[0]
-        positions = _ordinary(encoding.special_tokens_mask)
+        positions = _non_special(encoding.special_tokens_mask)
         offsets = [encoding.offsets[index] for index in positions]
         return list(encoding.ids), positions, offsets, bool(encoding.overflowing)
 
     def _slow(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
         """Ids, positions, offsets and whether the caption was cut, from a slow tokenizer."""
         encoded = self._encoded(caption)
-        positions = _ordinary(encoded["special_tokens_mask"])
+        positions = _non_special(encoded["special_tokens_mask"])
         pieces = self.tokenizer.tokenize(caption, split_special_tokens=True)
         offsets = align(pieces, caption)[: len(positions)]
         return list(encoded["input_ids"]), positions, offsets, len(pieces) > len(positions)
@@ -110,14 +112,14 @@ class CaptionTokenizer:
         unknown: int | None = tokenizer.unk_token_id
         return None if tokenizer.unk_token == tokenizer.eos_token else unknown
 
-    def _decode(self, token: int, written: str) -> str:
-        """The token as text; the caption's own characters where the token is unknown or part of a letter."""
-        text: str = self.tokenizer.decode([token]).strip()
-        return written if "\N{REPLACEMENT CHARACTER}" in text or token == self.tokenizer.unk_token_id else text
+    def _decode(self, token_id: int, span: str) -> str:
+        """The token as text; its span of the caption if the token is unknown or part of a letter."""
+        text: str = self.tokenizer.decode([token_id]).strip()
+        return span if "\N{REPLACEMENT CHARACTER}" in text or token_id == self.tokenizer.unk_token_id else text
 
 
-def _ordinary(special: Sequence[int]) -> list[int]:
-    """Positions that a mask of special tokens leaves out."""
+def _non_special(special: Sequence[int]) -> list[int]:
+    """Positions of the tokens that are not special."""
     return [index for index, flag in enumerate(special) if not flag]
 
 
@@ -129,39 +131,39 @@ def full_characters(caption: str, start: int, end: int) -> Offset:
     >>> full_characters("nai\u0308ve", 2, 3)
     (2, 4)
     """
-    written = caption[start:end]
-    if not written.strip():
+    span = caption[start:end]
+    if not span.strip():
         return (start, start)
-    start, end = start + len(written) - len(written.lstrip()), start + len(written.rstrip())
+    start, end = start + len(span) - len(span.lstrip()), start + len(span.rstrip())
     while end < len(caption) and unicodedata.combining(caption[end]):
         end += 1
     return (start, end)
 
 
 def align(pieces: Sequence[str], caption: str) -> list[Offset]:
-    """Locate the pieces of a caption in it, although case, punctuation, spaces and letter forms may have changed.
+    """Locate each piece of a caption in it, although case, punctuation, spaces and letter forms may have changed.
 
     >>> align(["▁don", "t", "▁", "stop"], "Don't  STOP!")
     [(0, 3), (4, 5), (5, 5), (7, 11)]
     """
-    letters = [(letter, index) for index, written in enumerate(caption) for letter in _plain(written)]
+    letters = [(letter, index) for index, character in enumerate(caption) for letter in _plain(character)]
     cursor, last = 0, 0
     offsets = []
     for piece in pieces:
         start: int | None = None
         for letter in _plain(piece.replace(_WORD_START, "")):
-            skipped = cursor
-            while skipped < len(letters) and letters[skipped][0] != letter and not letters[skipped][0].isalnum():
-                skipped += 1
-            matches = skipped < len(letters) and (letters[skipped][0] == letter or letter.isalnum())
-            if not matches:  # the caption does not have this sign: the span comes from the piece's other letters
+            position = cursor
+            while position < len(letters) and letters[position][0] != letter and not letters[position][0].isalnum():
+                position += 1
+            matches = position < len(letters) and (letters[position][0] == letter or letter.isalnum())
+            if not matches:  # the caption lacks this character: the span comes from the piece's other letters
                 continue
-            start = letters[skipped][1] if start is None else start
-            cursor, last = skipped + 1, letters[skipped][1] + 1
+            start = letters[position][1] if start is None else start
+            cursor, last = position + 1, letters[position][1] + 1
         offsets.append((last, last) if start is None else (start, last))
     return offsets
 
 
 def _plain(text: str) -> Iterator[str]:
-    """Letters without case, compatibility forms and composition: ``É`` becomes ``e`` and an accent."""
+    """Yield lower-case, decomposed letters: ``É`` becomes ``e`` and an accent."""
     yield from unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())

@@ -19,7 +19,7 @@ from m2ib_lightning.pairs.images import ImageLike, read_image
 Mask = NDArray[np.bool_]
 
 _MASK_THRESHOLD = 128
-"""Lowest grey value that counts as inside a mask."""
+"""Lowest grey value that is inside a mask."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class OtherCaption:
         kind: ``present`` (names another object of the picture), ``absent`` (names an object that is not in it),
             ``gibberish``, ``shuffled`` (caption of another pair), or ``given`` (hard negative of a table or course).
         text: text of the caption.
-        mask: (H, W) bool, mask of what the caption names; None if unknown.
-        named: names of what the caption says, as in ``RawTruth.named``; empty if no known picture matches it.
+        mask: mask (H, W) bool of what the caption names; None if unknown.
+        named: names that the caption states, as in ``RawTruth.named``; empty if no known picture matches it.
     """
 
     kind: str
@@ -45,12 +45,12 @@ class RawTruth:
     """Ground truth of a pair as its source provides it.
 
     Attributes:
-        mask: mask of what the caption names: an array (H, W) bool, or an image whose light half is inside.
+        mask: mask of what the caption names: an array (H, W) bool, or an image that is light inside.
         boxes: boxes (left, top, width, height) in pixels of the picture; they replace the mask.
         content: character spans of the caption's content words.
         others: other captions for the picture.
         contains: names of everything in the picture, if all of it is known (at most 32).
-        named: names of what the caption says (at most 4); the caption is true of any picture that contains them all.
+        named: names that the caption states (at most 4); it is true of any picture that contains them all.
         label: class of the picture.
     """
 
@@ -72,12 +72,12 @@ class Truth:
     """Ground truth of a pair after reading its mask.
 
     Attributes:
-        mask: (H, W) bool, at the picture's size; None without a mask.
+        mask: mask (H, W) bool at the picture's size; None without a mask.
         content: character spans of the caption's content words; None if unknown.
         others: other captions for the picture.
-        resized: whether the mask had another size than the picture.
+        resized: whether the mask was resized to the picture's size.
         contains: names of everything in the picture.
-        named: names of what the caption says.
+        named: names that the caption states.
         label: class of the picture.
     """
 
@@ -90,10 +90,14 @@ class Truth:
     label: str | None = None
 
     def content_tokens(self, offsets: Sequence[tuple[int, int]]) -> list[bool] | None:
-        """Return for each token whether it overlaps a content word; ``offsets`` are the tokens' character spans."""
+        """Return whether each token overlaps a content word; None if the content words are unknown.
+
+        Args:
+            offsets: character spans of the tokens.
+        """
         if self.content is None:
             return None
-        return [any(start < stop and first < end for first, stop in self.content) for start, end in offsets]
+        return [any(start < word[1] and word[0] < end for word in self.content) for start, end in offsets]
 
 
 def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:

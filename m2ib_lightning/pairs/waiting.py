@@ -1,8 +1,8 @@
 """Interrupt the wait for data when a stop signal arrives.
 
-A run normally finishes its current batch before it stops. While it waits for data it has no batch to finish, and the
-wait can take minutes: a resumed stream, for example, skips the rows that are done. A job that waited on would be killed
-first. The state is global to the process, like its signal handlers.
+A run normally finishes its current batch before it stops. While it waits for data, it has no batch to finish. The wait
+can take minutes, for example while a resumed stream skips the rows that are done. The scheduler would kill the job
+before the wait ends. The state is global to the process, like its signal handlers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (s
 
 
 class Stopped(SystemExit):
-    """The exit after a stop signal during a wait; no ``Exception``, because readers turn those into failed rows."""
+    """The exit after a stop signal during a wait; it is not an ``Exception``, which readers turn into failed rows."""
 
 
 class _Waiting:
     """The context in which the main thread waits for data.
 
     Attributes:
-        inside: whether the main thread waits now.
+        inside: whether the main thread is waiting.
         status: exit status of the process after a stop signal; None before one.
     """
 
@@ -41,7 +41,7 @@ class _Waiting:
         self.inside = False
 
     def ask(self, status: int) -> None:
-        """End the present wait and every later one; a signal handler calls this."""
+        """End the current wait and every later one; a signal handler calls this."""
         self.status = status
         self._end()
 
@@ -52,7 +52,7 @@ class _Waiting:
 
 
 WAITING = _Waiting()
-"""The context of this process."""
+"""The context in which this process waits for data."""
 
 
 def ignore_stop_signals(worker: int) -> None:

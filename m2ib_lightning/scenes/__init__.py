@@ -1,4 +1,4 @@
-"""Synthetic scenes with ground truth: which pixels are each object, and which words name it."""
+"""Synthetic scenes with ground truth: the pixels of each object, and the words that name it."""
 
 from m2ib_lightning.scenes.objects import UNSAID, Attributes
 from m2ib_lightning.scenes.painter import Difficulty, Scene, paint_scene

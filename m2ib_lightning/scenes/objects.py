@@ -9,15 +9,21 @@ import numpy as np
 from m2ib_lightning.scenes.vocabulary import COLOUR_NAMES, RADII, SHAPES, SIZES
 
 UNSAID = -1
-"""The value of an attribute that a phrase leaves open."""
+"""The value of an attribute that a phrase does not state."""
 
 _SHARED_COLOUR, _SHARED_SHAPE = 0.3, 0.3  # shared attributes force the model to bind colour and shape
-_GAP = 1.5  # pixels between two objects
-_TRIES = 40
+_GAP = 1.5  # smallest distance in pixels between two objects
+_TRIES = 40  # random places for an object before the arrangement is given up
 
 
 class Attributes(NamedTuple):
-    """An object, or a phrase that names it: indices into the vocabulary, ``UNSAID`` for what a phrase leaves open."""
+    """The attributes of an object, or those that a phrase states; a phrase may leave some ``UNSAID``.
+
+    Attributes:
+        colour: index into ``COLOUR_NAMES``.
+        shape: index into ``SHAPES``.
+        size: index into ``SIZES``.
+    """
 
     colour: int
     shape: int
@@ -43,7 +49,7 @@ class Place(NamedTuple):
 
 
 def sample_attributes(rng: np.random.Generator, count: int) -> list[Attributes]:
-    """Draw ``count`` objects with distinct (colour, shape); many share a colour or a shape with an earlier one."""
+    """Draw ``count`` objects with distinct (colour, shape). Many share a colour or a shape with an earlier one."""
     objects = [_random_attributes(rng)]
     while len(objects) < count:
         earlier = objects[rng.integers(len(objects))]
@@ -65,9 +71,16 @@ def _random_attributes(rng: np.random.Generator) -> Attributes:
 def lay_out(
     rng: np.random.Generator, objects: list[Attributes], canvas: int, grid: int, jitter: int
 ) -> list[Place] | None:
-    """Return a place for each object (large ones should come first), or None if this arrangement does not fit.
+    """Return a random place for each object, or None if this arrangement does not fit.
 
-    Centres snap to the patch grid and then jitter: with free positions a ViT this small learns colours but not shapes.
+    Centres snap to the patch grid and then jitter. With free positions, a ViT this small learns colours but not shapes.
+
+    Args:
+        rng: source of randomness.
+        objects: attributes of the objects, best with the large ones first.
+        canvas: width and height of the picture, in pixels.
+        grid: width of a patch, in pixels.
+        jitter: largest jitter along each axis, in pixels.
     """
     places: list[Place] = []
     for obj in objects:

@@ -1,4 +1,4 @@
-"""Painting of a scene: a noisy background, two to four rimmed shapes, and the mask of each."""
+"""Paint a scene: a noisy background, one to four rimmed shapes, and the mask of each shape."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Difficulty of scenes: objects per scene (from, to), jitter of the centres in pixels, rotation in degrees."""
+    """Difficulty of a scene.
+
+    Attributes:
+        objects: smallest and largest number of objects.
+        jitter: largest jitter of a centre along each axis, in pixels.
+        rotation: largest rotation of an object, in degrees.
+    """
 
     objects: tuple[int, int] = (2, 4)
     jitter: int = 2
@@ -38,9 +44,9 @@ class Scene:
     """A picture and its ground truth.
 
     Attributes:
-        image: (64, 64, 3) uint8.
+        image: picture (64, 64, 3), uint8.
         objects: the objects, in random order.
-        masks: (objects, 64, 64) float32, the share of each pixel that the object covers.
+        masks: masks (objects, 64, 64), float32; each value is the share of the pixel that the object covers.
     """
 
     image: NDArray[np.uint8]
@@ -49,7 +55,7 @@ class Scene:
 
 
 def paint_scene(rng: np.random.Generator, difficulty: Difficulty | None = None) -> Scene:
-    """Paint a random scene."""
+    """Paint a random scene; ``difficulty`` is ``Difficulty()`` by default."""
     difficulty = difficulty or Difficulty()
     low, high = difficulty.objects
     count = int(rng.integers(low, high + 1))
@@ -69,16 +75,17 @@ def _paint(rng: np.random.Generator, image: Floats, mask: Floats, obj: Attribute
     degrees = int(rng.integers(-1, 2)) * rotation
     whole, inner = _stamp(SHAPES[obj.shape], place.radius, degrees)
     size = whole.shape[0]
-    x0, y0 = (math.floor(centre - size / 2 + 0.5) for centre in (place.x, place.y))
-    xs, ys, xe, ye = max(x0, 0), max(y0, 0), min(x0 + size, CANVAS), min(y0 + size, CANVAS)
-    window = np.s_[ys - y0 : ye - y0, xs - x0 : xe - x0]
+    x_start, y_start = (math.floor(centre - size / 2 + 0.5) for centre in (place.x, place.y))
+    left, top = max(x_start, 0), max(y_start, 0)
+    right, bottom = min(x_start + size, CANVAS), min(y_start + size, CANVAS)
+    window = np.s_[top - y_start : bottom - y_start, left - x_start : right - x_start]
     whole, inner = whole[window], inner[window]
     colour = _PALETTE[obj.colour] + rng.normal(0, 10, 3)
     texture = rng.normal(0, 8, (*whole.shape, 1))
-    region = image[ys:ye, xs:xe]
+    region = image[top:bottom, left:right]
     region *= 1 - whole[..., None]
     region += (_RIM_GREY * (whole - inner)[..., None] + (colour + texture) * inner[..., None]).astype(np.float32)
-    mask[ys:ye, xs:xe] = whole
+    mask[top:bottom, left:right] = whole
 
 
 @cache
@@ -133,7 +140,7 @@ def _background(rng: np.random.Generator) -> Floats:
 
 @cache
 def _interpolation(points: int, knots: int) -> NDArray[np.float64]:
-    """(points, knots): linear interpolation weights."""
+    """Weights (points, knots) of linear interpolation between equally spaced knots."""
     position = np.linspace(0, knots - 1 - 1e-6, points)
     left = position.astype(int)
     weights = np.zeros((points, knots))

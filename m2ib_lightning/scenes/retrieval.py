@@ -1,4 +1,4 @@
-"""Retrieval by the bundled model: captions of scenes, and scenes of captions."""
+"""Retrieval with the bundled model: captions for scenes, and scenes for captions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def retrieval(
     Args:
         model: a trained CLIP.
         processor: the processor of the model.
-        phrases: objects that each caption names.
+        phrases: number of objects that each caption names.
         batches: number of batches, each from its own seed.
-        size: scenes per batch.
+        size: number of scenes in a batch.
 
     Returns:
         ``image_to_text`` and ``text_to_image``, the share of hits.

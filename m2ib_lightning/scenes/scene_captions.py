@@ -1,4 +1,4 @@
-"""Captions of a scene: noun phrases joined by connectors, and the object that each word names."""
+"""Captions of a scene: noun phrases joined by connectors, and the phrase that each word belongs to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from m2ib_lightning.scenes.vocabulary import (
 )
 
 FILLER_WORD = -1
-"""The owner of a word that names no object."""
+"""The owner of a word that belongs to no phrase, such as a connector or an article."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ def _noun_phrase(rng: np.random.Generator, phrase: Attributes) -> list[str]:
 
 
 def training_captions(rng: np.random.Generator, objects: list[Attributes], count: int) -> list[Caption]:
-    """Return ``count`` captions: of one object, of two, of up to three, and at least one hard negative at the end."""
+    """Return ``count`` captions of a scene.
+
+    The first names one object, the second two, and the others up to three. The last one is a hard negative, and the
+    third may be one.
+    """
     captions = []
     for index in range(count):
         if index == count - 1 or (index == 2 and rng.random() < 0.5):
@@ -90,7 +94,7 @@ def training_captions(rng: np.random.Generator, objects: list[Attributes], count
 
 
 def _partial(rng: np.random.Generator, obj: Attributes) -> Attributes:
-    """A phrase as people say it: mostly colour and shape, sometimes the size too, sometimes one attribute."""
+    """The attributes that a person would state: colour and shape, sometimes the size too, sometimes one attribute."""
     u = rng.random()
     if u < 0.70:
         return obj._replace(size=UNSAID)
@@ -106,7 +110,7 @@ def _partial(rng: np.random.Generator, obj: Attributes) -> Attributes:
 def hard_negative(rng: np.random.Generator, objects: list[Attributes]) -> list[Attributes]:
     """Return phrases with attributes bound to the wrong objects, or with one attribute replaced.
 
-    They may be true of the scene by chance: ``truth_matrix`` decides.
+    The phrases may be true of the scene by chance; ``truth_matrix`` tells.
     """
     if len(objects) >= 2 and rng.random() < 0.6:
         first, second = (objects[k] for k in rng.permutation(len(objects))[:2])

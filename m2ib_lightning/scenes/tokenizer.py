@@ -46,7 +46,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _train_merges() -> list[tuple[str, str]]:
-    """Merge the most frequent pair until every word is one piece; the merges apply in the order they were learnt."""
+    """Merge the most frequent pair until every word is one piece; the merges are in the order in which they apply."""
     pieces = {word: [*word[:-1], word[-1] + _END] for word in WORDS}
     merges = []
     while any(len(parts) > 1 for parts in pieces.values()):

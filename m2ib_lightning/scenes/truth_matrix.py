@@ -1,4 +1,4 @@
-"""Which captions are true of which scenes: with 30 kinds of object, false negatives are common."""
+"""Which captions are true of which scenes. With 30 kinds of object, a caption is often true of other scenes too."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from numpy.typing import NDArray
 
 from m2ib_lightning.scenes.objects import UNSAID, Attributes
 
-_ABSENT = -9
+_ABSENT = -9  # fills the rows of scenes and captions with fewer objects or phrases
 
 
 def truth_matrix(scenes: list[list[Attributes]], captions: list[list[Attributes]]) -> NDArray[np.bool_]:
-    """Return (scenes, captions), True where every phrase fits an object and no two phrases need the same single one."""
+    """Return which captions are true of which scenes.
+
+    A caption is true if each of its phrases fits an object, and any two of its phrases fit two different objects.
+
+    Args:
+        scenes: attributes of the objects of each scene.
+        captions: attributes that the phrases of each caption state.
+
+    Returns:
+        Truth (scenes, captions), bool.
+    """
     objects = _padded(scenes, _ABSENT)  # (S, O, 3)
     phrases = _padded(captions, _ABSENT)  # (C, P, 3)
     used = phrases[..., 0] != _ABSENT  # (C, P)
     same = objects[:, None, None] == phrases[None, :, :, None]  # (S, C, P, O, 3)
-    open_ = phrases[None, :, :, None] == UNSAID
+    unsaid = phrases[None, :, :, None] == UNSAID
     present = objects[:, None, None, :, 0] != _ABSENT
-    fits = (same | open_).all(-1) & present  # (S, C, P, O)
+    fits = (same | unsaid).all(-1) & present  # (S, C, P, O)
     candidates = fits.sum(-1)  # (S, C, P)
     true = ((candidates > 0) | ~used[None]).all(-1)
     for i in range(phrases.shape[1]):

@@ -35,12 +35,12 @@ def basename(file: str) -> str:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path is a glob or a brace range."""
+    """Return whether a path is a glob or a brace range."""
     return glob.has_magic(path) or "{" in path
 
 
 def find_files(path: str) -> list[str]:
-    """Find the files of a path. Files without one of ``ENDINGS`` count only if no file has one.
+    """Find the files of a path. Files without one of ``ENDINGS`` are returned only if no file has one.
 
     Returns:
         Absolute paths or URLs, sorted; empty if the path does not exist, or is a folder without shards.
@@ -67,8 +67,8 @@ def _find_paths(path: str, expanded: str) -> list[str]:
     matches = [_absolute_files([pattern, *glob.glob(pattern, recursive=True)]) for pattern in patterns]
     missing = [pattern for pattern, files in zip(patterns, matches, strict=True) if not files]
     if missing:
-        others = f", nor {len(missing) - 1} more of the {len(patterns)}" if len(missing) > 1 else ""
-        names = f"{missing[0]!r}{others}{_suggestion(missing[0])}"
+        more_missing = f", nor {len(missing) - 1} more of the {len(patterns)}" if len(missing) > 1 else ""
+        names = f"{missing[0]!r}{more_missing}{_suggestion(missing[0])}"
         raise M2IBError(f"data.path={path!r}: there is no file named {names}")
     return [file for files in matches for file in files]
 
@@ -79,12 +79,12 @@ def _shards_in(folder: str) -> list[str]:
 
 
 def _absolute_files(paths: list[str]) -> list[str]:
-    """Keep the paths of files, and make them absolute: the working directory may change."""
+    """Return the paths that are files, as absolute paths: the working directory may change."""
     return [Path(path).absolute().as_posix() for path in paths if os.path.isfile(path)]
 
 
 def _suggestion(pattern: str) -> str:
-    """What the folder of a pattern holds instead, for the message."""
+    """The part of the error message that says what the folder of a pattern holds instead."""
     folder = Path(pattern).parent
     if is_pattern(str(folder)):
         return ""
@@ -125,20 +125,22 @@ def expand_braces(path: str) -> list[str]:
         values = [f"{number:0{width}d}" for number in range(first, last + 1)]
     else:
         values = brace[3].split(",")
-    rests = expand_braces(path[brace.end() :])
-    return [path[: brace.start()] + value + rest for value in values for rest in rests]
+    suffixes = expand_braces(path[brace.end() :])
+    return [path[: brace.start()] + value + suffix for value in values for suffix in suffixes]
 
 
 def name_files(files: list[str]) -> tuple[list[str], Path]:
-    """Return unique names for files, with part of their paths if necessary, and the folder that contains them all.
+    """Return a unique name for each file, and the folder that contains them all.
+
+    A name includes part of the path if the file names alone are not unique.
 
     >>> names, folder = name_files(["/data/a/0.tar", "/data/b/0.tar"])
     >>> names, folder.as_posix()
     (['a/0.tar', 'b/0.tar'], '/data')
     """
     parts = [file.split("/") for file in files]
-    same = takewhile(lambda level: len(set(level)) == 1, zip(*(part[:-1] for part in parts), strict=False))
-    common = [level[0] for level in same]
+    common_levels = takewhile(lambda level: len(set(level)) == 1, zip(*(part[:-1] for part in parts), strict=False))
+    common = [level[0] for level in common_levels]
     names = [basename(file) for file in files]
     if len(set(names)) < len(names):
         names = ["/".join(part[len(common) :]) for part in parts]

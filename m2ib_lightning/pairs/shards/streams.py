@@ -26,10 +26,10 @@ from m2ib_lightning.pairs.tables.open_table import load_quietly
 
 Row = dict[str, Any] | PairError
 Shard = TypeVar("Shard", str, int)
-Found = TypeVar("Found")
+Content = TypeVar("Content")
 
 _SAMPLED_ROWS = 32
-"""Number of samples whose names become the columns of a tar."""
+"""Number of first samples whose names become the columns of a tar."""
 
 _MAX_UNREADABLE = 10
 """Number of unreadable shards after which opening fails."""
@@ -39,7 +39,7 @@ _BATCH_ROWS, _BATCH_BYTES = 64, 8 * 2**20
 
 
 class Shards(Protocol):
-    """Rows in a fixed order, in shards that can be read independently.
+    """Shards of rows in a fixed order, which can be read independently.
 
     Attributes:
         names: names of the shards, unique and the same in every run; keys are ``<shard>:<row>``.
@@ -65,11 +65,11 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
         path: a file, a glob (``shards/*.tar``), a brace range (``shards/{00000..00099}.tar``), a folder of ``.tar`` or
             of ``.parquet`` files, a URL of one of these, another folder that ``datasets`` reads, or a hub data set.
         split: split of a data set that ``datasets`` reads.
-        names: names of the text and the image column. In a tar without these names, they are aliases of its ``.txt``
-            (``.text``, ``.caption``) and of its first image.
+        names: names of the text and the image column. In a tar that lacks them, they are aliases of the caption
+            (``.txt``, ``.text`` or ``.caption``) and of the first image of a sample.
 
     Raises:
-        M2IBError: if the source does not exist or can't be read; says what is expected.
+        M2IBError: if the source does not exist or can't be read; the message says what is expected.
     """
     files = find_files(path)
     if not files:
@@ -93,7 +93,7 @@ class FileShards:
     Args:
         files: paths or URLs.
         columns: names of the columns.
-        read: function that yields the rows of a file, and raises if the rest can't be read.
+        read: function that yields the rows of a file, and raises if the rest of the file can't be read.
     """
 
     def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]]) -> None:
@@ -103,7 +103,7 @@ class FileShards:
         self._read = read
 
     def rows(self, shard: int) -> Iterator[Row]:
-        """Yield the rows of a file."""
+        """Yield the rows of the shard's file; if the rest can't be read, the last row is a ``PairError``."""
         return _end_with_error(self._read(self._files[shard]), self.names[shard])
 
 
@@ -124,7 +124,7 @@ class DatasetShards:
         self._data = data
 
     def rows(self, shard: int) -> Iterator[Row]:
-        """Yield the rows of a shard."""
+        """Yield the rows of a shard; if the rest can't be read, the last row is a ``PairError``."""
         return _end_with_error(self._read(shard), self.names[shard])
 
     def _read(self, shard: int) -> Iterator[Row]:
@@ -153,8 +153,8 @@ def _end_with_error(rows: Iterator[Row], shard: str) -> Iterator[Row]:
         yield PairError(f"{what} could not be read: {reason_of(error)}")
 
 
-def _first_readable(path: str, shards: list[Shard], look: Callable[[Shard], Found | None]) -> Found:
-    """Return what ``look`` finds in the first shard that can be read and is not empty.
+def _first_readable(path: str, shards: list[Shard], inspect: Callable[[Shard], Content | None]) -> Content:
+    """Return what ``inspect`` gives for the first shard that can be read and is not empty.
 
     Raises:
         M2IBError: if there is no such shard.
@@ -162,8 +162,8 @@ def _first_readable(path: str, shards: list[Shard], look: Callable[[Shard], Foun
     errors: list[str] = []
     for shard in shards:
         try:
-            if (found := look(shard)) is not None:
-                return found
+            if (content := inspect(shard)) is not None:
+                return content
         except Exception as error:
             errors.append(reason_of(error))
         if len(errors) == _MAX_UNREADABLE:
@@ -181,7 +181,7 @@ def _tar_rows(file: str, aliases: Aliases | None = None) -> Iterator[Row]:
 
 
 def _tar_samples(file: str) -> list[dict[str, Any]] | None:
-    """The names in the first samples, with their contents left out; None for an empty tar.
+    """The first samples without their contents; None for an empty tar.
 
     Raises:
         Exception: if no sample can be read.
@@ -206,7 +206,7 @@ def _tar_samples(file: str) -> list[dict[str, Any]] | None:
 def _open_parquet(file: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    remote = "://" in file  # then a few large requests for each row group
+    remote = "://" in file  # a remote file is read in a few large requests per row group
     options = {"pre_buffer": remote, "buffer_size": 0 if remote else 2**20, "page_checksum_verification": True}
     with open_file(file) as shard, pq.ParquetFile(shard, **options) as table:
         yield table
@@ -221,9 +221,9 @@ def _parquet_rows(file: str) -> Iterator[Row]:
     with _open_parquet(file) as table:
         names, count = table.schema_arrow.names, 0
         for group in range(table.num_row_groups):
-            stored = table.metadata.row_group(group)
-            fitting = _BATCH_BYTES * stored.num_rows // max(1, stored.total_byte_size)
-            size = max(1, min(_BATCH_ROWS, fitting))
+            metadata = table.metadata.row_group(group)
+            rows_that_fit = _BATCH_BYTES * metadata.num_rows // max(1, metadata.total_byte_size)
+            size = max(1, min(_BATCH_ROWS, rows_that_fit))
             for batch in table.iter_batches(size, row_groups=[group], use_threads=False):
                 for index in range(batch.num_rows):
                     yield _parquet_row(names, batch, index)
@@ -268,7 +268,7 @@ def _dataset_columns(shards: DatasetShards, index: int) -> list[str] | None:
 
 
 def _with_image_bytes(row: dict[str, Any], columns: list[str]) -> Row:
-    """Fetch the images of a row that are given by URL, as in an image folder on a hub or in a zip."""
+    """Fetch the images that a row gives by URL, as in an image folder on a hub or in a zip."""
     for column in columns:
         cell = row[column]
         if isinstance(cell, dict) and cell.get("bytes") is None and "://" in (cell.get("path") or ""):

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the members of a sample follow each other, read forwards in memory."""
+"""WebDataset shards: tar files with consecutive members for each sample, read forwards in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTS = ("txt", "text", "caption")
 """Extensions of caption members."""
 
 _MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
-"""Key of a sample, up to the first dot of the file name, and extension after it; hidden files don't match."""
+"""Pattern of a member's name: the sample's key up to the first dot, then the extension. Hidden files don't match."""
 
 
 def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
@@ -54,7 +54,7 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
 
 
 class _Unzipped(gzip.GzipFile):
-    """A gzip file with all its parts and checksums, which ``tarfile`` itself does not check."""
+    """A gzip file that is read with all its parts and checksums, which ``tarfile`` itself does not check."""
 
     def read(self, size: int | None = -1) -> bytes:
         """Read up to ``size`` bytes; data before a broken part is returned first."""
@@ -66,7 +66,7 @@ class _Archive(tarfile.TarFile):
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header that is checked: ``tarfile`` takes a broken or missing one for the end, and drops the rest."""
+    """A checked header of a member. ``tarfile`` takes a broken or missing header for the end, and drops the rest."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
@@ -125,8 +125,8 @@ class _Sample:
         except PairError as error:
             return error
         fields = cells.get("json")
-        new = {name: field for name, field in fields.items() if name not in cells} if isinstance(fields, dict) else {}
-        return cells | new
+        extra = {name: field for name, field in fields.items() if name not in cells} if isinstance(fields, dict) else {}
+        return cells | extra
 
     def _cell(self, extension: str, part: bytes) -> Any:
         kind = extension.rpartition(".")[2]
@@ -148,9 +148,9 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Aliases:
-    """Column names of the user as aliases of a sample's text and image.
+    """The user's column names, as aliases of a sample's text and image.
 
-    Args:
+    Attributes:
         text: name of the text column.
         image: name of the image column.
         rename_text: whether ``text`` is an alias of a sample's first member of ``TEXTS``.
@@ -164,10 +164,10 @@ class Aliases:
 
     @classmethod
     def of(cls, samples: list[dict[str, Any]], names: tuple[str, str]) -> Aliases:
-        """Decide from the first samples, once for all, so that a column means the same in every row.
+        """Choose the aliases from the first samples, so that a column means the same in every row.
 
-        The text column is no alias if any sample has a cell of that name. The image column is no alias if any sample
-        has a member of that name.
+        The text column is not an alias if any sample has a cell of that name. The image column is not an alias if any
+        sample has a member of that name.
 
         Args:
             samples: cells of the first samples.
@@ -183,11 +183,11 @@ class Aliases:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns that the aliases add."""
+        """The names of the columns that the aliases add."""
         return [self.text] * self.rename_text + [self.image] * self.rename_image
 
     def add(self, cells: dict[str, Any]) -> dict[str, Any]:
-        """Add the aliases to the cells of a sample; a missing text or image is None."""
+        """Return the cells of a sample with the aliases; a missing text or image is None."""
         text = (
             next((cells[name] for name in TEXTS if name in cells), None) if self.rename_text else cells.get(self.text)
         )
@@ -196,7 +196,7 @@ class Aliases:
 
 
 def _image_members(cells: dict[str, Any]) -> list[bytes]:
-    """The images of a sample, without those like ``mask.png``, which the user must name."""
+    """The images of a sample with a plain extension; the user must name others, such as ``mask.png``."""
     return [
         cell
         for name, cell in cells.items()

@@ -42,11 +42,11 @@ class Columns:
         """Check that a table has these columns.
 
         Args:
-            name: name of the table, for the message.
+            name: name of the table, for the error message.
             available: names of the table's columns.
 
         Raises:
-            M2IBError: if a column is missing; lists the available ones.
+            M2IBError: if a column is missing; the message lists the available ones.
         """
         columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
         columns |= {"negatives": self.negatives, "label": self.label}
@@ -62,7 +62,7 @@ class Columns:
 class CellReader:
     """Makes pairs from the cells of a row.
 
-    Args:
+    Attributes:
         columns: names of the columns.
         image_root: folder of relative image paths.
     """
@@ -71,13 +71,19 @@ class CellReader:
     image_root: Path
 
     def pair(self, key: str, cells: dict[str, Any] | PairError, item: int | None = None) -> RawPair:
-        """Return one pair; ``item`` is the index in a list of captions, None for a cell with a single caption."""
+        """Return one pair of a row.
+
+        Args:
+            key: key of the pair.
+            cells: cells of the row, or the error that makes it unreadable.
+            item: index in a list of captions; None for a cell with a single caption.
+        """
         if isinstance(cells, PairError):
             return RawPair(key=key, image=None, uri=key, caption=None, error=str(cells))
         try:
             image, uri = self._image(cells.get(self.columns.image), key)
             truth = self._truth(cells, key)
-        except Exception as error:  # a broken cell costs its own row only
+        except Exception as error:  # a broken cell only costs its row
             return RawPair(key=key, image=None, uri=key, caption=None, error=f"{key}: {type(error).__name__}: {error}")
         caption = cells.get(self.columns.text)
         pair = RawPair(key=key, image=image, uri=uri, caption=None, truth=truth)
@@ -96,7 +102,7 @@ class CellReader:
         )
 
     def pairs(self, key: str, cells: dict[str, Any] | PairError) -> list[RawPair]:
-        """Return all pairs of a row: one, or one for each caption of a list with the key ``<key>.<item>``."""
+        """Return all pairs of a row: one, or one with the key ``<key>.<item>`` for each caption of a list."""
         caption = None if isinstance(cells, PairError) else cells.get(self.columns.text)
         if not isinstance(caption, list | np.ndarray) or len(caption) == 0:
             return [self.pair(key, cells)]

@@ -17,14 +17,19 @@ from m2ib_lightning.pairs.tables.lines import BOM, LineTable, Records, decode_re
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a record is split into cells."""
+    """Rules for splitting a record into cells.
+
+    Attributes:
+        delimiter: character between cells.
+        quoting: ``csv.QUOTE_MINIMAL`` or ``csv.QUOTE_NONE``.
+    """
 
     delimiter: str
     quoting: Literal[0, 3]
 
 
 _MAX_RECORD_LINES = 500
-"""Most lines of one record. Without a limit, each open quote would read the rest of the file."""
+"""Largest number of lines in a record. Without a limit, each unclosed quote would read the rest of the file."""
 
 DIALECTS = {
     ".csv": Dialect(",", csv.QUOTE_MINIMAL),
@@ -37,10 +42,10 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
 
     Args:
         file: path of the file.
-        names: names of the text and the image column, for a TSV without a header.
+        names: names of the text and the image column, also used for a TSV without a header.
 
     Raises:
-        M2IBError: if the header can't be read or repeats one of these names, or if there is no row.
+        M2IBError: if the header can't be read or repeats one of ``names``, or if there is no row.
     """
     dialect = DIALECTS[file.suffix.lower()]
     records = _scan(file, dialect)
@@ -65,7 +70,7 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
 
 
 class _LineReader:
-    """The lines of a file for ``csv.reader``, with the position that it has reached."""
+    """Yields the lines of a file for ``csv.reader``, and records the position in the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -95,8 +100,8 @@ class _LineReader:
 def _scan(file: Path, dialect: Dialect) -> Records:
     """Index the records of a file; a quoted cell may contain line ends.
 
-    Where the parser fails, the first line becomes a record of its own and the scan continues after it. A quote that is
-    never closed therefore does not swallow the rest of the table.
+    Where the parser fails, the first line becomes a record and the scan continues after it. An unclosed quote therefore
+    does not swallow the rest of the table.
     """
     records = Records()
     with file.open("rb") as opened:
@@ -112,7 +117,7 @@ def _scan(file: Path, dialect: Dialect) -> Records:
             except csv.Error:
                 lines.seek(start, number)
                 cells = [next(lines)]
-            if cells:  # an empty line is no record
+            if cells:  # an empty line is not a record
                 records.add(number + 1, start, lines.position)
 
 

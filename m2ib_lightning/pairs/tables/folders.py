@@ -46,7 +46,7 @@ class FolderTable:
         return {picture: image.relative_to(self.folder).as_posix(), text: _read_caption(image.with_suffix(".txt"))}
 
     def list_lengths(self, column: str) -> None:
-        """Return None: a text file holds one caption."""
+        """Return None: no cell is a list, because a text file holds one caption."""
 
 
 def _is_hidden(path: Path) -> bool:

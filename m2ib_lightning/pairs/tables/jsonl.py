@@ -10,7 +10,7 @@ from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.pairs.tables.lines import LineTable, Records, decode_record
 
 _SAMPLED_RECORDS = 100
-"""Number of records whose names become the columns."""
+"""Number of first records whose keys become the columns."""
 
 
 def open_jsonl(file: Path) -> LineTable:

@@ -1,4 +1,4 @@
-"""Text files with one record per line, read one by one: a broken record costs its own row only."""
+"""Text files that are read record by record: a broken record only costs its own row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class LineTable:
-    """A text file with random access to its records. The index of the records takes 24 bytes each.
+    """A text file with random access to its records. The index takes 24 bytes per record.
 
     Args:
         file: path of the file.
@@ -47,7 +47,7 @@ class LineTable:
         """Return the cells of a record.
 
         Raises:
-            PairError: if the record can't be read; says which line and why.
+            PairError: if the record can't be read; the message says which line and why.
         """
         with self.file.open("rb") as file:
             content = self._records.read(file, index)
@@ -60,7 +60,7 @@ class LineTable:
             raise PairError(f"{where} of {self.name} {error}") from None
 
     def list_lengths(self, column: str) -> list[int] | None:
-        """See ``Table.list_lengths``."""
+        """Return the length of each row's list in a column (0 for any other cell); None if no cell is a list."""
         if not self._lists:
             return None
         with self.file.open("rb") as file:

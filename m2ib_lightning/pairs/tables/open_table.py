@@ -17,10 +17,10 @@ _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class Table(Protocol):
-    """Rows by position.
+    """A table whose rows are read by position.
 
     Attributes:
-        name: name of the file or data set, for keys and messages.
+        name: name of the file or data set, for keys and error messages.
         columns: names of the columns.
         folder: folder of relative image paths.
     """
@@ -30,10 +30,14 @@ class Table(Protocol):
     folder: Path
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
-        """Return the cells of a row, with a ``PairError`` for a broken cell; raises if the whole row is broken."""
+        """Return the cells of a row, with a ``PairError`` for a broken cell.
+
+        Raises:
+            Exception: if the whole row is broken.
+        """
 
     def list_lengths(self, column: str) -> list[int] | None:
         """Return the length of each row's list in a column (0 for any other cell); None if no cell is a list."""
@@ -44,11 +48,11 @@ class DatasetTable:
     """A ``datasets.Dataset`` as a table.
 
     Attributes:
-        name: name of the file or data set, for keys and messages.
+        name: name of the file or data set, for keys and error messages.
         columns: names of the columns.
         rows: the ``datasets.Dataset``.
         folder: folder of relative image paths.
-        classes: class names of each column of class numbers.
+        classes: class names of each column that holds class numbers.
     """
 
     name: str
@@ -65,7 +69,7 @@ class DatasetTable:
         return row | {name: None if row[name] is None else names[row[name]] for name, names in self.classes.items()}
 
     def list_lengths(self, column: str) -> list[int] | None:
-        """See ``Table.list_lengths``."""
+        """Return the length of each row's list in a column (0 for any other cell); None if no cell is a list."""
         import pyarrow.compute as pc
         import pyarrow.types as types
 
@@ -89,7 +93,7 @@ def open_table(path: str, split: str, names: tuple[str, str]) -> Table:
         names: names of the text and the image column, for a table without a header or an image folder.
 
     Raises:
-        M2IBError: if the table does not exist or can't be read; says what is expected.
+        M2IBError: if the table does not exist or can't be read; the message says what is expected.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -159,14 +163,14 @@ def load_quietly(what: str, reader: str, *, split: str = "train", advice: str = 
     """Call ``datasets.load_dataset`` without its progress bars and log lines.
 
     Args:
-        what: description of the source, for the message.
+        what: description of the source, for the error message.
         reader: first argument of ``load_dataset``.
         split: split to load.
-        advice: sentence that the message ends with.
+        advice: sentence that the error message ends with.
         **options: further arguments of ``load_dataset``.
 
     Raises:
-        M2IBError: if ``load_dataset`` fails; says that ``what`` could not be read, and why.
+        M2IBError: if ``load_dataset`` fails; the message says that ``what`` could not be read, and why.
     """
     import datasets
 

@@ -1,4 +1,4 @@
-"""Which URLs and which network addresses a download may reach."""
+"""The URLs and network addresses that a download may reach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 def is_url(text: str) -> bool:
-    """Whether a text starts with any URL scheme; a single letter is a Windows drive, not a scheme.
+    """Return whether a text starts with a URL scheme; a single letter is a Windows drive, not a scheme.
 
     >>> is_url("https://example.org/a.png"), is_url("photographs/a.png"), is_url("C://a.png")
     (True, False, False)
@@ -41,10 +41,10 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(url: str) -> Target:
-    """Parse a URL of http or https.
+    """Parse an HTTP or HTTPS URL.
 
     Raises:
-        PairError: if the scheme is another one, if there is no host, or if the URL contains a user or a password.
+        PairError: if the scheme is another one, there is no host, or the URL contains a user or a password.
         ValueError: if the URL is malformed.
     """
     parts = urlsplit(url)
@@ -67,8 +67,8 @@ def resolve(
 ) -> Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
     """Look up the addresses of a host, and check each of them.
 
-    The caller must connect to these addresses and not look the host up again: a second answer of the resolver could
-    name an address that was never checked.
+    The caller must connect to these addresses and not look the host up again. A second look-up could return an address
+    that was never checked.
 
     Returns:
         The results of ``socket.getaddrinfo``; the last item of each is the address to connect to.
@@ -88,7 +88,7 @@ def resolve(
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is globally reachable.
+    """Return whether an IP address is globally reachable.
 
     An IPv6 address that embeds an IPv4 address (mapped, 6to4, NAT64) is judged by the embedded one.
 

@@ -26,7 +26,7 @@ MAX_WAIT = 10.0
 """Upper limit in seconds for the wait before a retry, whatever ``Retry-After`` asks for."""
 
 MAX_REDIRECTS = 5
-"""Number of redirects that are followed."""
+"""Largest number of redirects that are followed."""
 
 _CHUNK_BYTES = 1 << 16
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
@@ -37,15 +37,15 @@ _HEADERS = {"User-Agent": "m2ib_lightning", "Accept": "*/*", "Accept-Encoding": 
 def download(url: str, settings: UrlSettings) -> bytes:
     """Download the body at a URL.
 
-    Timeouts, connections that fail or end early, a busy resolver, and the statuses 429, 500, 502, 503 and 504 are
-    retried after 0.5 s, 1 s, ... or after the seconds in ``Retry-After``, 10 s at most.
+    A timeout, a failed or broken connection, a busy resolver, and the statuses 429, 500, 502, 503 and 504 are retried.
+    The wait is 0.5 s before the first retry and doubles each time. ``Retry-After`` can make it longer, up to 10 s.
 
     Args:
-        url: address of the image, of http or https.
+        url: HTTP or HTTPS URL of the image.
         settings: limits and permissions.
 
     Raises:
-        PairError: if the URL is refused or the download fails; says why, after how many tries, and what to do.
+        PairError: if the URL is refused or the download fails. The message gives the reason, the tries and the remedy.
     """
     for tries in count(1):
         attempt = _Attempt(settings)
@@ -63,7 +63,7 @@ def download(url: str, settings: UrlSettings) -> bytes:
 
 
 class _AttemptError(Exception):
-    """Why an attempt failed, whether a retry may succeed, and the wait in seconds that the server asks for."""
+    """A failed attempt: why, whether a retry may succeed, and the wait in seconds that the server asks for."""
 
     def __init__(self, why: str, retry: bool = False, wait: float = 0.0) -> None:
         super().__init__(why)
@@ -121,7 +121,7 @@ class _Attempt:
             connection = HTTPConnection(target.host, target.port)  # refuses a host with control characters
             self._socket = stack.enter_context(self._connect(target))
             self._socket.settimeout(self._remaining())
-            if target.tls:  # the socket's timeout bounds the whole handshake, even one that drips
+            if target.tls:  # the socket's timeout bounds the whole handshake, however slowly its bytes arrive
                 wrapped = _tls_context().wrap_socket(self._socket, server_hostname=target.host)
                 self._socket = stack.enter_context(wrapped)
             connection.sock = self._socket
@@ -132,11 +132,11 @@ class _Attempt:
         """Connect to the first address of the host that answers, among those that ``resolve`` checked."""
         addresses = resolve(target, self._settings.allow_private)
         failure: OSError | None = None
-        untried = range(len(addresses), 0, -1)
-        for left, (family, kind, protocol, _, address) in zip(untried, addresses, strict=True):
+        countdown = range(len(addresses), 0, -1)
+        for addresses_left, (family, kind, protocol, _, address) in zip(countdown, addresses, strict=True):
             connected = socket.socket(family, kind, protocol)
             try:
-                connected.settimeout(self._remaining() / left)  # a silent address leaves time for the others
+                connected.settimeout(self._remaining() / addresses_left)  # a silent address leaves time for the others
                 connected.connect(address)
                 return connected
             except OSError as error:
@@ -164,7 +164,7 @@ class _Attempt:
             body += chunk
             if len(body) > limit:
                 raise too_large
-        if response.length:  # bytes that were announced and did not come
+        if response.length:  # Content-Length announced more bytes than arrived
             raise IncompleteRead(bytes(body), response.length)
         if not body:
             raise _AttemptError("the server sent no bytes")

@@ -18,16 +18,16 @@ _warn_once = threading.Lock()  # the first warning about the cache acquires it a
 
 
 def fetch(url: str, settings: UrlSettings) -> bytes:
-    """Return the body at a URL, from the cache if it has one.
+    """Return the body at a URL, from the cache if it is there.
 
     Cached bodies are not checked again: they passed every check when they were downloaded.
 
     Args:
-        url: address of the image, of http or https.
+        url: HTTP or HTTPS URL of the image.
         settings: limits and permissions.
 
     Raises:
-        PairError: if the URL is refused or the download fails; says why, after how many tries, and what to do.
+        PairError: if the URL is refused or the download fails. The message gives the reason, the tries and the remedy.
     """
     url = url.strip()
     if not settings.allow:
@@ -44,7 +44,7 @@ def fetch(url: str, settings: UrlSettings) -> bytes:
 
 
 def fetch_all(urls: Sequence[str], settings: UrlSettings) -> list[bytes | PairError]:
-    """Return the bodies at several URLs in order, with the error in place of each body that failed.
+    """Return the bodies at several URLs in order, with an error in place of each failed download.
 
     At most ``settings.connections`` downloads run at once; a repeated URL is downloaded once.
     """

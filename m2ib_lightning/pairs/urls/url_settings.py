@@ -14,16 +14,16 @@ _MAX_RETRIES = 100
 
 @dataclass(frozen=True)
 class UrlSettings:
-    """What may be downloaded, and how much of it.
+    """Limits and permissions of image downloads.
 
     Attributes:
-        allow: whether anything is downloaded at all (``data.allow_urls``).
+        allow: whether images at URLs are downloaded (``data.allow_urls``).
         allow_private: whether private, loopback, link-local, reserved and multicast addresses are allowed too
             (``data.allow_private_urls``).
         timeout: seconds for one attempt, from the host look-up to the last byte (``data.url_timeout``).
         max_bytes: size of the largest accepted body (``data.url_max_bytes``).
         retries: attempts after the first, for failures that may pass (``data.url_retries``).
-        connections: simultaneous downloads in each data loader worker (``data.url_connections``).
+        connections: largest number of simultaneous downloads in each data loader worker (``data.url_connections``).
         cache: folder for downloaded images, or None (``data.url_cache``).
 
     Raises:
