@@ -127,19 +127,26 @@ def attention_of(pair: OnePair, modality: str) -> tuple[list[Tensor], Tensor, in
     model.set_attn_implementation("eager")
     tower = model.vision_model if modality == "image" else model.text_model
     z = pair.states(modality, -1).requires_grad_()
+    layers: list[Tensor] = []  # from hooks, since transformers before 5.6 returns none for a SigLIP tower alone
+    hooks = [
+        block.self_attn.register_forward_hook(lambda _module, _args, out: layers.append(out[1]))
+        for block in blocks_of(model, modality)
+    ]
     with replaced(model, modality, -1, lambda _: z):
         if modality == "image":
-            output = tower(pixel_values=pair.pixels, output_attentions=True)
+            output = tower(pixel_values=pair.pixels)
             pooled = output.pooler_output
             embedding = model.visual_projection(pooled) if hasattr(model, "visual_projection") else pooled
         else:
-            output = tower(input_ids=pair.ids, output_attentions=True)
+            output = tower(input_ids=pair.ids)
             pooled = output.pooler_output
             embedding = model.text_projection(pooled) if hasattr(model, "text_projection") else pooled
+    for hook in hooks:
+        hook.remove()
     cosine = pair.cosine(modality, embedding)
     model.set_attn_implementation("sdpa")
     place = 0 if modality == "image" else pair.ids.shape[1] - 1
-    return list(output.attentions), cosine, place
+    return layers, cosine, place
 
 
 def attention_rollout(pair: OnePair, modality: str) -> Tensor:
