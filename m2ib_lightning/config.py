@@ -238,14 +238,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Key:
-    """A key of the configuration, as ``--help`` prints it.
-
-    Attributes:
-        name: dotted name.
-        type: name of the type, or the accepted values.
-        default: default value as text.
-        help: meaning of the key.
-    """
+    """A key of the configuration, as ``--help`` prints it: dotted name, type or accepted values, default, meaning."""
 
     name: str
     type: str
@@ -255,12 +248,7 @@ class Key:
 
 @cache
 def keys(schema: type = Config, prefix: str = "") -> tuple[Key, ...]:
-    """Return every key of a schema, in its order; names of nested keys have dots.
-
-    Args:
-        schema: dataclass of the schema.
-        prefix: text in front of every name.
-    """
+    """Return every key of a schema in its order, with dotted names that begin with ``prefix``."""
     listed: list[Key] = []
     hints = get_type_hints(schema)
     for item in fields(schema):
