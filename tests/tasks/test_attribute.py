@@ -236,6 +236,7 @@ def test_ctrl_c_keeps_the_finished_rows_in_this_process(
 
     monkeypatch.setattr(M2IBModule, "on_train_batch_start", interrupt)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
     try:
         assert run_captions(folder, table, tmp_path / "run", "data.batch_size=1", NO_PICTURES) == 130
     finally:

@@ -220,6 +220,7 @@ def test_a_stopped_training_says_by_which_signal(
 
     monkeypatch.setattr(IBClipModule, "on_train_batch_start", stop)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
     try:
         assert run(tmp_path / "run", "trainer.max_epochs=1", "finetune.maps=0") == status
     finally:
