@@ -15,7 +15,7 @@ from torch.distributed import TCPStore
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.run.sharding import Rendezvous, StopSignals
-from tests.run.test_sharding import free_port
+from tests.ranks import free_port
 
 
 class Address:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from m2ib_lightning.cli import main
 from m2ib_lightning.run.differences import differences
 from tests.conftest import ROOT
 from tests.folders import save_clip_folder
+from tests.ranks import free_port
 
 PAIRS = 31
 """Few, because the start of the processes takes most of the time."""
@@ -82,12 +82,6 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     assert process.returncode == status, printed + errors
     assert "Traceback" not in errors
     return printed, errors
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])

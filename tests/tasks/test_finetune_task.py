@@ -23,7 +23,7 @@ from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
 from m2ib_lightning.m2ib.statistics import Statistics
 from tests.conftest import ROOT, relative_difference
 from tests.folders import save_clip_folder
-from tests.run.test_sharding import free_port
+from tests.ranks import free_port, run_on_ranks
 
 QUIET = ["task=finetune", "trainer.enable_progress_bar=false", "data.batch_size=4", "finetune.warmup=2"]
 QUIET += ["trainer.precision=64-true"]  # Adam makes steps of rounding where a gradient is zero
@@ -102,12 +102,10 @@ BRIEF = ["trainer.max_epochs=1", "data.limit=12", "finetune.mask=readout", "fine
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, brief: Path, tmp_path: Path) -> None:
-    """The process starts the second rank itself."""
     folder = tmp_path / "run"
     words = [*QUIET, "finetune.lr=1e-4", f"output_dir={folder}", *BRIEF]
     words += ["data.batch_size=2", "trainer.devices=2", f"trainer.strategy={strategy}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, ROOT / "fit.py", *words], check=True, env=environment, cwd=tmp_path, timeout=300)
+    assert run_on_ranks(words) == [0, 0]
     assert_same_weights(folder, brief, 1e-5)
 
 
@@ -115,18 +113,20 @@ TWO_RANKS = ["trainer.max_epochs=3", "finetune.mask=readout", "data.limit=24", "
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "two nodes", "srun"])
-def test_ranks_that_others_start(launcher: str, done: Path, tmp_path: Path) -> None:
-    """Under torchrun, by hand on two nodes, and as the tasks of a Slurm step; then again, when the run is over."""
+@pytest.mark.parametrize("launcher", ["fit.py", "torchrun", "two nodes", "srun"])
+def test_every_launcher_gives_the_weights_of_one_rank(launcher: str, done: Path, tmp_path: Path) -> None:
+    """By ``fit.py`` itself, torchrun, a person on two nodes, and a Slurm step; then again, when the run is over."""
     for attempt in ("first", "again"):
         port = str(free_port())
         words = [*QUIET, *TWO_RANKS, f"output_dir={tmp_path / 'run'}", *(["resume=true"] if attempt == "again" else [])]
         meeting = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         fit = [sys.executable, str(ROOT / "fit.py"), *words]
-        if launcher == "torchrun":
+        if launcher == "fit.py":
+            starts: list[tuple[list[str], dict[str, str]]] = [([*fit, "trainer.devices=2"], {})]
+        elif launcher == "torchrun":
             program = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
             fit = [sys.executable, *program, f"--master_port={port}", *fit[1:]]
-            starts: list[tuple[list[str], dict[str, str]]] = [(fit, {})]
+            starts = [(fit, {})]
         elif launcher == "two nodes":
             sizes = ["trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy=ddp"]
             starts = [([*fit, *sizes], {"NODE_RANK": str(node)}) for node in (1, 0)]
