@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 COVERAGE ?=
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(if $(COVERAGE),--cov --cov-report=term)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help demo test test-slow test-all lint model picture

@@ -1,1 +1,6 @@
-"""Tests: one file per concept of the library, and ``reference.py``, the slow oracle."""
+"""Tests, in the package's folders: one file per concept, and ``reference.py``, the slow oracle."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""

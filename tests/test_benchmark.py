@@ -16,7 +16,8 @@ from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from tests.conftest import ROOT, relative_difference
+from tests import ROOT
+from tests.equality import relative_difference
 from tests.tiny import DEEP, SMALL, make_batch, make_model, make_pairs
 
 STANDALONE = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "scripts").glob("**/*.py")])

@@ -18,7 +18,7 @@ import m2ib_lightning
 from m2ib_lightning.datamodules.base import DATAMODULES
 from m2ib_lightning.encoder.families import family
 from m2ib_lightning.methods import METHODS
-from tests.conftest import ROOT
+from tests import ROOT
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())

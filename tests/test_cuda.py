@@ -19,7 +19,8 @@ from m2ib_lightning import ScenesDataModule, explain, load_attributions, load_mo
 from m2ib_lightning.cli import main
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.methods import METHODS
-from tests.conftest import ROOT, assert_same_result, relative_difference
+from tests import ROOT
+from tests.equality import assert_same_result, relative_difference
 from tests.m2ib.test_invariants import LENGTHS, SETTINGS, make_explainer
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from m2ib_lightning.cli import main, parse
 from m2ib_lightning.config import Config
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 README = (ROOT / "README.md").read_text()

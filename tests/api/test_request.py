@@ -13,7 +13,7 @@ from PIL import Image
 from m2ib_lightning import Attribution, explain, load_model
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.models import LoadedModel
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.folders import open_image, save_clip_folder, save_photograph, save_siglip_folder
 from tests.reference import clean_embeddings
 

@@ -26,7 +26,7 @@ from m2ib_lightning.pairs.pair import PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset
 from m2ib_lightning.scenes import UNSAID, Attributes, paint_scene, truth_matrix
 from m2ib_lightning.scenes.scene_captions import training_captions
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.tasks.test_finetune_task import assert_same_weights
 from tests.training import scenes, train, weights
 

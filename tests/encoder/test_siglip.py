@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 
 from m2ib_lightning import explain, load_model
 from m2ib_lightning.errors import M2IBError
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.folders import open_image, save_photograph, save_siglip_folder
 from tests.reference import explain_reference
 

@@ -16,8 +16,8 @@ from m2ib_lightning.encoder.suffix import FusedSuffix, Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Tower
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from tests.conftest import relative_difference
 from tests.covering import covered_product
+from tests.equality import relative_difference
 from tests.m2ib.test_invariants import LENGTHS
 from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs

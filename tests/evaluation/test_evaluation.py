@@ -21,7 +21,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.evaluation import load_scores
 from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
-from tests.conftest import ROOT
+from tests import ROOT
 
 FAST = '["m2ib:steps=3,noise_samples=2", saliency, random, centre]'
 QUIET = ["task=evaluate", "trainer.enable_progress_bar=false", "evaluate.resamples=50"]

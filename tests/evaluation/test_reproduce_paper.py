@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 SCRIPT = ROOT / "scripts" / "experiments" / "reproduce_paper.py"

@@ -33,7 +33,7 @@ from m2ib_lightning.metrics.map_scores import localisation
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.open_table import open_table
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_model, make_pairs
 from tests.training import scenes, train, weights

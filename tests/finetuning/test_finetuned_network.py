@@ -13,7 +13,7 @@ from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.network import BottleneckedModel
 from m2ib_lightning.finetuning.training_noise import draw_noise
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 from tests.training import scenes

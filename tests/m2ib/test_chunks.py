@@ -14,7 +14,7 @@ from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.chunks import default_max_rows, plan_chunks
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from tests.conftest import assert_same_result
+from tests.equality import assert_same_result
 from tests.m2ib.test_invariants import LENGTHS, SETTINGS, make_explainer
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 

@@ -17,7 +17,7 @@ from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from tests.conftest import assert_same_result, relative_difference
+from tests.equality import assert_same_result, relative_difference
 from tests.reference import clean_embeddings
 from tests.tiny import DEEP, FAMILIES, TinyPair, make_batch, make_model, make_pairs
 

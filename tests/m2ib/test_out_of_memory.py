@@ -24,8 +24,8 @@ from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import Pair, PairBatch
 from m2ib_lightning.results.attribution import Attribution
-from tests.conftest import assert_same_result, relative_difference
 from tests.covering import covered_product
+from tests.equality import assert_same_result, relative_difference
 from tests.folders import save_clip_folder
 from tests.m2ib.test_invariants import LENGTHS, assert_unchanged, make_explainer, snapshot
 from tests.run.test_module import SETTINGS as MODULE_SETTINGS

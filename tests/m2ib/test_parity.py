@@ -16,8 +16,8 @@ from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Prior, Statistics
 from m2ib_lightning.results.attribution import Attribution, TowerAttribution
-from tests.conftest import relative_difference
 from tests.covering import covered
+from tests.equality import relative_difference
 from tests.reference import explain_reference
 from tests.tiny import DEEP, FAMILIES, SMALL, TinyPair, make_batch, make_model, make_pairs
 

@@ -21,7 +21,7 @@ from m2ib_lightning.methods.scorer import Scorer
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.results.attribution import Attribution
 from tests import method_references as oracle
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.m2ib.test_invariants import assert_unchanged, snapshot
 from tests.tiny import FAMILIES, TinyPair, make_batch, make_model, make_pairs
 

@@ -20,7 +20,7 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.run.callbacks import ResultsCallback
 from m2ib_lightning.run.method_module import MethodModule
-from tests.conftest import assert_same_result
+from tests.equality import assert_same_result
 from tests.folders import save_clip_folder
 from tests.m2ib.test_invariants import assert_unchanged, snapshot
 

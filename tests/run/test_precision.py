@@ -16,7 +16,7 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib import explainer
 from m2ib_lightning.m2ib.optimise import optimise
 from m2ib_lightning.results.attribution import Attribution
-from tests.conftest import relative_difference
+from tests.equality import relative_difference
 from tests.m2ib.test_invariants import LENGTHS, assert_unchanged, make_explainer, snapshot
 from tests.reference import clean_embeddings
 from tests.run.test_module import Collector

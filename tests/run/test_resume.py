@@ -17,7 +17,7 @@ from m2ib_lightning.datamodules.captions import CaptionSource, Columns
 from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.pairs.tables.open_table import open_table
 from m2ib_lightning.run.differences import differences
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 QUICK = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false"]

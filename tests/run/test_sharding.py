@@ -16,7 +16,7 @@ import pytest
 from m2ib_lightning import load_attributions
 from m2ib_lightning.cli import main
 from m2ib_lightning.run.differences import differences
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.folders import save_clip_folder
 from tests.ranks import free_port
 

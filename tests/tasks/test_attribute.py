@@ -30,7 +30,7 @@ from m2ib_lightning.run.counts import Counts
 from m2ib_lightning.run.directory import heatmap_name
 from m2ib_lightning.run.parts import SCHEMA, to_record_batch, write_part
 from m2ib_lightning.tasks import over_pairs
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.folders import save_clip_folder, save_photograph
 
 FAST = ["bottleneck.steps=3", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false", "data.num_workers=0"]

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from m2ib_lightning.cli import main
 from m2ib_lightning.run.parts import SCHEMA
 from m2ib_lightning.scenes.tokenizer import build_tokenizer
-from tests.conftest import ROOT, relative_difference
+from tests import ROOT
+from tests.equality import relative_difference
 from tests.folders import save_clip_folder, save_photograph
 
 GOOD = [("one.png", "a red circle"), ("two.jpg", "a small blue star and a white ring"), ("three.png", "the ring")]

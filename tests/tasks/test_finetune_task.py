@@ -21,7 +21,8 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
 from m2ib_lightning.m2ib.statistics import Statistics
-from tests.conftest import ROOT, relative_difference
+from tests import ROOT
+from tests.equality import relative_difference
 from tests.folders import save_clip_folder
 from tests.ranks import free_port, run_on_ranks
 

@@ -15,7 +15,7 @@ from transformers import CLIPModel
 
 from m2ib_lightning.cli import main
 from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
-from tests.conftest import ROOT
+from tests import ROOT
 from tests.finetuning.test_finetune_extras import table as table  # a fixture
 from tests.tasks.test_finetune_task import STOPS, assert_same_weights
 

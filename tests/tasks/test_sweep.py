@@ -15,7 +15,7 @@ from m2ib_lightning.m2ib.statistics import Prior, Statistics
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.scenes.vocabulary import WORDS
-from tests.conftest import assert_same_result
+from tests.equality import assert_same_result
 from tests.folders import save_clip_folder, save_siglip_folder
 
 FAST_SEEDS = 20
