@@ -5,6 +5,7 @@ Legend: B pairs, N sequences (each a draw of a pair), T tokens, D width, E embed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +70,22 @@ class Tower:
 
     @property
     def embedding_size(self) -> int:
-        """Size E of the embeddings."""
-        return self.spec.embedding_size(self.model)
+        """Size E of the embeddings, as the head gives it."""
+        hidden = next(self.blocks.parameters()).new_zeros(1, self.width)
+        with torch.no_grad():
+            return self.spec.head(self.model, hidden if self.spec.pooled else hidden[:, None]).shape[-1]
 
     @property
     def max_tokens(self) -> int:
         """Largest number of tokens that the tower takes, T_max. The noise is drawn for this many."""
         return self.spec.max_tokens(self.model)
+
+    def read_lengths(self, inputs: Inputs) -> list[int]:
+        """Return, for each pair, how many leading tokens of its inputs the tower reads."""
+        if self.spec.lengths is not None:
+            return self.spec.lengths(self.model, inputs).tolist()
+        pairs, tokens = next(iter(inputs.values())).shape[:2]
+        return [tokens] * pairs
 
     def resolve_layer(self, layer: int | None) -> int:
         """Return the layer to cut at: ``layer``, or the published 9 of 12 scaled to this depth if it is None.
@@ -151,3 +161,23 @@ class Encoder:
         self.towers: dict[Modality, Tower] = {
             modality: Tower(model, getattr(self.family, modality), modality) for modality in MODALITIES
         }
+
+    def arguments(self, modality: Modality, inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
+        """Yield the arguments, by name, with which the model's own functions take the inputs of a tower."""
+        names = self.family.text_arguments if modality == "text" else tuple(inputs)
+        return ((name, inputs[name]) for name in names if name in inputs)
+
+    def features(self, modality: Modality, inputs: Inputs) -> Tensor:
+        """Return the embeddings (B, E) that the model's own ``get_image_features`` or ``get_text_features`` gives.
+
+        Raises:
+            M2IBError: if the model has no such function.
+        """
+        function = getattr(self.model, f"get_{modality}_features", None)
+        if function is None:
+            raise M2IBError(
+                f"{type(self.model).__name__} has no get_{modality}_features, with which its {modality} tower is "
+                "checked: a model needs get_image_features and get_text_features"
+            )
+        output: Any = function(**dict(self.arguments(modality, inputs)))
+        return output if torch.is_tensor(output) else output.pooler_output

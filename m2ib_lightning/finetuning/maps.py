@@ -26,6 +26,7 @@ from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution, TowerAttribution
 from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.results.unread import token_saliency
 
 SHOWN = 4
 """Number of validation pairs whose maps are drawn."""
@@ -42,16 +43,13 @@ def readout_maps(
     grid = spec.grid(network.model, batch.inputs["image"])
     patches = image.saliency[:, spec.prefix_tokens :].detach().cpu().unflatten(1, grid).numpy()
     words = text.saliency.detach().cpu().numpy()
+    lengths = network.encoder.towers["text"].read_lengths(batch.inputs["text"])
     similarity = F.cosine_similarity(image.clean, text.clean, dim=-1).tolist()
-    return [
-        Attribution(
-            pair,
-            similarity[row],
-            TowerAttribution(patches[row]),
-            TowerAttribution(words[row, pair.token_positions]),
-        )
-        for row, pair in enumerate(batch.pairs)
-    ]
+    results = []
+    for row, length in enumerate(lengths[: len(batch)]):
+        pair, tokens = token_saliency(batch.pairs[row], words[row], length)
+        results.append(Attribution(pair, similarity[row], TowerAttribution(patches[row]), TowerAttribution(tokens)))
+    return results
 
 
 class OptimisedMaps:

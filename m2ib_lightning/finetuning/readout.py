@@ -49,6 +49,7 @@ class Readout(Method):
             raise M2IBError("the readout explains a picture against a caption, not against an embedding")
         if not batch.pairs:
             return batch.complete([], Attribution)
+        self.scorer.check_identity(batch)
         inputs = {**batch.inputs, "image": {"pixel_values": self.scorer.pixels(batch)}}
         with torch.autocast(self.scorer.device.type, enabled=False):
             outputs = self.network(inputs)

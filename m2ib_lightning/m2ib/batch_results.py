@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m2ib_lightning.config import Modality
@@ -12,10 +13,11 @@ from m2ib_lightning.encoder.towers import Tower
 from m2ib_lightning.m2ib.optimise import Trace
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.results.unread import token_saliency
 
 
 def batch_results(
-    batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], image_tower: Tower
+    batch: PairBatch, similarity: Tensor, traces: dict[Modality, Trace], towers: Mapping[Modality, Tower]
 ) -> Iterator[Attribution]:
     """Yield the result of each readable pair. A pair whose numbers are not finite gets an error.
 
@@ -23,23 +25,27 @@ def batch_results(
         batch: the explained pairs.
         similarity: (B,) clean cosines.
         traces: record of each tower's optimisation; without text if the images were explained against embeddings.
-        image_tower: the image tower, which knows the grid of patches.
+        towers: the image tower, which knows the grid of patches, and the text tower, which knows what it reads.
     """
     clean = similarity.tolist()
     image, text = traces["image"].cpu(), traces["text"].cpu() if "text" in traces else None
-    spec = image_tower.spec
+    spec = towers["image"].spec
     assert spec.grid is not None
-    grid = spec.grid(image_tower.model, batch.inputs["image"])
-    for index, pair in enumerate(batch.pairs):
-        patches = _tower_result(image.saliency[index, spec.prefix_tokens :].reshape(grid), image, index)
-        tokens = None if text is None else _tower_result(text.saliency[index, pair.token_positions], text, index)
+    grid = spec.grid(towers["image"].model, batch.inputs["image"])
+    lengths = [0] * len(batch) if text is None else towers["text"].read_lengths(batch.inputs["text"])
+    for index, (pair, length) in enumerate(zip(batch.pairs, lengths, strict=True)):
+        patches = _tower_result(image.saliency[index, spec.prefix_tokens :].reshape(grid).numpy(), image, index)
+        tokens = None
+        if text is not None:
+            pair, saliency = token_saliency(pair, text.saliency[index].numpy(), length)
+            tokens = _tower_result(saliency, text, index)
         result = Attribution(pair, clean[index], patches, tokens)
         yield result if _is_finite(result) else Attribution(pair, error=NOT_FINITE)
 
 
-def _tower_result(saliency: Tensor, trace: Trace, index: int) -> TowerAttribution:
+def _tower_result(saliency: NDArray[np.floating], trace: Trace, index: int) -> TowerAttribution:
     curves = (trace.loss[:, index], trace.information[:, index], trace.similarity[:, index])
-    return TowerAttribution(saliency.numpy(), *(curve.numpy() for curve in curves))
+    return TowerAttribution(saliency, *(curve.numpy() for curve in curves))
 
 
 def _is_finite(result: Attribution) -> bool:

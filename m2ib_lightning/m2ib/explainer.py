@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.compilation import check_compiler
 from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.encoder.identity import IdentityCheck
 from m2ib_lightning.encoder.suffix import Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Hidden
 from m2ib_lightning.errors import M2IBError
@@ -108,6 +109,7 @@ class Explainer:
         self._suffixes: dict[tuple[Modality, torch.dtype], _SuffixPlan] | None = None
         self._max_rows = sys.maxsize  # lowered when memory runs out
         self._warned = False
+        self._check_identity = IdentityCheck(encoder)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -123,6 +125,7 @@ class Explainer:
             check_compiler(alpha.device)
         with frozen(self.encoder.model, alpha.device, alpha.dtype):
             self._suffixes, self._max_rows, self._warned = {}, sys.maxsize, False
+            self._check_identity.reset()
             try:
                 yield
             finally:
@@ -220,11 +223,12 @@ class Explainer:
         self, batch: PairBatch, optimizer: torch.optim.Optimizer, backward: Backward, chunks: list[Chunk]
     ) -> list[Attribution]:
         """Explain all pairs together. The chunks are added to ``chunks`` once the clean pass has succeeded."""
+        self._check_identity(batch.tower_inputs, lambda modality: self._suffix_plan(modality).suffix)
         problems, similarity = self.problems(batch)
         chunks += [chunk for problem in problems.values() for chunk in problem.chunks]
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers["image"]))
+        return list(batch_results(batch, similarity, traces, self.encoder.towers))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""
@@ -248,14 +252,13 @@ class Explainer:
         """
         hidden: dict[Modality, Hidden] = {}
         embeddings: dict[Modality, Tensor] = {}
-        modalities: tuple[Modality, ...] = MODALITIES if batch.targets is None else ("image",)
-        for modality in modalities:
-            hidden[modality] = self.encoder.towers[modality].prefix(batch.inputs[modality], self._layer(modality))
+        for modality, inputs in batch.tower_inputs.items():
+            hidden[modality] = self.encoder.towers[modality].prefix(inputs, self._layer(modality))
             embeddings[modality] = self._suffix_plan(modality).suffix.embed(hidden[modality])
         image = embeddings["image"]
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
-        problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in modalities}
+        problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in hidden}
         dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 

@@ -24,6 +24,7 @@ from m2ib_lightning.methods.scorer import Clean, Scorer
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.results.unread import token_saliency
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,17 @@ class SaliencyMethod(Method):
         clean = self.scorer.clean(batch)
         grid = self.scorer.grid(batch)
         images = self.image_saliency(batch, clean).detach().cpu().reshape(-1, *grid).numpy()
-        texts = None if batch.targets is not None else self.text_saliency(batch, clean).detach().cpu().numpy()
-        for row, pair in enumerate(batch.pairs):
-            image = TowerAttribution(images[row])
-            text = None if texts is None else TowerAttribution(texts[row, pair.token_positions])
-            yield self.checked(Attribution(pair, float(clean.similarity[row]), image, text, unit=""))
+        texts, lengths = None, [0] * len(batch)
+        if batch.targets is None:
+            texts = self.text_saliency(batch, clean).detach().cpu().numpy()
+            lengths = self.scorer.lengths(batch.inputs["text"])
+        for row, (pair, length) in enumerate(zip(batch.pairs, lengths, strict=True)):
+            text = None
+            if texts is not None:
+                pair, tokens = token_saliency(pair, texts[row], length)
+                text = TowerAttribution(tokens)
+            result = Attribution(pair, float(clean.similarity[row]), TowerAttribution(images[row]), text, unit="")
+            yield self.checked(result)
 
 
 def at_least(name: str, value: int, least: int) -> int:

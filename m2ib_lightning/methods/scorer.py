@@ -15,6 +15,7 @@ from torch import Tensor
 
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.encoder.identity import IdentityCheck
 from m2ib_lightning.encoder.suffix import Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Hidden
 from m2ib_lightning.errors import M2IBError
@@ -85,6 +86,7 @@ class Scorer:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._suffixes: dict[Modality, Suffix] | None = None
+        self._check_identity = IdentityCheck(encoder)
         self._rows: dict[Modality, int] = {}
 
     @contextmanager
@@ -97,6 +99,7 @@ class Scorer:
             towers = self.encoder.towers
             self._suffixes = {m: make_suffix(towers[m], -1, dtype) for m in MODALITIES}
             self._rows = {m: default_max_rows(towers[m], -1, dtype, device) for m in MODALITIES}
+            self._check_identity.reset()
             try:
                 yield
             finally:
@@ -139,9 +142,7 @@ class Scorer:
 
     def lengths(self, inputs: dict[str, Tensor]) -> list[int]:
         """Return how many tokens of each caption the tower reads."""
-        tower = self.encoder.towers["text"]
-        rows, tokens = inputs["input_ids"].shape
-        return [tokens] * rows if tower.spec.lengths is None else tower.spec.lengths(tower.model, inputs).tolist()
+        return self.encoder.towers["text"].read_lengths(inputs)
 
     def words(self, batch: PairBatch) -> Words:
         """Embed the captions of a batch, so that words can be removed.
@@ -166,10 +167,23 @@ class Scorer:
 
     @torch.no_grad()
     def clean(self, batch: PairBatch) -> Clean:
-        """Return the embeddings and the cosines of the batch's unaltered pairs."""
+        """Return the embeddings and the cosines of the batch's unaltered pairs.
+
+        Raises:
+            M2IBError: if a tower of the first batch is not the model's own function.
+        """
+        self.check_identity(batch)
         image = self.images(self.pixels(batch))
         text = self.tokens(batch.inputs["text"]) if batch.targets is None else batch.targets.to(image)
         return Clean({"image": image, "text": text}, F.cosine_similarity(image, text, dim=-1))
+
+    def check_identity(self, batch: PairBatch) -> None:
+        """Check on the first batch that the towers are the model's own function (``IdentityCheck``).
+
+        Raises:
+            M2IBError: if a tower is not.
+        """
+        self._check_identity(batch.tower_inputs, self._suffix)
 
     def pixels(self, batch: PairBatch) -> Tensor:
         """Return the batch's images (B, 3, H, W) in the dtype of the weights."""

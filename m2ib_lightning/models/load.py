@@ -17,6 +17,9 @@ from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
+from m2ib_lightning.models.compatibility import check_compatible
+from m2ib_lightning.models.unwrap import unwrapped
+from m2ib_lightning.models.weights import check_weights
 from m2ib_lightning.pairs.prepare import Preparer
 
 BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
@@ -71,8 +74,8 @@ def load_model(name: str) -> LoadedModel:
         return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
     folder = BUNDLED.get(name, Path(name).expanduser())
     if folder.is_dir():
-        model, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
-        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name, folder)
+        encoder, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
+        return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
     if folder.exists():
         raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
     if not _is_hub_id(name):
@@ -81,16 +84,23 @@ def load_model(name: str) -> LoadedModel:
             f"there is no model {name!r}: give a local Hugging Face folder, a hub id such as "
             f"'openai/clip-vit-base-patch32', or a bundled model: {', '.join(names)}.{nearest(name, names)}"
         )
-    model, processor = _from_pretrained(name, f"the model {name!r} from the hub")
-    return LoadedModel(Encoder(model), processor, name=name)
+    encoder, processor = _from_pretrained(name, f"the model {name!r} from the hub")
+    return LoadedModel(encoder, processor, name=name)
 
 
 def wrap_model(model: Any, processor: Any) -> LoadedModel:
-    """Wrap a loaded model and processor, with the preset and the statistics of their folder if it is known."""
+    """Wrap a loaded model and processor, with the preset and the statistics of their folder if it is known.
+
+    Raises:
+        M2IBError: if the model's family is not supported, or model and processor do not fit each other.
+    """
+    model = unwrapped(model)
+    encoder = Encoder(model)
+    check_compatible(encoder, processor)
     name = getattr(model, "name_or_path", "")
     if name and (folder := Path(name)).is_dir():
-        return LoadedModel(Encoder(model), processor, _preset(folder), _statistics(folder), name, folder)
-    return LoadedModel(Encoder(model), processor, name=type(model).__name__)
+        return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
+    return LoadedModel(encoder, processor, name=type(model).__name__)
 
 
 def _is_hub_id(name: str) -> bool:
@@ -98,7 +108,8 @@ def _is_hub_id(name: str) -> bool:
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
 
 
-def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
+def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
+    """Load the model and its processor; check that no weight is missing and that both fit each other."""
     from transformers import AutoConfig, AutoModel, AutoProcessor
     from transformers.utils import logging
 
@@ -107,16 +118,25 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if "AutoModel" in (getattr(config, "auto_map", None) or {}):
+            raise ValueError("trust_remote_code")
         family_of(_Configured(config))  # refuses an unsupported family before the weights are read
-        model = AutoModel.from_pretrained(source, config=config, dtype="auto")
-        processor = AutoProcessor.from_pretrained(source, backend="pil")
+        model, report = AutoModel.from_pretrained(
+            source, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         if "sentencepiece" in reason.lower():
             raise M2IBError(
                 f"{what} has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]' (or sentencepiece)"
             ) from error
+        if "trust_remote_code" in str(error):
+            raise M2IBError(
+                f"{what} brings Python code of its own (auto_map in config.json), which is never run here. Save its "
+                "weights as a class of transformers, such as CLIPModel"
+            ) from None
         raise M2IBError(
             f"could not load {what}: {reason}\n"
             "Without a network, download it elsewhere ('hf download NAME --local-dir FOLDER'), copy the folder here "
@@ -126,7 +146,10 @@ def _from_pretrained(source: str, what: str) -> tuple[Any, Any]:
     finally:
         if bars:
             logging.enable_progress_bar()
-    return model.eval(), processor
+    check_weights(report, what)
+    encoder = Encoder(model.eval())
+    check_compatible(encoder, processor)
+    return encoder, processor
 
 
 @dataclass(frozen=True)

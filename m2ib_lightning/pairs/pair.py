@@ -84,6 +84,7 @@ class Pair:
         position: index in the source, which decides on every rank whether the pair is drawn.
         truncated: whether the caption was longer than the model reads.
         unknown: number of tokens outside the model's vocabulary.
+        unread: indices in ``tokens`` of those that the text tower never reads, which carry no information.
         animated: whether the image has more frames than the first, which was read.
         picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
         error: reason why the pair can't be explained, or None.
@@ -102,6 +103,7 @@ class Pair:
     position: int = 0
     truncated: bool = False
     unknown: int = 0
+    unread: list[int] = field(default_factory=list)
     animated: bool = False
     picture: Image.Image | None = None
     error: str | None = None
@@ -154,6 +156,11 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def tower_inputs(self) -> dict[Modality, dict[str, Tensor]]:
+        """Inputs of the towers that are explained; without text if the batch has targets."""
+        return self.inputs if self.targets is None else {"image": self.inputs["image"]}
 
     def first(self, count: int) -> list[int]:
         """Return the batch indices of the first ``count`` pairs in source order."""

@@ -65,7 +65,7 @@ class Attribution:
 
     @property
     def text_saliency(self) -> Floats:
-        """Raw saliency of each token, (tokens,)."""
+        """Raw saliency of each token, (tokens,); 0 for a token that the tower never reads (``pair.unread``)."""
         return self._part("text").saliency
 
     @property
@@ -78,8 +78,15 @@ class Attribution:
 
     @property
     def text_heatmap(self) -> Floats:
-        """Heatmap (tokens,) in [0, 1], for display: min-max over the tokens, zeros if they are all equal."""
-        return min_max(self.text_saliency)
+        """Heatmap (tokens,) in [0, 1], for display: min-max over the tokens, zeros if they are all equal.
+
+        Tokens that the tower never reads are 0, and do not count for the minimum.
+        """
+        read = np.ones(len(self.text_saliency), bool)
+        read[self.pair.unread] = False
+        heatmap = np.zeros(len(read), np.float32)
+        heatmap[read] = min_max(self.text_saliency[read])
+        return heatmap
 
     def heatmap_at(self, width: int, height: int) -> Floats:
         """Return the image heatmap in [0, 1] at another size of the picture, as (height, width)."""
@@ -153,6 +160,8 @@ def min_max(values: NDArray[Any]) -> Floats:
     >>> min_max(np.array([2.0, 2.0])).tolist()
     [0.0, 0.0]
     """
+    if not values.size:
+        return np.zeros(values.shape, np.float32)
     low, high = float(values.min()), float(values.max())
     if not high > low:
         return np.zeros(values.shape, np.float32)

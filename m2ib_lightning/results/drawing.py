@@ -177,6 +177,8 @@ def facts_of(result: Attribution) -> list[str]:
     if pair.unknown:
         which = "every word" if pair.unknown == len(pair.tokens) else f"{pair.unknown} of {len(pair.tokens)} tokens"
         facts.append(f"unknown to the vocabulary: {which}")
+    if pair.unread:
+        facts.append(f"never read by the model: {len(pair.unread)} of {len(pair.tokens)} tokens")
     if pair.animated:
         facts.append("the first frame of several")
     return facts

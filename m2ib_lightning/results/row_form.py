@@ -9,7 +9,7 @@ import numpy as np
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import Pair
-from m2ib_lightning.results.tower_attribution import TowerAttribution
+from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
 
 if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
@@ -37,7 +37,15 @@ def row_of(result: Attribution) -> dict[str, Any]:
         "heatmap": result.heatmap,
         **_tower_columns("image", result.image),
         **({} if result.text is None else _tower_columns("text", result.text)),
+        **({} if result.text is None else {"text_saliency": _with_nulls(result.text.saliency, pair.unread)}),
     }
+
+
+def _with_nulls(saliency: Floats, unread: list[int]) -> Floats | list[float | None]:
+    """Return the saliency of the tokens, with null for those that the tower never reads."""
+    if not unread:
+        return saliency
+    return [None if index in unread else float(value) for index, value in enumerate(saliency)]
 
 
 def _tower_columns(tower: str, part: TowerAttribution) -> dict[str, Any]:
@@ -86,8 +94,13 @@ def _pair_of(row: Mapping[str, Any]) -> Pair:
         token_offsets=[(start, end) for start, end in row.get("token_offsets") or ()],
         image_size=(row.get("image_width") or 0, row.get("image_height") or 0),
         crop=(0, 0, 0, 0) if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+        unread=[index for index, value in enumerate(_or_empty(row.get("text_saliency"))) if value is None],
         error=row.get("error"),
     )
+
+
+def _or_empty(values: Any) -> Any:
+    return () if values is None else values
 
 
 def _check_map(row: Mapping[str, Any]) -> None:
@@ -107,7 +120,7 @@ def _tower_of(row: Mapping[str, Any], tower: str) -> TowerAttribution | None:
     saliency, *curves = (row.get(f"{tower}_{name}") for name in ("saliency", "loss", "information", "similarity"))
     if saliency is None:
         return None
-    saliency = np.asarray(saliency, np.float32)
+    saliency = np.asarray([0 if value is None else value for value in saliency], np.float32)
     if tower == "image":
         saliency = saliency.reshape(row["grid_height"], row["grid_width"])
     return TowerAttribution(

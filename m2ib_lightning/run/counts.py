@@ -23,6 +23,7 @@ class Counts:
         truncated: number of captions that are longer than the model reads.
         unknown: number of captions with a token that the model's vocabulary does not know.
         wholly_unknown: number of captions without a known token.
+        unread: number of captions with a token that the text tower never reads.
         animated: number of images with several frames, of which the first was read.
         drawn: number of pairs with a heatmap.
         seconds: seconds that the rank spent on these rows.
@@ -34,6 +35,7 @@ class Counts:
     truncated: int = 0
     unknown: int = 0
     wholly_unknown: int = 0
+    unread: int = 0
     animated: int = 0
     drawn: int = 0
     seconds: float = 0.0
@@ -79,6 +81,7 @@ def _count_one(result: Attribution) -> Counts:
         truncated=int(pair.truncated),
         unknown=int(pair.unknown > 0),
         wholly_unknown=int(pair.unknown == len(pair.tokens)),
+        unread=int(bool(pair.unread)),
         animated=int(pair.animated),
         drawn=int(result.heatmap is not None),
         sums=(result.similarity, *(math.nan if value is None else value for value in last_values)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,15 @@ def differences(run: str | Path, other: str | Path, tolerance: float = 1e-5) -> 
 
 
 def _same(a: Any, b: Any, tolerance: float) -> bool:
-    if isinstance(b, float) and a is not None:
-        return abs(a - b) <= tolerance
-    if isinstance(b, list) and b and isinstance(b[0], float) and a is not None:
-        largest = max(np.abs(b).max(), np.finfo(np.float32).tiny)
-        return len(a) == len(b) and bool(np.abs(np.subtract(a, b)).max() / largest <= tolerance)
+    """Compare two cells; null and NaN equal themselves only."""
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= tolerance or (math.isnan(a) and math.isnan(b))
+    if _is_numeric(a) and _is_numeric(b) and len(a) == len(b):
+        first, second = np.array(a, np.float64), np.array(b, np.float64)  # null becomes NaN
+        largest = max(np.nanmax(np.abs(second), initial=0), np.finfo(np.float32).tiny)
+        return bool(np.allclose(first, second, rtol=0, atol=tolerance * largest, equal_nan=True))
     return bool(a == b)
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(number, float) for number in value)

@@ -27,6 +27,11 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
             f"{count_of(counts.unknown, 'caption')} with words that the model's vocabulary does not know, "
             f"{counts.wholly_unknown} with no other words."
         )
+    if counts.unread:
+        print(
+            f"{count_of(counts.unread, 'caption')} with words behind the token that the model pools at: it never reads "
+            "them, so they have no saliency."
+        )
     if counts.animated:
         print(f"{count_of(counts.animated, 'image')} with more than one frame: the first was explained.")
     for row in summary.failures:

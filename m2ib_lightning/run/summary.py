@@ -57,6 +57,7 @@ class Summary:
             "seconds": seconds,
             "pairs_per_second": counts.rows / seconds if seconds else None,
             "captions_truncated": counts.truncated,
+            "captions_unread": counts.unread,
             "captions_with_unknown_tokens": counts.unknown,
             "captions_wholly_unknown": counts.wholly_unknown,
             "images_animated": counts.animated,

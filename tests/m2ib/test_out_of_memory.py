@@ -284,7 +284,7 @@ def test_a_clean_pass_that_does_not_fit_is_repeated_by_single_pairs_with_the_sam
     sizes = small_clean_pass(monkeypatch, 3)
     memory = Memory(monkeypatch, lambda chunk: False)
     assert_same(run(clip), clip_results)
-    assert sizes == [len(LENGTHS)] + 2 * len(LENGTHS) * [1]
+    assert sizes == [2, 2] + [len(LENGTHS)] + 2 * len(LENGTHS) * [1]  # two pairs are compared with the model first
     assert all(chunk.draws == slice(0, 3) for chunk in memory.worked)
 
 

@@ -93,10 +93,10 @@ def clip_block_parts(block: Any) -> BlockParts | None:
     is_plain = all(type(linear) is nn.Linear for linear in linears)
     norms = (parts.norm1, parts.norm2)
     is_plain = is_plain and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in norms)
-    return parts if is_plain and not any(map(_is_modified, block.modules())) else None
+    return parts if is_plain and not any(map(is_modified, block.modules())) else None
 
 
-def _is_modified(module: nn.Module) -> bool:
+def is_modified(module: nn.Module) -> bool:
     """Return whether hooks or a replaced ``forward`` may change what a module computes."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *module._backward_hooks.values())
     return "forward" in vars(module) or any(getattr(hook, "__module__", "") != _HARMLESS_HOOKS for hook in hooks)

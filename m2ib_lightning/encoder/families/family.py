@@ -33,7 +33,6 @@ class TowerSpec:
         lengths: (model, inputs) -> (B,) number of leading tokens that the tower reads; None if it reads every token.
         max_tokens: model -> T_max, the tower's largest number of tokens.
         width: model -> D.
-        embedding_size: model -> E.
         prefix_tokens: number of leading tokens that are not patches (the class token); for image towers.
         grid: (model, inputs) -> number of rows and columns of patches; for image towers.
         parts: block -> parts from which the loop builds a fused block, or None if the block has been modified. The
@@ -51,7 +50,6 @@ class TowerSpec:
     lengths: Callable[[Any, Inputs], Tensor] | None
     max_tokens: Callable[[Any], int]
     width: Callable[[Any], int]
-    embedding_size: Callable[[Any], int]
     prefix_tokens: int = 0
     grid: Callable[[Any, Inputs], tuple[int, int]] | None = None
     parts: Callable[[Any], BlockParts | None] | None = None
@@ -75,11 +73,13 @@ class Family:
         image: description of the image tower.
         text: description of the text tower.
         padding: the tokenizer's ``padding`` argument: True (to the longest caption of the batch) or ``"max_length"``.
+        text_arguments: names of the tokenizer's outputs that the model is called with.
     """
 
     image: TowerSpec
     text: TowerSpec
     padding: bool | str = True
+    text_arguments: tuple[str, ...] = ("input_ids", "attention_mask")
 
 
 _FAMILIES: Registry[Family] = Registry("model family", "register_family")

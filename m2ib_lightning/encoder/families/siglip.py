@@ -37,9 +37,8 @@ _IMAGE = TowerSpec(
     head=lambda model, hidden: model.vision_model.head(model.vision_model.post_layernorm(hidden)),
     pooled=None,
     lengths=None,
-    max_tokens=lambda model: model.vision_model.embeddings.num_positions,
-    width=lambda model: model.config.vision_config.hidden_size,
-    embedding_size=lambda model: model.config.vision_config.hidden_size,
+    max_tokens=lambda model: model.vision_model.embeddings.position_embedding.num_embeddings,
+    width=lambda model: model.vision_model.embeddings.position_embedding.embedding_dim,
     grid=patch_grid,
     parts=clip_block_parts,
     pooling=_pooling,
@@ -52,11 +51,10 @@ _TEXT = TowerSpec(
     head=lambda model, pooled: model.text_model.head(model.text_model.final_layer_norm(pooled)),
     pooled=_last_position,
     lengths=None,
-    max_tokens=lambda model: model.config.text_config.max_position_embeddings,
-    width=lambda model: model.config.text_config.hidden_size,
-    embedding_size=lambda model: model.config.text_config.projection_size,
+    max_tokens=lambda model: model.text_model.embeddings.position_embedding.num_embeddings,
+    width=lambda model: model.text_model.embeddings.position_embedding.embedding_dim,
     parts=clip_block_parts,
     words=lambda model: model.text_model.embeddings.token_embedding,
 )
 
-register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length"))
+register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length", text_arguments=("input_ids",)))
