@@ -115,15 +115,21 @@ def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
 
     from m2ib_lightning.encoder.families import family_of
 
-    bars = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its report of missing weights becomes an error
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if "AutoModel" in (getattr(config, "auto_map", None) or {}):
             raise ValueError("trust_remote_code")
         family_of(_Configured(config))  # refuses an unsupported family before the weights are read
         model, report = AutoModel.from_pretrained(
-            source, config=config, dtype="auto", trust_remote_code=False, output_loading_info=True
+            source,
+            config=config,
+            dtype="auto",
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to have them in the report
         )
         processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
@@ -144,6 +150,7 @@ def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
             "processor's files."
         ) from error
     finally:
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     check_weights(report, what)
