@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from m2ib_lightning.config import Config
+from m2ib_lightning.config import Config, DataConfig
 from m2ib_lightning.datamodules.stream_loading import StreamDataset, StreamLoader, in_source_order, shares
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.loading import PairLoader
@@ -170,6 +170,19 @@ class PairDataModule(LightningDataModule):
 def _spare_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores - 1))
+
+
+def refuse_path(data: DataConfig) -> None:
+    """Refuse ``data.path`` for a source that makes its own pairs.
+
+    Raises:
+        M2IBError: if there is a path.
+    """
+    if data.path is not None:
+        raise M2IBError(
+            f"data.name={data.source} paints its own pictures and reads no data.path={data.path!r}: leave out "
+            "data.name to explain the pairs of that file (data.name=captions), or leave out data.path"
+        )
 
 
 def loader_arguments(config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 from typing_extensions import override
 
 from m2ib_lightning.config import Config
-from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
+from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, refuse_path, register_datamodule
 from m2ib_lightning.pairs.pair import PairSource, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
@@ -132,6 +132,7 @@ class SceneCourseDataModule(PairDataModule):
     @override
     @classmethod
     def from_config(cls, config: Config, preparer: Preparer) -> SceneCourseDataModule:
+        refuse_path(config.data)
         return cls(preparer, seed=config.seed, **loader_arguments(config))
 
     @override

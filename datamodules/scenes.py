@@ -12,7 +12,7 @@ from PIL import Image
 from typing_extensions import override
 
 from m2ib_lightning.config import Config
-from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
+from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, refuse_path, register_datamodule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import PairSource, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
@@ -161,6 +161,7 @@ class ScenesDataModule(PairDataModule):
     @classmethod
     def from_config(cls, config: Config, preparer: Preparer) -> ScenesDataModule:
         data = config.data
+        refuse_path(data)
         return cls(
             preparer,
             seed=config.seed,

@@ -16,8 +16,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m2ib_lightning.config import RENAMED, Config, keys
+from m2ib_lightning.config import RENAMED, Config
 from m2ib_lightning.errors import BROKEN_PIPE, INTERRUPTED, M2IBError, nearest
+from m2ib_lightning.tasks.commands.key_list import keys
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the configs in the package."""
@@ -100,6 +101,7 @@ def parse(arguments: Sequence[str]) -> Config | str:
     except OmegaConfBaseException as error:
         raise M2IBError(f"the configuration does not resolve: {_explanation(error)}") from None
     check_trainer_arguments(resolved.trainer)
+    resolved.data.name = resolved.data.source
     return resolved
 
 
@@ -142,12 +144,12 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     while words:
         word = words.pop(0)
         stripped = word.lstrip("-")
-        if stripped == "config" and word != stripped:
-            if not words:
+        if word != stripped and (stripped == "config" or stripped.startswith("config=")):
+            if stripped == "config" and not words:
                 raise M2IBError(f"--config needs a name or a file: {', '.join(config_names())}")
-            config = words.pop(0)
-        elif stripped.startswith("config=") and word != stripped:
-            config = stripped.removeprefix("config=")
+            if config is not None:
+                raise M2IBError("--config is given twice, and one config is read: give single keys for the rest")
+            config = words.pop(0) if stripped == "config" else stripped.removeprefix("config=")
         elif re.match(r"[\w.]+=", stripped):
             pairs.append(stripped)  # OmegaConf would read "--a.b=1" as a key named "--a"
         elif word in COMMANDS:

@@ -6,9 +6,8 @@ A YAML file overrides its defaults, and the command line overrides both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
@@ -93,9 +92,10 @@ class BottleneckConfig:
 class DataConfig:
     """The pairs to explain."""
 
-    name: str = _key(
-        "scenes",
-        "data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course' (for training)",
+    name: str | None = _key(
+        None,
+        "data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course' (for training); null: "
+        "'captions' with data.path, else 'scenes'",
     )
     path: str | None = _key(
         None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob)"
@@ -135,6 +135,11 @@ class DataConfig:
     limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")
     batch_size: int | None = _key(None, "pairs per batch; no result depends on it; null: 8 on a CPU, 32 on a GPU")
     num_workers: int | None = _key(None, "decoding processes; null: 0 for scenes, else 1 on a CPU, up to 8 on a GPU")
+
+    @property
+    def source(self) -> str:
+        """Name of the data source: ``name``, or what ``path`` implies if it is null."""
+        return self.name or ("scenes" if self.path is None else "captions")
 
 
 @dataclass
@@ -234,40 +239,6 @@ class Config:
         default_factory=dict,
         metadata={"help": "arguments of lightning.Trainer, such as trainer.precision=bf16-mixed"},
     )
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of the configuration, as ``--help`` prints it: dotted name, type or accepted values, default, meaning."""
-
-    name: str
-    type: str
-    default: str
-    help: str
-
-
-@cache
-def keys(schema: type = Config, prefix: str = "") -> tuple[Key, ...]:
-    """Return every key of a schema in its order, with dotted names that begin with ``prefix``."""
-    listed: list[Key] = []
-    hints = get_type_hints(schema)
-    for item in fields(schema):
-        hint, name = hints[item.name], prefix + item.name
-        if is_dataclass(hint) and isinstance(hint, type):
-            listed += keys(hint, f"{name}.")
-        elif name == "trainer":
-            listed.append(Key("trainer.*", "Trainer's", "Trainer's", item.metadata["help"]))
-        else:
-            default = "null" if item.default is None else str(item.default)
-            listed.append(Key(name, _type_name(hint), default, item.metadata["help"]))
-    return tuple(listed)
-
-
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "|".join(get_args(hint))
-    arguments = [argument for argument in get_args(hint) if argument is not type(None)]
-    return " or ".join(argument.__name__ for argument in arguments) if arguments else str(hint.__name__)
 
 
 def to_yaml(config: Config) -> str:

@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from m2ib_lightning.cli import config_names, help_text, main, parse
-from m2ib_lightning.config import Config, keys, to_yaml
+from m2ib_lightning.config import Config, to_yaml
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.tasks.commands.key_list import keys
 from tests.folders import save_clip_folder
 
 MISTAKES = [

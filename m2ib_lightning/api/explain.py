@@ -9,15 +9,16 @@ import torch
 from typing_extensions import Unpack
 
 from m2ib_lightning.api.request import Request, parse_request
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.models.load import wrap_model
-from m2ib_lightning.pairs.images import ImageLike
+from m2ib_lightning.pairs.images import ImageLike, read_image
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.scenes.painter import CANVAS
 
 
 class _Options(TypedDict, total=False):
@@ -57,7 +58,7 @@ def explain(
     *,
     target: Any = None,
     ensemble: bool = False,
-    model: str | Path | LoadedModel | Any = "scenes",
+    model: str | Path | LoadedModel | Any = None,
     processor: Any = None,
     bottleneck: dict[str, Any] | None = None,
     statistics: Statistics | str | Path | None = None,
@@ -78,7 +79,8 @@ def explain(
         ensemble: whether to explain each image against all captions at once (a prompt ensemble). The target is the
             mean of their normalised embeddings. The result has no text part.
         model: ``scenes``, a Hugging Face folder, a hub id, a ``LoadedModel``, or a loaded Hugging Face model with its
-            ``processor``. The model is never changed.
+            ``processor``. The model is never changed. Only for pictures of 64 x 64 pixels, such as those of the
+            synthetic scenes, it may be left out: the bundled ``scenes`` knows nothing else.
         processor: the processor of a loaded Hugging Face model.
         bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings
             are those that the model folder recommends, else the published values.
@@ -106,8 +108,8 @@ def explain(
         raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
     # The optimisation needs gradients, and the caller may have switched them off.
     with torch.inference_mode(False), torch.enable_grad():
-        loaded = _load(model, processor)
         request = parse_request(image, text, target=target, ensemble=ensemble)
+        loaded = _load(_named(model, request), processor)
         settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
         overrides = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
         priors = loaded.statistics if overrides is None else loaded.statistics.updated(overrides)
@@ -130,6 +132,29 @@ def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.dev
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise M2IBError(f"device={str(device)!r} can't be used: {str(error).splitlines()[0]}") from None
     return torch.device(device)
+
+
+def _named(model: Any, request: Request) -> Any:
+    """Return the model, or the bundled one if none is named and every picture may be one of its scenes.
+
+    Raises:
+        M2IBError: if a picture is not, and no model is named.
+    """
+    if model is not None:
+        return model
+    for pair in request.pairs:
+        try:
+            width, height = read_image(pair.image)[0].size if pair.image is not None else (CANVAS, CANVAS)
+        except PairError:
+            continue  # it becomes the error of its pair
+        if (width, height) != (CANVAS, CANVAS):
+            raise M2IBError(
+                f"explain() needs model= for this picture of {width} x {height} pixels: the bundled model 'scenes' "
+                f"knows only synthetic scenes of {CANVAS} x {CANVAS}. Give a Hugging Face folder, a hub id such as "
+                "model='openai/clip-vit-base-patch32', or a loaded model with its processor=; model='scenes' tries the "
+                "bundled one all the same"
+            )
+    return "scenes"
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:

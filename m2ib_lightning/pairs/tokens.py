@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ Offset = tuple[int, int]
 
 _WORD_START = "▁"  # SentencePiece's mark
 
+_LETTERS_PER_TOKEN = 1.5
+"""Fewest letters per token of a word that the vocabulary knows."""
+
 
 @dataclass(frozen=True)
 class Tokenised:
@@ -25,7 +29,7 @@ class Tokenised:
         tokens: decoded tokens at these positions.
         offsets: character offsets of these tokens.
         truncated: whether the caption was longer than the tower reads.
-        unknown: number of these tokens outside the vocabulary.
+        unknown: number of these tokens that are outside the vocabulary, or spell out a word letter by letter.
     """
 
     ids: list[int]
@@ -77,7 +81,10 @@ class CaptionTokenizer:
             ],
             offsets=offsets,
             truncated=truncated,
-            unknown=sum(token_id == self._unknown for token_id in caption_ids),
+            unknown=len(
+                {index for index, token_id in enumerate(caption_ids) if token_id == self._unknown}
+                | spelt_out(caption, offsets)
+            ),
         )
 
     def _fast(self, caption: str) -> tuple[list[int], list[int], list[Offset], bool]:
@@ -138,6 +145,24 @@ def full_characters(caption: str, start: int, end: int) -> Offset:
     while end < len(caption) and unicodedata.combining(caption[end]):
         end += 1
     return (start, end)
+
+
+def spelt_out(caption: str, offsets: Sequence[Offset]) -> set[int]:
+    """Return the indices of the tokens that spell out a word letter by letter: the vocabulary lacks the word.
+
+    A word counts if its tokens have fewer than 1.5 letters in the mean. Digits and scripts without capital letters,
+    whose tokens are often single characters, do not count.
+
+    >>> sorted(spelt_out("red xyz", [(0, 3), (4, 5), (5, 6), (6, 7)]))
+    [1, 2, 3]
+    """
+    indices: set[int] = set()
+    for word in re.finditer(r"[^\W\d_]{2,}", caption):
+        if word.group().lower() != word.group().upper():
+            pieces = [k for k, (start, end) in enumerate(offsets) if word.start() <= start < end <= word.end()]
+            if len(word.group()) < _LETTERS_PER_TOKEN * len(pieces):
+                indices.update(pieces)
+    return indices
 
 
 def align(pieces: Sequence[str], caption: str) -> list[Offset]:

@@ -106,7 +106,7 @@ def _module(work: Work, start: TrainingStart) -> IBClipModule:
 
 def _training_pairs(work: Work) -> FinetuneDataModule:
     config, options = work.config, work.config.finetune
-    if options.hard_negatives and config.data.name == "captions" and config.data.negatives_column is None:
+    if options.hard_negatives and config.data.source == "captions" and config.data.negatives_column is None:
         raise M2IBError(
             f"finetune.hard_negatives={options.hard_negatives} needs data.negatives_column, which names their column"
         )

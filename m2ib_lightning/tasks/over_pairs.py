@@ -17,6 +17,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import INCOMPLETE, M2IBError
 from m2ib_lightning.m2ib.settings import BottleneckSettings
+from m2ib_lightning.models.load import BUNDLED
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.callbacks import PairProgressBar
 from m2ib_lightning.run.directory import RunDirectory
@@ -185,6 +186,7 @@ def _merge(
 
 def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
     _mention_slow_precision(trainer)
+    _mention_toy_model(work)
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
     total, to_do = start.launch.total, start.launch.to_do
     before = start.done if total is None or to_do is None else total - to_do  # the table may go beyond data.limit
@@ -199,6 +201,16 @@ def _describe(datamodule: PairDataModule) -> str:
     if isinstance(datamodule.source, PairStream):
         return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
     return f"{len(datamodule)} pairs"
+
+
+def _mention_toy_model(work: Work) -> None:
+    """Print a note where the bundled model, which knows synthetic scenes only, explains pictures of the user."""
+    if work.config.model.name in BUNDLED and work.config.data.path is not None:
+        print(
+            f"note: model.name={work.config.model.name} is the bundled toy model, which knows synthetic scenes of "
+            "coloured shapes and nothing else; model.name=FOLDER_OR_HUB_ID names yours",
+            file=sys.stderr,
+        )
 
 
 def _mention_slow_precision(trainer: Trainer) -> None:

@@ -41,7 +41,7 @@ class Work:
         Raises:
             M2IBError: if a name, a file or a setting is wrong.
         """
-        datamodule_type = DATAMODULES.get(config.data.name)
+        datamodule_type = DATAMODULES.get(config.data.source)
         model = load_model(config.model.name)
         settings = resolve(_settings(config, model), model.encoder)
         data = config.data
