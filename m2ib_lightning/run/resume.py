@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import first_line, read_yaml, remove_leftovers
 from m2ib_lightning.pairs.waiting import WAITING
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, recover
@@ -42,7 +44,7 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
     Raises:
         M2IBError: if a key that changes results differs; the message names each key with both values.
     """
-    old, new = _values(run.config.read_text(encoding="utf-8")), _values(resolved)
+    old, new = _saved_values(run.config), _values(resolved)
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if differing:
         raise M2IBError(
@@ -50,6 +52,23 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
             + "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in differing)
             + ". Give the old values (--config RUN/config.yaml does), or another output_dir."
         )
+
+
+def _saved_values(path: Path) -> dict[str, Any]:
+    """Return the values of a run's ``config.yaml``, which may be damaged."""
+    advice = (
+        "Put the configuration of the run there again (the same command with another output_dir writes one), or "
+        "choose another output_dir"
+    )
+    try:
+        read_yaml(path)
+        return _values(path.read_text(encoding="utf-8"))
+    except M2IBError as error:
+        raise M2IBError(f"resume=true: {error}. {advice}") from None
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise M2IBError(
+            f"resume=true: {path} is not the configuration of a run: {first_line(error)}. {advice}"
+        ) from None
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -83,8 +102,9 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
     for journal in journals(run.table):
         recover(journal)
     for folder in (run.path, run.table, run.heatmaps):
-        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # also journals whose part exists
-            stale.unlink(missing_ok=True)  # a file may match both patterns
+        remove_leftovers(folder)
+    for stale in run.table.glob(".part-*"):  # journals whose part exists
+        stale.unlink(missing_ok=True)
     failed = [part for part in parts(run.table) if retry_failed and read_counts(part).failed]
     reached = None
     if failed and keys is not None:

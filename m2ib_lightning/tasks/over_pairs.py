@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.errors import INCOMPLETE, M2IBError
+from m2ib_lightning.errors import INCOMPLETE
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.callbacks import PairProgressBar
@@ -26,6 +26,7 @@ from m2ib_lightning.run.precision import speed_on_cpu
 from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.run.summary import Summary
+from m2ib_lightning.tasks.failures import explained_failures
 from m2ib_lightning.tasks.pairs_start import PairsStart, begin_over_pairs, join_over_pairs
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import start_together
@@ -76,15 +77,8 @@ def run_over_pairs(config: Config, task: PairTask) -> int:
     Raises:
         M2IBError: if the command or its input is wrong, or a file cannot be read or written.
     """
-    try:
+    with explained_failures("Finished rows are"):
         return _run(config, task, StopSignals())
-    except BrokenPipeError:  # the reader of the output has ended
-        raise
-    except OSError as error:
-        raise M2IBError(
-            f"reading or writing failed: {error}. Finished rows are kept; the same command with resume=true does the "
-            "rest"
-        ) from error
 
 
 def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
