@@ -112,12 +112,14 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 start.lock.close()  # the last rank at work sees that this one is lost, and merges
                 if world.size > 1:  # printed now, because this rank then waits for its child processes
                     print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)
+                if world.rank == 0:  # a rank that comes late must learn which run this is, for its own pairs
+                    rendezvous.wait_for_confirmations(20.0)
                 raise
             finally:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # a signal may come during the wait
-            if world.rank == 0 and not signum:
-                rendezvous.wait_for_confirmations()
+            if world.rank == 0:
+                rendezvous.wait_for_confirmations(10.0 if signum else 60.0)
             start.launch.finish(world.rank)
             summary = _merge(task, start, work, world, stop, stopped=bool(signum))
     if signum and (summary is None or summary.skipped != 0):
