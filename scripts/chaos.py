@@ -165,7 +165,7 @@ def finetunings(count: int, rng: random.Random, out: Path, can_fill: bool) -> in
     for number in range(1, count + 1):
         run, events = out / f"finetune-{number}", list[str]()
         words = [*KEYS["finetune"], f"output_dir={run}", "resume=true"]
-        faults = []
+        faults = list[str]()
         for _ in range(rng.randint(1, 3)):
             process, launches = start(words, stderr=subprocess.PIPE), launch_count(run)
             if rng.random() < 0.15:

@@ -80,6 +80,7 @@ class IBClipModule(LightningModule):
         self.settings = resolve(settings or model.preset, model.encoder)
         self.loss_name = loss_name(options, model)
         statistics = statistics or model.statistics
+        statistics.check(model.encoder, "statistics")
         self.network = BottleneckedModel(
             model.encoder,
             self.settings,

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +18,7 @@ from m2ib_lightning.files import first_line, read_yaml, remove_leftovers
 from m2ib_lightning.pairs.waiting import WAITING
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, recover
-from m2ib_lightning.run.parts import read_counts, write_part
+from m2ib_lightning.run.parts import read_counts, read_part, write_part
 from m2ib_lightning.run.table import parts
 
 _CHANGES_NO_RESULT = (
@@ -115,7 +114,7 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
 
 
 def _remove_failed(part: Path, reached: pa.Array | None) -> None:
-    table, counts = pq.read_table(part), read_counts(part)
+    table, counts = read_part(part), read_counts(part)
     retried = pc.is_valid(table["error"])
     if reached is not None:
         retried = pc.and_(retried, pc.is_in(table["key"], value_set=reached))
