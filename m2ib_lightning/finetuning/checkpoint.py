@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise unusable(path, str(error)) from error
     except Exception as error:  # a damaged file raises anything; torch's advice for it is to run the file's code
         raise unusable(path, f"it is torn, or not a checkpoint ({type(error).__name__})") from error

@@ -60,7 +60,11 @@ def _saved_values(path: Path) -> dict[str, Any]:
         "choose another output_dir"
     )
     try:
-        read_yaml(path)
+        saved, defaults = read_yaml(path), asdict(Config())
+        groups = [name for name, value in defaults.items() if isinstance(value, dict)]
+        broken = [name for name in groups if not isinstance(saved.get(name, {}), dict)]
+        if broken:
+            raise M2IBError(f"{path} is not the configuration of a run: {broken[0]} must be a group of keys")
         return _values(path.read_text(encoding="utf-8"))
     except M2IBError as error:
         raise M2IBError(f"resume=true: {error}. {advice}") from None
@@ -75,8 +79,8 @@ def _values(text: str) -> dict[str, Any]:
     defaults = OmegaConf.create(asdict(Config()))  # for keys that were added since the run began
     config: Any = OmegaConf.to_container(OmegaConf.merge(defaults, OmegaConf.create(text)))
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
-    first_line = text.split("\n", 1)[0]
-    statistics = first_line.rpartition(": ")[2] if first_line.startswith("#") else None
+    head = text.split("\n", 1)[0]
+    statistics = head.rpartition(": ")[2] if head.startswith("#") else None
     precision = str(config["trainer"].get("precision", "32"))
     return flat | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
 
