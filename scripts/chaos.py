@@ -198,8 +198,10 @@ def fill(process: subprocess.Popen[bytes], out: Path, free: int, faults: list[st
     """Fill the file system until the run has ended; note a failure that is not explained in a message."""
     ballast = out / "ballast"
     with ballast.open("wb") as file:
-        with suppress(OSError):  # the run has just written something
-            os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(out).free - free))
+        while process.poll() is None:
+            with suppress(OSError):  # the run has just written something
+                os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(out).free - free))
+                break
         errors = process.communicate()[1].decode()
     ballast.unlink()
     if "Traceback" in errors or process.returncode not in (0, 2):

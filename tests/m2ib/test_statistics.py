@@ -41,12 +41,17 @@ def infinite(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor[:-1], torch.tensor([torch.inf])])
 
 
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "torn": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "could not be read as layer statistics"),
     "torn in its header": (lambda path: path.write_bytes(path.read_bytes()[:30]), "could not be read as layer"),
     "empty": (lambda path: path.write_bytes(b""), "could not be read as layer statistics"),
     "text": (lambda path: path.write_text("{}" * 50), "could not be read as layer statistics"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "could not be read as layer statistics"),
+    "a folder": (as_folder, "could not be read as layer statistics"),
     "not there": (lambda path: path.unlink(), "could not be read as layer statistics"),
     "NaN": (changed("image.2.mean", lambda mean: mean * torch.nan), "image.2: mean and std must be finite"),
     "infinity": (changed("text.-1.std", infinite), "text.-1: mean and std must be finite"),

@@ -75,12 +75,17 @@ def with_moments_of_another_size(path: Path) -> None:
     torch.save(checkpoint, path)
 
 
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 UNREADABLE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "torn": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "text": lambda path: path.write_text("no checkpoint"),
     "zeros": lambda path: path.write_bytes(bytes(10000)),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": as_folder,
     "code": lambda path: path.write_bytes(pickle.dumps(Code(path.parent / "made"))),
     "code in a checkpoint": lambda path: torch.save({"state_dict": Code(path.parent / "made")}, path),
     "a list": lambda path: torch.save([1, 2], path),
