@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from typing_extensions import override
@@ -39,6 +40,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as file:
             torch.save(checkpoint, file)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Callback that keeps one file, the last checkpoint.
+
+    It takes no state from a checkpoint: the state is paths of files that Lightning removes later.
+
+    Args:
+        folder: folder of the checkpoint.
+        when: arguments of ``ModelCheckpoint`` that say when to write it.
+    """
+
+    def __init__(self, folder: Path, **when: Any) -> None:
+        super().__init__(folder, save_last=True, save_top_k=0, enable_version_counter=False, **when)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leave this callback as it is."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -16,7 +16,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import first_line
-from m2ib_lightning.finetuning.checkpoint import AtomicCheckpointIO, unusable
+from m2ib_lightning.finetuning.checkpoint import AtomicCheckpointIO, LastCheckpoint, unusable
 from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.options import check_options
@@ -151,18 +151,14 @@ def _validated(trainer: Trainer) -> bool:
 
 
 def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, every: int) -> Trainer:
+    folder = run.path / CHECKPOINTS
     plugins = [*arguments.get("plugins", []), AtomicCheckpointIO()]
-    callbacks: list[Callback] = [_last_checkpoint(run, save_on_train_epoch_end=True), LearningRateMonitor("step")]
+    callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LearningRateMonitor("step")]
     if every:
-        callbacks.append(_last_checkpoint(run, every_n_train_steps=every))
+        callbacks.append(LastCheckpoint(folder, every_n_train_steps=every))
     limits: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     return Trainer(
         **{**arguments, **limits, "plugins": plugins},
         logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
         callbacks=callbacks,
     )
-
-
-def _last_checkpoint(run: RunDirectory, **when: Any) -> ModelCheckpoint:
-    """Return a callback that keeps one file, the last checkpoint."""
-    return ModelCheckpoint(run.path / CHECKPOINTS, save_last=True, save_top_k=0, enable_version_counter=False, **when)

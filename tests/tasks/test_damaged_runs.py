@@ -117,6 +117,28 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
+def test_a_checkpoint_names_no_file_to_remove(trained: Path, tmp_path: Path) -> None:
+    """Lightning removes the file that a checkpoint names as the one before, also where the name leads elsewhere."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (tmp_path / "precious").mkdir()
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    states = [state for state in checkpoint["callbacks"].values() if "last_model_path" in state]
+    assert states
+    for state in states:
+        state["dirpath"] = str(path.parent)
+        state["last_model_path"] = f"{path.parent}/../../precious"
+    checkpoint["callbacks"] |= {
+        key.replace("LastCheckpoint", "ModelCheckpoint"): states[0] for key in checkpoint["callbacks"]
+    }
+    torch.save(checkpoint, path)
+    facts = json.loads((run / "training.json").read_text())
+    (run / "training.json").write_text(json.dumps(facts | {"max_epochs": 2}))
+    assert main([*TRAINING, f"output_dir={run}", "resume=true", "trainer.max_epochs=2"]) == 0
+    assert (tmp_path / "precious").exists()
+
+
 FAST_CHANGES = ("a torn checkpoint", "a checkpoint's moments")
 
 
