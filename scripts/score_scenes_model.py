@@ -22,6 +22,7 @@ from m2ib_lightning.config import Config, Modality
 from m2ib_lightning.datamodules.scene_scoring import means, score_scenes
 from m2ib_lightning.datamodules.scenes import ScenesDataModule, SceneSource
 from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate
@@ -75,7 +76,7 @@ def main() -> None:
             name: retrieval(model.encoder.model, model.processor, phrases=phrases)
             for phrases, name in ((1, "one"), (2, "two"))
         }
-        (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+        atomic_write_text(folder / "training.json", json.dumps(training, indent=2) + "\n")
     each, rate = score(model, model.preset, REPORT, arguments.scenes)
     scores = means(each)
     print(f"{arguments.scenes} scenes, {rate:.1f} pairs/s: {show(scores)}")

@@ -26,6 +26,16 @@ def rank() -> Iterator[None]:
     lightning.rank = before
 
 
+SLOW_SECONDS = 600
+"""Time limit of a slow test without ``@pytest.mark.timeout``; that of the others is in pyproject.toml."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests/tasks and tests/run first: they have the longest modules, for which a worker would wait at the end."""
+    """Put tests/tasks and tests/run first: they have the longest modules, for which a worker would wait at the end.
+
+    Slow tests get a longer time limit.
+    """
     items.sort(key=lambda item: item.path, reverse=True)
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))

@@ -52,6 +52,7 @@ class IBClipModule(LightningModule):
         loaded: the model that was passed in, with its processor and preset.
         home: dtype of the weights as they were loaded and will be saved.
         loss_name: ``contrastive``, ``sigmoid`` or ``similarity``.
+        has_stepped: whether this object has done an optimiser step, so that a resumed state has proved usable.
 
     Raises:
         M2IBError: if an option does not exist, or nothing is left to train.
@@ -79,6 +80,7 @@ class IBClipModule(LightningModule):
         self.settings = resolve(settings or model.preset, model.encoder)
         self.loss_name = loss_name(options, model)
         statistics = statistics or model.statistics
+        statistics.check(model.encoder, "statistics")
         self.network = BottleneckedModel(
             model.encoder,
             self.settings,
@@ -91,6 +93,7 @@ class IBClipModule(LightningModule):
         self._freeze()
         self.strict_loading = False  # checkpoints hold no frozen weights
         self._validation = Validation(self.network, model, options, statistics, seed)
+        self.has_stepped = False
         self._started: float | None = None
         self._seconds_before = 0.0
         self.save_hyperparameters(
@@ -156,6 +159,7 @@ class IBClipModule(LightningModule):
     @override
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
+        self.has_stepped = True
         model: Any = self.network.model
         if model.logit_scale.requires_grad and self.loss_name == "contrastive":  # SigLIP starts above CLIP's bound
             with torch.no_grad():
@@ -181,5 +185,6 @@ class IBClipModule(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._seconds_before = checkpoint.get("seconds", 0.0)
+        seconds = checkpoint.get("seconds")
+        self._seconds_before = seconds if isinstance(seconds, float) else 0.0
         check_checkpoint(self, checkpoint)

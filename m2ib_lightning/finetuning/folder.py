@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_folder
 from m2ib_lightning.finetuning.masks import MASKS
 from m2ib_lightning.finetuning.network import BottleneckedModel
 from m2ib_lightning.m2ib.explainer import resolve
@@ -25,6 +26,8 @@ BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dtype: torch.dtype) -> None:
     """Write a folder with the model, its processor, its recommended preset, its statistics and its bottlenecks.
 
+    The folder appears when it is complete. An older one of that name stays until then.
+
     Args:
         network: the trained model and bottlenecks.
         model: the model as it was loaded, with statistics of the trained weights.
@@ -32,16 +35,17 @@ def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dty
         dtype: dtype of the saved weights; the model is cast to it in place.
     """
     hugging_face: Any = network.model.to(dtype)
-    hugging_face.save_pretrained(folder)
-    model.processor.save_pretrained(folder)
-    preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
-    OmegaConf.save(preset, folder / PRESET_FILE)
-    if model.statistics.priors:
-        model.statistics.save(folder / STATISTICS_FILE)
-    if network.kind is not None:
-        facts = {"mask": network.kind, "hidden": network.hidden, "settings": network.settings.to_dict()}
-        tensors = {name: value.contiguous().cpu() for name, value in network.bottlenecks.state_dict().items()}
-        save_file(tensors, folder / BOTTLENECK_FILE, metadata={"m2ib": json.dumps(facts)})
+    with atomic_folder(folder) as unfinished:
+        hugging_face.save_pretrained(unfinished)
+        model.processor.save_pretrained(unfinished)
+        preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
+        OmegaConf.save(preset, unfinished / PRESET_FILE)
+        if model.statistics.priors:
+            model.statistics.save(unfinished / STATISTICS_FILE)
+        if network.kind is not None:
+            facts = {"mask": network.kind, "hidden": network.hidden, "settings": network.settings.to_dict()}
+            tensors = {name: value.contiguous().cpu() for name, value in network.bottlenecks.state_dict().items()}
+            save_file(tensors, unfinished / BOTTLENECK_FILE, metadata={"m2ib": json.dumps(facts)})
 
 
 def load_network(model: LoadedModel) -> BottleneckedModel:

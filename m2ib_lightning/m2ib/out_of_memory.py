@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED", "std::bad_alloc")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+)
 """Parts of the error messages of devices, of torch on a CPU (Linux, Windows), of cuBLAS and cuDNN, and of C++."""
 
 REPEATED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_write, first_line
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairBatch
 
@@ -56,8 +58,9 @@ class Statistics:
         return hashlib.sha256(self._bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the priors to a safetensors file."""
-        path.write_bytes(self._bytes())
+        """Write the priors to a safetensors file, by an atomic write."""
+        with atomic_write(path) as file:
+            file.write(self._bytes())
 
     def _bytes(self) -> bytes:
         tensors = {}
@@ -70,14 +73,65 @@ class Statistics:
         """Read the statistics from a file that ``save`` wrote.
 
         Raises:
-            M2IBError: if the file is missing or does not hold statistics.
+            M2IBError: if the file is missing, torn, or does not hold statistics: for each layer a mean and a standard
+                deviation, (D,) each, all of them finite, and the deviations positive.
         """
         try:
             tensors = load_file(path)
-            names = {name.rsplit(".", 1)[0] for name in tensors}
-            return Statistics({name: Prior(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in names})
         except Exception as error:
-            raise M2IBError(f"{path} could not be read as layer statistics: {error}") from error
+            raise M2IBError(f"{path} could not be read as layer statistics: {first_line(error)}") from error
+        names = sorted({name.rpartition(".")[0] for name in tensors})
+        try:
+            return Statistics({name: _checked(name, tensors) for name in names})
+        except M2IBError as error:
+            raise M2IBError(f"{path} does not hold layer statistics: {error}") from None
+
+    def check(self, encoder: Encoder, origin: str) -> None:
+        """Check that the statistics can be those of a model.
+
+        Args:
+            encoder: the model.
+            origin: where the statistics come from, for the message.
+
+        Raises:
+            M2IBError: if a layer does not exist, or has another number of channels.
+        """
+        for name, prior in self.priors.items():
+            modality, _, layer = name.partition(".")
+            tower = next(encoder.towers[m] for m in MODALITIES if m == modality)
+            if int(layer) >= len(tower.blocks):
+                raise M2IBError(
+                    f"{origin} is of another model: it has block {layer} of the {modality} tower, which has blocks 0 "
+                    f"to {len(tower.blocks) - 1} here"
+                )
+            if len(prior.mean) != tower.width:
+                raise M2IBError(
+                    f"{origin} is of another model: {name} has {len(prior.mean)} channels in it, and the {modality} "
+                    f"tower has {tower.width}"
+                )
+
+
+def _checked(name: str, tensors: dict[str, Tensor]) -> Prior:
+    """Return the prior of one layer from the tensors of a file."""
+    modality, _, layer = name.partition(".")
+    if modality not in MODALITIES or not re.fullmatch(r"-1|\d{1,6}", layer):
+        raise M2IBError(f"expected tensors named like image.7.mean and text.-1.std, got {name!r}")
+    mean, std = (tensors.get(f"{name}.{part}") for part in ("mean", "std"))
+    if mean is None or std is None:
+        raise M2IBError(f"{name} must have a mean and a std")
+    if mean.ndim != 1 or mean.shape != std.shape or not len(mean):
+        raise M2IBError(f"{name}: mean and std must be vectors of one size, got {_shape(mean)} and {_shape(std)}")
+    if not (mean.is_floating_point() and std.is_floating_point()):
+        raise M2IBError(f"{name}: mean and std must be floating-point numbers, got {mean.dtype} and {std.dtype}")
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise M2IBError(f"{name}: mean and std must be finite, got NaN or infinity")
+    if not (std > 0).all():
+        raise M2IBError(f"{name}: std must be positive, got {float(std.min())}")
+    return Prior(mean, std)
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
 
 
 class _Moments:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 
 _CARD = """\
@@ -106,13 +107,13 @@ def write_card(
             ],
         ),
     )
-    path.write_text(text, encoding="utf-8")
+    atomic_write_text(path, text)
 
 
 def write_preset(path: Path, preset: BottleneckSettings) -> None:
     """Write ``m2ib.yaml``, the preset that fills null keys of ``bottleneck`` for this model."""
     header = "# Recommended for this model: chosen by scripts/score_scenes_model.py, see README.md.\n"
-    path.write_text(header + OmegaConf.to_yaml({"bottleneck": preset.to_dict()}), encoding="utf-8")
+    atomic_write_text(path, header + OmegaConf.to_yaml({"bottleneck": preset.to_dict()}))
 
 
 def _short(settings: dict[str, Any]) -> str:

@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.files import first_line, read_yaml
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
@@ -170,11 +172,21 @@ def _preset(folder: Path) -> BottleneckSettings:
     path = folder / PRESET_FILE
     if not path.exists():
         return BottleneckSettings()
+    groups = read_yaml(path).get("bottleneck")
+    example = "'bottleneck:' with lines like 'steps: 10' below it"
+    if not isinstance(groups, dict):
+        raise M2IBError(f"{path} must have {example}, got {type(groups).__name__}")
+    for name, value in groups.items():
+        scalars = list(value.values()) if isinstance(value, dict) and name in MODALITIES else [value]
+        if not all(isinstance(scalar, str | int | float | None) for scalar in scalars):
+            raise M2IBError(
+                f"{path}: bottleneck.{name} must be a number, a word or, for a tower, keys with such values"
+            )
     try:
-        values: Any = OmegaConf.to_container(OmegaConf.load(path))
+        values: Any = OmegaConf.to_container(OmegaConf.load(path))  # unlike PyYAML it reads 1e-3 as a number
         return BottleneckSettings().override(values["bottleneck"])
-    except (M2IBError, KeyError, TypeError, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise M2IBError(f"{path}: {error}") from error
+    except (M2IBError, TypeError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise M2IBError(f"{path}: {first_line(error)}") from error
 
 
 def _statistics(folder: Path) -> Statistics:

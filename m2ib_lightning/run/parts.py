@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m2ib_lightning.files import atomic_write
+from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_write, first_line
 from m2ib_lightning.run.counts import Counts
 
 _FLOATS = pa.list_(pa.float32())
@@ -59,8 +60,39 @@ def write_part(table: pa.Table, counts: Counts, path: Path) -> None:
 
 
 def read_counts(part: Path) -> Counts:
-    """Return the counts of a part's rows. Only the footer is read."""
-    return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
+    """Return the counts of a part's rows. Only the footer is read.
+
+    Raises:
+        M2IBError: if the part is damaged.
+    """
+    try:
+        return Counts.from_json(pq.read_metadata(part).metadata[COUNTS])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # Arrow's errors are among them
+        raise damaged(part, error) from error
+
+
+def read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of a part.
+
+    Args:
+        part: path of the Parquet file.
+        columns: names of the columns to read; None for all.
+
+    Raises:
+        M2IBError: if the part is damaged.
+    """
+    try:
+        return pq.read_table(part, columns=columns)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(part, error) from error
+
+
+def damaged(part: Path, error: Exception) -> M2IBError:
+    """Return the error for a part that can't be read."""
+    return M2IBError(
+        f"{part} could not be read as a part of the table: {first_line(error)}. Put a good copy there; or move it "
+        "away, and resume=true does its pairs again"
+    )
 
 
 def _storable(value: Any) -> Any:

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import first_line
 from m2ib_lightning.run.callbacks import TableWriter
 from m2ib_lightning.run.directory import RunDirectory
 
@@ -54,11 +55,17 @@ def _read_pilot(pilot: Path) -> tuple[int, float]:
     launches = sorted(run.launches.glob("*/launch.json"))
     if not run.summary.is_file() or not launches:
         raise M2IBError(f"{str(pilot)!r} is no finished run: it has no summary.json. Finish it with resume=true")
-    summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    rows = summary["pairs_done"] + summary["pairs_failed"]
-    if not rows or not summary["pairs_per_second"]:
+    try:
+        summary, launch = (json.loads(file.read_text(encoding="utf-8")) for file in (run.summary, launches[-1]))
+        rows, rate = summary["pairs_done"] + summary["pairs_failed"], summary["pairs_per_second"]
+        rate_of_rank = rate / launch["world_size"] if rate else 0.0
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
+        raise M2IBError(
+            f"{run.summary} or {launches[-1]} is damaged ({first_line(error)}): resume=true writes them again"
+        ) from error
+    if not rows or not rate_of_rank:
         raise M2IBError(f"the run {str(pilot)!r} has no pairs to measure a rate from: start one with data.limit=500")
-    return rows, summary["pairs_per_second"] / json.loads(launches[-1].read_text(encoding="utf-8"))["world_size"]
+    return rows, rate_of_rank
 
 
 def _rows_of_a_part(rate: float) -> int:

@@ -9,15 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import first_line, read_yaml, remove_leftovers
 from m2ib_lightning.pairs.waiting import WAITING
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, recover
-from m2ib_lightning.run.parts import read_counts, write_part
+from m2ib_lightning.run.parts import read_counts, read_part, write_part
 from m2ib_lightning.run.table import parts
 
 _CHANGES_NO_RESULT = (
@@ -42,7 +43,7 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
     Raises:
         M2IBError: if a key that changes results differs; the message names each key with both values.
     """
-    old, new = _values(run.config.read_text(encoding="utf-8")), _values(resolved)
+    old, new = _saved_values(run.config), _values(resolved)
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if differing:
         raise M2IBError(
@@ -52,13 +53,34 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
         )
 
 
+def _saved_values(path: Path) -> dict[str, Any]:
+    """Return the values of a run's ``config.yaml``, which may be damaged."""
+    advice = (
+        "Put the configuration of the run there again (the same command with another output_dir writes one), or "
+        "choose another output_dir"
+    )
+    try:
+        saved, defaults = read_yaml(path), asdict(Config())
+        groups = [name for name, value in defaults.items() if isinstance(value, dict)]
+        broken = [name for name in groups if not isinstance(saved.get(name, {}), dict)]
+        if broken:
+            raise M2IBError(f"{path} is not the configuration of a run: {broken[0]} must be a group of keys")
+        return _values(path.read_text(encoding="utf-8"))
+    except M2IBError as error:
+        raise M2IBError(f"resume=true: {error}. {advice}") from None
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise M2IBError(
+            f"resume=true: {path} is not the configuration of a run: {first_line(error)}. {advice}"
+        ) from None
+
+
 def _values(text: str) -> dict[str, Any]:
     """Return the keys that change results and their values, with the precision and the hash of the statistics."""
     defaults = OmegaConf.create(asdict(Config()))  # for keys that were added since the run began
     config: Any = OmegaConf.to_container(OmegaConf.merge(defaults, OmegaConf.create(text)))
     flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
-    first_line = text.split("\n", 1)[0]
-    statistics = first_line.rpartition(": ")[2] if first_line.startswith("#") else None
+    head = text.split("\n", 1)[0]
+    statistics = head.rpartition(": ")[2] if head.startswith("#") else None
     precision = str(config["trainer"].get("precision", "32"))
     return flat | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
 
@@ -83,8 +105,9 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
     for journal in journals(run.table):
         recover(journal)
     for folder in (run.path, run.table, run.heatmaps):
-        for stale in (*folder.glob(".*.tmp"), *folder.glob(".part-*")):  # also journals whose part exists
-            stale.unlink(missing_ok=True)  # a file may match both patterns
+        remove_leftovers(folder)
+    for stale in run.table.glob(".part-*"):  # journals whose part exists
+        stale.unlink(missing_ok=True)
     failed = [part for part in parts(run.table) if retry_failed and read_counts(part).failed]
     reached = None
     if failed and keys is not None:
@@ -95,7 +118,7 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
 
 
 def _remove_failed(part: Path, reached: pa.Array | None) -> None:
-    table, counts = pq.read_table(part), read_counts(part)
+    table, counts = read_part(part), read_counts(part)
     retried = pc.is_valid(table["error"])
     if reached is not None:
         retried = pc.and_(retried, pc.is_in(table["key"], value_set=reached))

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.run.callbacks.table_writer import writer_of
 from m2ib_lightning.run.counts import MEANS, Counts
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, part_of, read_journal
-from m2ib_lightning.run.parts import read_counts
+from m2ib_lightning.run.parts import read_counts, read_part
 from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.table import parts, source_order
 
@@ -118,7 +117,7 @@ def first_rows(run: RunDirectory, column: str, limit: int, columns: list[str]) -
     rows: list[dict[str, Any]] = []
     for part in parts(run.table):
         if len(rows) < limit and getattr(read_counts(part), count):
-            table = pq.read_table(part, columns=["key", *columns])
+            table = read_part(part, ["key", *columns])
             rows += table.filter(pc.is_valid(table[column])).to_pylist()
     rows.sort(key=lambda row: source_order(row["key"]))
     yield from rows[:limit]

@@ -9,11 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.run.journal import journals, part_of, read_journal
-from m2ib_lightning.run.parts import SCHEMA
+from m2ib_lightning.run.parts import SCHEMA, read_part
 
 _KEY = r"(?s)^(?P<name>.*):(?P<row>\d+)(?:\.(?P<item>\d+))?$"
 """Pattern of keys: ``<file or shard>:<row>``, with ``.<item>`` if a row has several pairs."""
@@ -77,7 +76,7 @@ def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iter
 
 
 def _read(part: Path, columns: list[str]) -> pa.Table:
-    return pq.read_table(part, columns=columns).replace_schema_metadata(None)
+    return read_part(part, columns).replace_schema_metadata(None)
 
 
 def _order(keys: pa.ChunkedArray) -> pa.Array:

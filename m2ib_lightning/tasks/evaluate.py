@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow.parquet as pq
 from lightning import Callback, LightningModule
 from typing_extensions import override
 
@@ -22,6 +21,7 @@ from m2ib_lightning.methods.m2ib import bottlenecks_of
 from m2ib_lightning.run.callbacks import HeatmapWriter, TableWriter
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.method_module import MethodModule
+from m2ib_lightning.run.parts import read_part
 from m2ib_lightning.run.summary import Summary
 from m2ib_lightning.run.table import parts
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
@@ -125,7 +125,7 @@ def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterato
         yield f"The source names no other objects: prompt sensitivity was tried on {captions}."
     resized, failures = 0, list[str]()
     for part in parts(run.table):
-        table = pq.read_table(part, columns=["mask_resized", "failures"])
+        table = read_part(part, ["mask_resized", "failures"])
         resized += sum(map(bool, table["mask_resized"].to_pylist()))
         failures += [line for lines in table["failures"].to_pylist() for line in lines or ()]
     if resized:

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import first_line
+from m2ib_lightning.finetuning.checkpoint import AtomicCheckpointIO, LastCheckpoint, unusable
 from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.maps import SHOWN
 from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.finetuning.sharded import gathered_weights, is_sharded
+from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.sharding import Rendezvous
+from m2ib_lightning.tasks.failures import explained_failures
 from m2ib_lightning.tasks.finetune_arguments import finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import start_together
 from m2ib_lightning.tasks.training_result import save_result
 from m2ib_lightning.tasks.training_start import CHECKPOINTS, TrainingStart, begin_training, join_training
 from m2ib_lightning.tasks.work import Work
-from m2ib_lightning.tasks.world import check_world
+from m2ib_lightning.tasks.world import World, check_world
 
 
 def finetune(config: Config) -> int:
@@ -40,41 +45,49 @@ def finetune(config: Config) -> int:
     """
     if config.retry_failed:
         raise M2IBError("retry_failed is of task=attribute: here a pair that can't be read is replaced by another")
-    options = config.finetune
-    with quiet_lightning():
+    with explained_failures("The last checkpoint is"), quiet_lightning(), ExitStack() as held:
         arguments, world = finetune_arguments(config.trainer)
         check_world(config, world)
         with Rendezvous(world.meeting_place, world.rank, world.listeners) as rendezvous:
             work = Work.prepare(config)
-            check_options(options, work.model, config.bottleneck.enabled)
+            check_options(config.finetune, work.model, config.bottleneck.enabled)
             data = _training_pairs(work)
             data.check(world.size)
             start = start_together(
                 rendezvous,
                 world.rank,
                 lambda: begin_training(work, arguments, world),
-                lambda message: join_training(work, message),
+                lambda message: join_training(work, world, message),
             )
+            held.enter_context(start.lock)
             rendezvous.leave()
-        module = _module(work, start)
-        sharded = is_sharded(arguments)
-        unsharded = deepcopy(module) if sharded and world.rank == 0 else module  # receives all weights at the end
-        trainer = _trainer(arguments, start.run, validates=bool(len(data.validation)), every=options.checkpoint_every)
+        signum = _train(work, data, start, arguments, world)
+        start.launch.finish(world.rank)
+    return 128 + signum if signum else 0
+
+
+def _train(work: Work, data: FinetuneDataModule, start: TrainingStart, arguments: dict[str, Any], world: World) -> int:
+    """Train, and save the result on rank 0; return the signal that stopped the training, or 0."""
+    module = _module(work, start)
+    sharded = is_sharded(arguments)
+    unsharded = deepcopy(module) if sharded and world.rank == 0 else module  # receives all weights at the end
+    every = work.config.finetune.checkpoint_every
+    trainer = _trainer(arguments, start.run, validates=bool(len(data.validation)), every=every)
+    if world.rank == 0:
+        print(
+            f"{len(data.training)} pairs to train on, {len(data.validation)} to validate, loss {module.loss_name}, "
+            f"model {work.model.name}, run directory {start.run.path}",
+            flush=True,
+        )
+    if signum := _fit(trainer, module, data, start):
+        print("stopped; resume=true with this output_dir resumes from the last checkpoint", flush=True)
+        return signum
+    if sharded:
+        weights = gathered_weights(module)  # called by every rank, because each holds a share
         if world.rank == 0:
-            print(
-                f"{len(data.training)} pairs to train on, {len(data.validation)} to validate, loss {module.loss_name}, "
-                f"model {work.model.name}, run directory {start.run.path}",
-                flush=True,
-            )
-        if signum := _fit(trainer, module, data, start):
-            print("stopped; resume=true with this output_dir resumes from the last checkpoint", flush=True)
-            return 128 + signum
-        if sharded:
-            weights = gathered_weights(module)  # called by every rank, because each holds a share
-            if world.rank == 0:
-                unsharded.load_state_dict(weights, assign=True)
-        if trainer.is_global_zero:
-            save_result(trainer, unsharded, module.seconds, data, start.run)
+            unsharded.load_state_dict(weights, assign=True)
+    if trainer.is_global_zero:
+        save_result(trainer, unsharded, module.seconds, data, start.run)
     return 0
 
 
@@ -82,7 +95,7 @@ def _fit(trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, start
     """Train; return the signal that stopped the training, or 0."""
     try:
         with start.handed_to_children():
-            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+            _fit_from(start.checkpoint, trainer, module, data)
             if start.checkpoint is not None and not _validated(trainer) and len(data.validation):
                 trainer.validate(module, datamodule=data, verbose=False)  # no step was left to train
     except SIGTERMException:
@@ -90,6 +103,19 @@ def _fit(trainer: Trainer, module: IBClipModule, data: FinetuneDataModule, start
     except SystemExit:  # Lightning's answer to Ctrl-C
         return signal.SIGINT
     return 0
+
+
+def _fit_from(checkpoint: str | None, trainer: Trainer, module: IBClipModule, data: FinetuneDataModule) -> None:
+    """Train from a checkpoint, or from the beginning."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except (M2IBError, OSError, MemoryError, SIGTERMException):
+        raise
+    except Exception as error:
+        if checkpoint is None or module.has_stepped or is_out_of_memory(error):
+            raise
+        reason = f"its state does not fit this training ({type(error).__name__}: {first_line(error)})"
+        raise unusable(checkpoint, reason) from error
 
 
 def _module(work: Work, start: TrainingStart) -> IBClipModule:
@@ -125,17 +151,14 @@ def _validated(trainer: Trainer) -> bool:
 
 
 def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, every: int) -> Trainer:
-    callbacks: list[Callback] = [_last_checkpoint(run, save_on_train_epoch_end=True), LearningRateMonitor("step")]
+    folder = run.path / CHECKPOINTS
+    plugins = [*arguments.get("plugins", []), AtomicCheckpointIO()]
+    callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LearningRateMonitor("step")]
     if every:
-        callbacks.append(_last_checkpoint(run, every_n_train_steps=every))
+        callbacks.append(LastCheckpoint(folder, every_n_train_steps=every))
     limits: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     return Trainer(
-        **{**arguments, **limits},
+        **{**arguments, **limits, "plugins": plugins},
         logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
         callbacks=callbacks,
     )
-
-
-def _last_checkpoint(run: RunDirectory, **when: Any) -> ModelCheckpoint:
-    """Return a callback that keeps one file, the last checkpoint."""
-    return ModelCheckpoint(run.path / CHECKPOINTS, save_last=True, save_top_k=0, enable_version_counter=False, **when)

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.errors import INCOMPLETE, M2IBError
+from m2ib_lightning.errors import INCOMPLETE
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models.load import BUNDLED
 from m2ib_lightning.pairs.pair import PairStream
@@ -27,6 +27,7 @@ from m2ib_lightning.run.precision import speed_on_cpu
 from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.run.summary import Summary
+from m2ib_lightning.tasks.failures import explained_failures
 from m2ib_lightning.tasks.pairs_start import PairsStart, begin_over_pairs, join_over_pairs
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import start_together
@@ -77,15 +78,8 @@ def run_over_pairs(config: Config, task: PairTask) -> int:
     Raises:
         M2IBError: if the command or its input is wrong, or a file cannot be read or written.
     """
-    try:
+    with explained_failures("Finished rows are"):
         return _run(config, task, StopSignals())
-    except BrokenPipeError:  # the reader of the output has ended
-        raise
-    except OSError as error:
-        raise M2IBError(
-            f"reading or writing failed: {error}. Finished rows are kept; the same command with resume=true does the "
-            "rest"
-        ) from error
 
 
 def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
@@ -119,12 +113,14 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 start.lock.close()  # the last rank at work sees that this one is lost, and merges
                 if world.size > 1:  # printed now, because this rank then waits for its child processes
                     print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)
+                if world.rank == 0:  # a rank that comes late must learn which run this is, for its own pairs
+                    rendezvous.wait_for_confirmations(20.0)
                 raise
             finally:
                 interrupted = _wait(trainer)
             signum = signum or interrupted or stop.received or 0  # a signal may come during the wait
-            if world.rank == 0 and not signum:
-                rendezvous.wait_for_confirmations()
+            if world.rank == 0:
+                rendezvous.wait_for_confirmations(10.0 if signum else 60.0)
             start.launch.finish(world.rank)
             summary = _merge(task, start, work, world, stop, stopped=bool(signum))
     if signum and (summary is None or summary.skipped != 0):

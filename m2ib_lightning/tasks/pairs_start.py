@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
 from m2ib_lightning.run.resume import recover_parts
-from m2ib_lightning.run.sharding import Launch, begin_launch, open_launch
+from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import count_rows, last_launch
 from m2ib_lightning.tasks.priors import saved_priors
-from m2ib_lightning.tasks.run_start import RunStart, await_file, open_run, refuse_second_start
+from m2ib_lightning.tasks.run_start import RunStart, await_file, begin_locked_launch, join_locked_launch, open_run
 from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World
 
@@ -31,13 +30,9 @@ class PairsStart(RunStart):
     """The start of a task over pairs, on one rank.
 
     Attributes:
-        launch: the launch that begins.
-        lock: the rank's lock; closing it releases the rank.
         done: number of rows that earlier launches wrote; 0 on ranks other than 0.
     """
 
-    launch: Launch
-    lock: ExitStack = field(default_factory=ExitStack)
     done: int = 0
 
     @property
@@ -62,10 +57,7 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
     config, source = work.config, work.datamodule.source
     opened = open_run(work, world, folder, bottlenecks)
     run = opened.run
-    launch = begin_launch(run.launches, world.size, work.datamodule.total, last_launch(run.table))
-    lock = ExitStack()
-    lock.enter_context(launch.lock(world.rank))
-    refuse_second_start(run, launch)  # again: of two starts at once, at least one sees the other's lock
+    launch, lock = begin_locked_launch(run, world.size, work.datamodule.total, last_launch(run.table))
     atomic_write_text(run.config, opened.resolved)
     run.summary.unlink(missing_ok=True)  # the summary of an earlier launch is wrong until this one ends
     recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
@@ -91,18 +83,8 @@ def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: s
         M2IBError: if this rank can't see the run directory, or disagrees with rank 0 on the ranks or the pairs.
     """
     run = RunDirectory(Path(message["run"]), folder)
-    launch_folder = run.launches / message["launch"]
-    await_file(launch_folder / message["last"], run, work.config.output_dir)
-    launch = open_launch(launch_folder)
-    if launch.world_size != world.size:
-        raise M2IBError(
-            f"rank 0 knows {launch.world_size} ranks and this one {world.size}: give the same trainer.devices and "
-            "trainer.num_nodes on every node"
-        )
-    lock = ExitStack()
-    lock.enter_context(launch.lock(world.rank))  # before the check: a start that comes now sees the lock
-    if not launch.is_last():
-        raise M2IBError(f"start {launch.number} of {str(run.path)!r} is over: another has begun since")
+    await_file(run.launches / message["launch"] / message["last"], run, work.config.output_dir)
+    launch, lock = join_locked_launch(run, message["launch"], world.rank, world.size)
     if work.datamodule.total != launch.total:
         raise M2IBError(
             f"rank 0 sees {launch.total} pairs in the data source and this rank {work.datamodule.total}: the source "

@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
 from m2ib_lightning.run.resume import check_same_run
-from m2ib_lightning.run.sharding import Launch, Rendezvous, ranks_at_work
+from m2ib_lightning.run.sharding import Launch, Rendezvous, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE
 from m2ib_lightning.tasks.priors import measured_priors, statistics_hash
 from m2ib_lightning.tasks.work import Work
@@ -38,10 +38,14 @@ class RunStart(ABC):
     Attributes:
         run: the run directory.
         statistics: every prior that the run needs.
+        launch: the launch that begins.
+        lock: the rank's lock; closing it releases the rank.
     """
 
     run: RunDirectory
     statistics: Statistics
+    launch: Launch
+    lock: ExitStack
 
     @property
     @abstractmethod
@@ -104,7 +108,13 @@ class OpenedRun:
     resolved: str
 
 
-def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[BottleneckSettings]) -> OpenedRun:
+def open_run(
+    work: Work,
+    world: World,
+    folder: str,
+    bottlenecks: Sequence[BottleneckSettings],
+    holds_work: Callable[[RunDirectory], bool] = lambda run: True,
+) -> OpenedRun:
     """Create or reopen the run directory, and measure the priors that are missing.
 
     Args:
@@ -112,6 +122,8 @@ def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[Bottle
         world: the ranks.
         folder: name of the subfolder that the task writes to.
         bottlenecks: the bottlenecks whose priors are needed.
+        holds_work: function that returns whether an existing run has any work in it; one without is begun anew, with
+            any configuration.
 
     Raises:
         M2IBError: if the directory holds a run that must not or cannot be resumed.
@@ -119,8 +131,9 @@ def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[Bottle
     config = work.config
     run, resumed = open_run_directory(config.output_dir, config.resume, folder)
     refuse_second_start(run)
+    resumed = resumed and holds_work(run)
     try:
-        statistics = measured_priors(work, run, world.device, bottlenecks)
+        statistics = measured_priors(work, run, world.device, bottlenecks, resumed=resumed)
     except BaseException:
         run.remove_if_empty()  # so that the corrected command can use the same name
         raise
@@ -130,8 +143,66 @@ def open_run(work: Work, world: World, folder: str, bottlenecks: Sequence[Bottle
     return OpenedRun(run, resumed, statistics, resolved)
 
 
+def begin_locked_launch(run: RunDirectory, ranks: int, total: int | None, written: int = 0) -> tuple[Launch, ExitStack]:
+    """Begin the next launch of a run on rank 0, and lock it against a second start.
+
+    Args:
+        run: the run directory.
+        ranks: number of ranks.
+        total: number of pairs of the whole run; None if unknown.
+        written: number of the last launch that wrote rows.
+
+    Returns:
+        The launch, and the lock of rank 0.
+
+    Raises:
+        M2IBError: if another start is at work. Of several starts at once, one passes.
+    """
+    launch = begin_launch(run.launches, ranks, total, written)
+    lock = ExitStack()
+    try:
+        lock.enter_context(launch.lock(0))
+        refuse_second_start(run, launch)  # again: of two starts at once, at least one sees the other's lock
+    except BaseException:
+        launch.remove()  # before the lock is released: the ranks of another start must not take it for a later one
+        lock.close()
+        raise
+    return launch, lock
+
+
+def join_locked_launch(run: RunDirectory, number: str, rank: int, ranks: int) -> tuple[Launch, ExitStack]:
+    """Join the launch that rank 0 began, on another rank.
+
+    Args:
+        run: the run directory.
+        number: name of the launch's folder.
+        rank: rank of this process.
+        ranks: number of ranks that this process knows.
+
+    Returns:
+        The launch, and the lock of this rank.
+
+    Raises:
+        M2IBError: if this rank disagrees with rank 0 on the number of ranks, or the launch is over.
+    """
+    launch = open_launch(run.launches / number)
+    if launch.world_size != ranks:
+        raise M2IBError(
+            f"rank 0 knows {launch.world_size} ranks and this one {ranks}: give the same trainer.devices and "
+            "trainer.num_nodes on every node"
+        )
+    lock = ExitStack()
+    lock.enter_context(launch.lock(rank))  # before the check: a start that comes now sees the lock
+    if not launch.is_last():
+        lock.close()
+        raise M2IBError(f"start {launch.number} of {str(run.path)!r} is over: another has begun since")
+    return launch, lock
+
+
 def refuse_second_start(run: RunDirectory, launch: Launch | None = None) -> None:
-    """Refuse to start while an earlier start of the same run is still at work.
+    """Refuse to start while another start of the same run is at work.
+
+    Of two starts at once the one with the later launch gives way. The other waits for that.
 
     Args:
         run: the run directory.
@@ -140,8 +211,11 @@ def refuse_second_start(run: RunDirectory, launch: Launch | None = None) -> None
     Raises:
         M2IBError: if another start holds a lock; names the lock.
     """
-    end = time.monotonic() + _DYING_SECONDS
-    while (busy := ranks_at_work(run.launches, launch)) and time.monotonic() < end:
+    began = time.monotonic()
+    while busy := ranks_at_work(run.launches, launch):
+        earlier = launch is None or any(int(lock.parent.name) < launch.number for lock in busy)
+        if time.monotonic() - began >= (_DYING_SECONDS if earlier else 3 * _DYING_SECONDS):
+            break
         time.sleep(0.1)
     if busy:
         who = "; ".join(lock.read_text(encoding="utf-8") for lock in busy)

@@ -10,12 +10,20 @@ from typing import Any
 from typing_extensions import override
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import atomic_write_text
+from m2ib_lightning.files import atomic_write_text, first_line, remove_leftovers
+from m2ib_lightning.finetuning.checkpoint import read_checkpoint
 from m2ib_lightning.finetuning.sharded import is_sharded
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING
 from m2ib_lightning.tasks.priors import saved_priors
-from m2ib_lightning.tasks.run_start import OpenedRun, RunStart, await_file, open_run
+from m2ib_lightning.tasks.run_start import (
+    OpenedRun,
+    RunStart,
+    await_file,
+    begin_locked_launch,
+    join_locked_launch,
+    open_run,
+)
 from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World
 
@@ -39,7 +47,8 @@ class TrainingStart(RunStart):
     @property
     @override
     def message(self) -> dict[str, str]:
-        return {"run": str(self.run.path), "checkpoint": self.checkpoint or ""}
+        launch = self.launch.folder.name
+        return {"run": str(self.run.path), "launch": launch, "checkpoint": self.checkpoint or ""}
 
 
 def begin_training(work: Work, arguments: dict[str, Any], world: World) -> TrainingStart:
@@ -54,28 +63,48 @@ def begin_training(work: Work, arguments: dict[str, Any], world: World) -> Train
         M2IBError: if the directory holds a run that must not or cannot be resumed.
     """
     bottlenecks = [work.settings] if work.config.bottleneck.enabled else []
-    opened = open_run(work, world, CHECKPOINTS, bottlenecks)
-    _record(work, opened, arguments, world.size)
-    last = opened.run.path / CHECKPOINTS / "last.ckpt"
-    checkpoint = str(last) if opened.resumed and last.exists() else None
-    return TrainingStart(opened.run, opened.statistics, checkpoint)
+    opened = open_run(work, world, CHECKPOINTS, bottlenecks, _holds_work)
+    run, last = opened.run, _last(opened.run)
+    launch, lock = begin_locked_launch(run, world.size, len(work.datamodule))
+    try:
+        for folder in (run.path, run.table):
+            remove_leftovers(folder)
+        _record(work, opened, arguments, world.size)
+        checkpoint = str(last) if opened.resumed and last.exists() else None
+        if checkpoint is not None:
+            read_checkpoint(last)
+    except BaseException:
+        launch.remove()
+        lock.close()
+        raise
+    return TrainingStart(run, opened.statistics, launch, lock, checkpoint)
 
 
-def join_training(work: Work, message: dict[str, str]) -> TrainingStart:
+def join_training(work: Work, world: World, message: dict[str, str]) -> TrainingStart:
     """Join, on a rank other than 0, the training that rank 0 began.
 
     Args:
         work: the model, the settings and the pairs.
+        world: the ranks.
         message: the message of rank 0.
 
     Raises:
-        M2IBError: if this rank can't see the run directory or the checkpoint.
+        M2IBError: if this rank can't see the run directory or the checkpoint, or disagrees with rank 0 on the ranks.
     """
     run, checkpoint = RunDirectory(Path(message["run"]), CHECKPOINTS), message["checkpoint"] or None
     await_file(run.config, run, work.config.output_dir)
     if checkpoint is not None:
         await_file(Path(checkpoint), run, work.config.output_dir)
-    return TrainingStart(run, saved_priors(work, run), checkpoint)
+    launch, lock = join_locked_launch(run, message["launch"], world.rank, world.size)
+    return TrainingStart(run, saved_priors(work, run), launch, lock, checkpoint)
+
+
+def _last(run: RunDirectory) -> Path:
+    return run.path / CHECKPOINTS / "last.ckpt"
+
+
+def _holds_work(run: RunDirectory) -> bool:
+    return _last(run).exists() or (run.path / "model").exists()
 
 
 def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int) -> None:
@@ -85,10 +114,7 @@ def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int
     facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}
     path = opened.run.path / "training.json"
     if opened.resumed:
-        before = {
-            "trainer.strategy": _USUAL,
-            **(json.loads(path.read_text(encoding="utf-8")) if path.exists() else facts),
-        }
+        before = {"trainer.strategy": _USUAL, **(_facts_before(path) if path.exists() else facts)}
         for name, value in facts.items():
             if before.get(name) != value:
                 raise M2IBError(
@@ -97,3 +123,17 @@ def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int
                 )
     atomic_write_text(path, json.dumps(facts, indent=2) + "\n")
     atomic_write_text(opened.run.config, opened.resolved)
+
+
+def _facts_before(path: Path) -> dict[str, Any]:
+    """Return the content of the run's ``training.json``, which may be damaged."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(facts, dict):
+            raise ValueError(f"it must hold keys and values, got a {type(facts).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise M2IBError(
+            f"resume=true: {path} could not be read: {first_line(error)}. Put a good copy of the file there; or remove "
+            "it, if the pairs, the global batch and the trainer's limits are as they were"
+        ) from error
+    return facts

@@ -48,14 +48,7 @@ class Work:
         preparer = model.preparer.with_options(fit=data.fit, image_timeout=data.image_timeout, urls=_urls(data))
         datamodule = datamodule_type.from_config(config, preparer)
         datamodule.setup("fit")
-        file, statistics = config.bottleneck.statistics, model.statistics
-        return Work(
-            config,
-            model,
-            settings,
-            datamodule,
-            statistics if file is None else statistics.updated(Statistics.load(file)),
-        )
+        return Work(config, model, settings, datamodule, _statistics(config.bottleneck.statistics, model))
 
     def context(self, statistics: Statistics | None = None) -> Context:
         """Return the context of attribution methods: the model, the settings, the priors and the seed.
@@ -74,6 +67,16 @@ def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
         values.pop(name)
     base = model.preset if preset == "recommended" else BottleneckSettings()
     return base.override(values)
+
+
+def _statistics(file: str | None, model: LoadedModel) -> Statistics:
+    """Return the statistics of the model's folder and of the user's file, which must fit the model."""
+    model.statistics.check(model.encoder, f"the file of statistics in the model's folder {str(model.folder)!r}")
+    if file is None:
+        return model.statistics
+    statistics = Statistics.load(file)
+    statistics.check(model.encoder, f"bottleneck.statistics={file}")
+    return model.statistics.updated(statistics)
 
 
 def _urls(data: DataConfig) -> UrlSettings:

@@ -22,6 +22,7 @@ import torch
 
 from m2ib_lightning import BottleneckSettings
 from m2ib_lightning.config import MODALITIES
+from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.m2ib import explainer
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.models import LoadedModel
@@ -102,7 +103,7 @@ def main() -> None:
         log(f"round {number + 1} of {arguments.rounds}")
     report = {"machine": describe(torch.device("cpu")), "seconds_per_pair": best}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    atomic_write_text(arguments.json, json.dumps(report, indent=2) + "\n")
     print(render(report))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from m2ib_lightning.cli import main as fit
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.files import atomic_write_text
 
 CLIP = "openai/clip-vit-base-patch32"
 METHODS = '[m2ib, "nib:image_layer=8,text_layer=8", gradcam, saliency, kernelshap, rise, chefer, random]'
@@ -65,7 +66,7 @@ def main(words: list[str] | None = None) -> int:
     out = arguments.out
     table = out.with_name(out.name + ".jsonl")
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+    atomic_write_text(table, "".join(json.dumps(row) + "\n" for row in chosen))
     source = ["data.name=captions", f"data.path={table}", f"output_dir={out}", f"model.name={arguments.model}"]
     if arguments.images is not None:
         source.append(f"data.image_root={arguments.images}")

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
 from typing import Any
 
 import pytest
 from torch.distributed import TCPStore
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.run.sharding import Rendezvous, StopSignals
+from m2ib_lightning.run.sharding import Rendezvous, StopSignals, heartbeat
+from m2ib_lightning.run.sharding import rendezvous as rendezvous_module
 from tests.ranks import free_port
 
 
@@ -92,30 +92,43 @@ def test_a_rank_reports_that_rank_0_has_ended() -> None:
             one.receive()
 
 
-@pytest.mark.parametrize("when", ["before it receives", "after it has received"])
-def test_a_rank_that_fails_ends_the_others_with_its_reason(when: str) -> None:
-    start: list[float] = []
-    connected = Barrier(3, lambda: start.append(time.monotonic()))
+@pytest.mark.parametrize(
+    ("when", "late"), [("before it listens", 0.8), ("before it receives", 0.0), ("after it has received", 0.0)]
+)
+def test_a_rank_that_fails_ends_the_others_with_its_reason(when: str, late: float) -> None:
+    """Rank 2 may connect long after rank 1 has failed and rank 0 has noticed."""
+    address: Any = Address()
 
-    def work(rank: int, rendezvous: Rendezvous) -> Any:
-        connected.wait(60)  # a rank that connects only after rank 0 has ended would wait for half an hour
-        if rank == 0:
-            rendezvous.send({"run": "here"})
-        elif rank == 1:
-            if when == "after it has received":
-                rendezvous.receive()
-            raise M2IBError("no such model")
-        else:
-            rendezvous.receive()
-        rendezvous.leave()
+    def run(rank: int) -> Any:
+        try:
+            if rank == 2:
+                time.sleep(late)
+            if rank == 1 and when == "before it listens":
+                with Rendezvous(address, 1, 2):
+                    raise M2IBError("no such model")
+            with Rendezvous(address, rank, 2) as rendezvous:
+                if rank == 0:
+                    rendezvous.send({"run": "here"})
+                elif rank == 1:
+                    if when == "after it has received":
+                        rendezvous.receive()
+                    raise M2IBError("no such model")
+                else:
+                    rendezvous.receive()
+                rendezvous.leave()
+        except M2IBError as error:
+            return error.with_traceback(None)
         return "left"
 
-    (first, second, third), _ = meet(work)
-    assert time.monotonic() - start[0] < 30
+    began = time.monotonic()
+    with ThreadPoolExecutor(3) as threads:
+        first, second, third = threads.map(run, range(3))
+    assert time.monotonic() - began < 30
     assert "another rank did not begin: rank 1: no such model" in str(first)
     assert str(second) == "no such model"
     assert isinstance(third, M2IBError)
     assert "rank 2 could not learn from rank 0" in str(third)
+    assert "no such model" in str(third)
 
 
 def test_when_rank_0_fails_the_others_receive_its_error() -> None:
@@ -127,6 +140,55 @@ def test_when_rank_0_fails_the_others_receive_its_error() -> None:
     (first, *others), _ = meet(work)
     assert str(first) == "the directory is full"
     assert [str(other) for other in others] == ["rank 0 did not begin: the directory is full"] * 2
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_rank_that_dies_without_a_word_ends_the_wait_of_the_others(
+    dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heart stops; the store of a dead rank 0 stays here, as it does where torchrun's agent hosts it."""
+    monkeypatch.setattr(heartbeat, "_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.3)
+    address: Any = Address()
+    with Rendezvous(address, 0, 1) as zero, Rendezvous(address, 1, 1) as one:
+        if dead == 0:
+            zero._heartbeats.stop()
+            with pytest.raises(M2IBError, match=r"rank 1 could not learn from rank 0 .*no sign of life"):
+                one.receive()
+        else:
+            zero.send({"run": "here"})
+            one._heartbeats.stop()
+            with pytest.raises(M2IBError, match="rank 1 began and died before the work"):
+                zero.leave()
+
+
+def test_a_rank_that_takes_its_time_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.3)
+
+    def work(rank: int, rendezvous: Rendezvous) -> Any:
+        if rank == 0:
+            time.sleep(0.8)
+            rendezvous.send({"run": "here"})
+        else:
+            rendezvous.receive()
+            time.sleep(0.8)
+        rendezvous.leave()
+        return "left"
+
+    assert meet(work)[0] == ["left"] * 3
+
+
+def test_rank_0_that_never_comes_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rendezvous_module, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous_module, "_NOTE_SECONDS", 0.0)
+    monkeypatch.setattr(rendezvous_module, "_CONNECT_TIMEOUT", timedelta(milliseconds=100))
+    address: Any = Address()
+    with pytest.raises(M2IBError, match="rank 3 could not learn from rank 0"), Rendezvous(address, 3, 3):
+        pass
+    assert "rank 3 waits up to" in capsys.readouterr().err
 
 
 def test_a_process_group_may_use_the_address_at_once() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,6 +95,10 @@ class Launch:
         """Mark a rank as finished; it must write no more rows."""
         atomic_write_text(self._finished(rank), "")
 
+    def remove(self) -> None:
+        """Remove the launch, which has not begun its work."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def state(self, rank: int) -> State:
         """Return the state of another rank.
 
@@ -172,7 +177,11 @@ def _is_locked(lock: Path) -> bool | None:
         return False
     if fcntl is None:
         return None
-    with lock.open() as file:
+    try:
+        file = lock.open()
+    except FileNotFoundError:  # a start that gave way has just removed it
+        return False
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not block each other
         except (BlockingIOError, PermissionError):
