@@ -130,6 +130,14 @@ class DataConfig:
     url_connections: int = _key(16, "concurrent downloads in each decoding process")
     url_cache: str | None = _key(None, "folder that keeps downloaded images; null: none is kept")
     image_timeout: float = _key(60.0, "seconds after which an image that is still being read is an error")
+    image_max_bytes: int = _key(
+        350_000_000,
+        "largest picture that is decoded, 4 bytes per pixel; a larger JPEG is loaded at a reduced size, others fail",
+    )
+    image_formats: list[str] | None = _key(
+        None,
+        "Pillow's names of formats to read besides JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and PPM: [ICO]",
+    )
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
     mentioned: int = _key(1, "scenes: number of objects that the caption names")
     limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")

@@ -97,9 +97,9 @@ def _dotted_names(cells: dict[str, Any]) -> str:
         return ""
     name = dotted[0]
     return (
-        f"a sample's key ends at the first dot of the file's name (the rule of WebDataset), so {quoted(f'{key}.{name}')} "
-        f"is the member {quoted(name)} of sample {quoted(key)}. Give the pictures names with a single dot, or "
-        f"data.image_column={quoted(name)} if every sample has that member"
+        "a sample's key ends at the first dot of the file's name (the rule of WebDataset), so "
+        f"{quoted(f'{key}.{name}')} is the member {quoted(name)} of sample {quoted(key)}. Give the pictures names "
+        f"with a single dot, or data.image_column={quoted(name)} if every sample has that member"
     )
 
 

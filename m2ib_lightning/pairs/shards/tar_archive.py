@@ -34,7 +34,7 @@ def open_archive(file: io.BufferedReader) -> Archive:
     unzipped: IO[bytes] = _Unzipped(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[assignment]
     forward = _Forward(unzipped)
     options = {"tarinfo": _Header, "encoding": "utf-8", "errors": "backslashreplace"}
-    return Archive.open(fileobj=forward, mode="r:", **options)  # type: ignore[call-overload,no-any-return]
+    return Archive.open(fileobj=forward, mode="r:", **options)  # type: ignore[call-overload]
 
 
 class Archive(tarfile.TarFile):
@@ -121,7 +121,7 @@ class _Header(tarfile.TarInfo):
         if self.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_sparse()
         if self.type not in _EXTENDED:
-            return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+            return super()._proc_member(archive)  # type: ignore[misc]
         if self.size > MAX_HEADER_BYTES:
             kind = "long name" if self.type in _LONG_NAMES else "PAX header"
             raise tarfile.ReadError(
@@ -131,7 +131,7 @@ class _Header(tarfile.TarInfo):
         archive.ended = False
         if archive.chain > _MAX_CHAIN:
             raise tarfile.ReadError(f"a member has more than {_MAX_CHAIN} extended headers")
-        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+        return super()._proc_member(archive)  # type: ignore[misc]
 
     def _proc_pax(self, archive: Archive) -> _Header:
         """Apply the path and the size of a PAX header to the member that follows; nothing else in it matters here.
