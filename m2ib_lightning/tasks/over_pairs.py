@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.errors import INCOMPLETE, M2IBError
+from m2ib_lightning.errors import INCOMPLETE, M2IBError, escaped
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.pairs.pair import PairStream
 from m2ib_lightning.run.callbacks import PairProgressBar
@@ -117,7 +117,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             except BaseException as error:
                 start.lock.close()  # the last rank at work sees that this one is lost, and merges
                 if world.size > 1:  # printed now, because this rank then waits for its child processes
-                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)
+                    print(escaped(f"rank {world.rank} stops: {error}"), file=sys.stderr, flush=True)
                 raise
             finally:
                 interrupted = _wait(trainer)

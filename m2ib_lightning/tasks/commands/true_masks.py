@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.errors import M2IBError, PairError, escaped
 from m2ib_lightning.pairs.truth import RawTruth, read_truth
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.run_lengths import dice, iou
@@ -80,8 +80,8 @@ class TrueMasks:
 
 
 def _print_scores(scores: Sequence[float], name: str) -> None:
-    print(f"dice {scores[0]:.4f}  iou {scores[1]:.4f}  {name}")
+    print(f"dice {scores[0]:.4f}  iou {scores[1]:.4f}  {escaped(name)}")
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(escaped(f"warning: {text}"), file=sys.stderr)
