@@ -73,7 +73,7 @@ class Preparer:
         indices = [index for index, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
         pairs = list(raws)
         if self.urls.allow and indices:
-            images = fetch_all([str(raws[index].image) for index in indices], self.urls)
+            images = fetch_all([str(raws[index].image) for index in indices], self.urls, self.images)
             for index, image in zip(indices, images, strict=True):
                 failed = isinstance(image, PairError)
                 pairs[index] = replace(raws[index], **{"error": str(image)} if failed else {"image": image})

@@ -88,4 +88,5 @@ def _urls(config: Config) -> UrlSettings:
         retries=data.url_retries,
         connections=data.url_connections,
         cache=None if data.url_cache is None else Path(data.url_cache).expanduser(),
+        check_cache=config.retry_failed,
     )
