@@ -17,6 +17,8 @@ from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.shards.streams import Shards, open_shards
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.open_table import Table, open_table
+from m2ib_lightning.pairs.time_limit import within
+from m2ib_lightning.pairs.waiting import WAITING
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -102,6 +104,7 @@ class CaptionsDataModule(PairDataModule):
         image_root: folder of relative image paths; None for the table's folder.
         split: split of a hub data set.
         streaming: whether to stream shards (``.parquet``, a hub data set) in constant memory; tars always are.
+        open_timeout: seconds that opening the source may take.
         options: arguments of ``PairDataModule``.
     """
 
@@ -114,9 +117,13 @@ class CaptionsDataModule(PairDataModule):
         image_root: str | Path | None = None,
         split: str = "train",
         streaming: bool = False,
+        open_timeout: float = 600.0,
         **options: Any,
     ) -> None:
         super().__init__(preparer, **options)
+        if not open_timeout > 0:
+            raise M2IBError(f"data.open_timeout must be a number of seconds above 0, got {open_timeout}")
+        self.open_timeout = open_timeout
         self.path = str(path)
         self.columns = columns or Columns()
         self.image_root = None if image_root is None else Path(image_root).expanduser()
@@ -147,6 +154,7 @@ class CaptionsDataModule(PairDataModule):
             image_root=data.image_root,
             split=data.split,
             streaming=data.streaming,
+            open_timeout=data.open_timeout,
             **loader_arguments(config),
         )
 
@@ -154,6 +162,16 @@ class CaptionsDataModule(PairDataModule):
     def open_source(self) -> PairSource | PairStream:
         if self.image_root is not None and not self.image_root.is_dir():
             raise M2IBError(f"data.image_root={str(self.image_root)!r} is not a folder")
+        try:
+            with WAITING:  # a stop signal ends it, however long the source takes
+                return within(self.open_timeout, self._open)
+        except TimeoutError:
+            raise M2IBError(
+                f"data.path={self.path!r} was still being opened after {self.open_timeout:g} s "
+                "(data.open_timeout): give a smaller table, shards with data.streaming=true, or more time"
+            ) from None
+
+    def _open(self) -> PairSource | PairStream:
         names = (self.columns.text, self.columns.image)
         if self.streaming:
             return CaptionStream(open_shards(self.path, self.split, names), self.path, self.columns, self.image_root)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.errors import M2IBError, PairError, escaped
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 
@@ -56,7 +56,7 @@ class GoodPairs(Dataset[Sample]):
             except PairError as problem:
                 error = f"a hard negative: {problem}"
             key = item.key if isinstance(item, Pair) else item.pair.key
-            errors.append(f"{key}: {error}")
+            errors.append(escaped(f"{key}: {error}"))
             self._warn_once(errors[0])
         raise M2IBError(f"{len(errors)} pairs in a row can't be read; the first: {errors[0]}")
 

@@ -5,8 +5,7 @@ A YAML file overrides its defaults, and the command line overrides both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
@@ -130,6 +129,11 @@ class DataConfig:
     url_connections: int = _key(16, "concurrent downloads in each decoding process")
     url_cache: str | None = _key(None, "folder that keeps downloaded images; null: none is kept")
     image_timeout: float = _key(60.0, "seconds after which an image that is still being read is an error")
+    image_max_bytes: int = _key(350_000_000, "largest picture in memory, at 4 bytes a pixel; larger JPEGs are reduced")
+    image_formats: list[str] | None = _key(
+        None, "formats of Pillow to read besides JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and PPM, as in [ICO]"
+    )
+    open_timeout: float = _key(600.0, "captions: seconds that opening the source may take")
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
     mentioned: int = _key(1, "scenes: number of objects that the caption names")
     limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")
@@ -251,17 +255,3 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return value.replace("${", r"\${") if isinstance(value, str) else value
-
-
-def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash: str | None) -> str:
-    """Return the text of a run's ``config.yaml``, in which every null key of the bottleneck is resolved.
-
-    Args:
-        config: configuration of the run, before resolving.
-        bottleneck: resolved settings of the bottlenecks, from ``BottleneckSettings.to_dict``.
-        statistics_hash: sha256 of the layer statistics, for the first line; None if no prior uses them.
-    """
-    towers = {name: TowerConfig(**bottleneck[name]) for name in ("image", "text")}
-    resolved = replace(config.bottleneck, **{**bottleneck, **towers})
-    head = "" if statistics_hash is None else f"# sha256 of the layer statistics: {statistics_hash}\n"
-    return head + to_yaml(replace(config, bottleneck=resolved, resume=False, retry_failed=False))

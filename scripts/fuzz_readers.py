@@ -26,6 +26,7 @@ from PIL import Image
 
 from m2ib_lightning.datamodules.captions import CaptionSource, Columns
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.pairs.tables.open_table import open_table
 
@@ -122,7 +123,7 @@ def mutated(rng: np.random.Generator, seed: bytes, other: bytes) -> bytes:
 def try_image(data: bytes) -> str:
     """Read an image as a run does; return the outcome."""
     try:
-        picture = read_image(data, timeout=SLOW).picture
+        picture = read_image(data, ImageRules(SLOW)).picture
     except PairError as error:
         if "was still being read" in str(error):
             raise RuntimeError("the decoder hangs") from error

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from m2ib_lightning.config import Modality
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, escaped
 from m2ib_lightning.finetuning.network import BottleneckedModel, TowerOutput
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
@@ -100,7 +100,7 @@ def map_metrics(maps: Sequence[Attribution]) -> dict[str, float]:
     """Return the mean of each localisation score over the maps whose ground truth is known."""
     failed = [result for result in maps if result.error is not None]
     if failed:
-        first = f"{failed[0].pair.id}: {failed[0].error}"
+        first = escaped(f"{failed[0].pair.id}: {failed[0].error}")
         warnings.warn(f"{len(failed)} of {len(maps)} maps at validation are left out: {first}", stacklevel=2)
     scores = [localisation(result) for result in maps if result.error is None]
     names = sorted({name for score in scores for name in score})

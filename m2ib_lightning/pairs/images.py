@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import PairError, quoted
+from m2ib_lightning.pairs.embedded import embedded_picture
+from m2ib_lightning.pairs.image_rules import FORMATS, ImageRules, starts_programs
+from m2ib_lightning.pairs.reduced_loading import reduce
 from m2ib_lightning.pairs.time_limit import within
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any]
-"""A path, bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of floats in [0, 1]."""
+"""A path, a picture as text (base64, or a ``data:`` URI), bytes, a PIL image, or an array (H, W), (H, W, 3) or
+(H, W, 4) of uint8 or of floats in [0, 1].
+"""
 
-TIMEOUT = 60.0
-"""Default time limit in seconds for reading one image."""
+_SINGLE_FRAME = ("JPEG", "PNG", "BMP", "JPEG2000", "PPM")
+"""Formats whose pixels stay as they are when the number of frames is counted."""
+
+_STRIP_PIXELS = 2**22
+"""Number of pixels that are converted at once; conversions need several times their memory."""
+
+_MAX_REASON = 200
+"""Largest number of characters of a decoder's own message."""
 
 _NOT_PICTURES = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".emf", ".wmf", ".grib", ".bufr"}
 _IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NOT_PICTURES
@@ -34,28 +46,41 @@ class Reading(NamedTuple):
     Attributes:
         picture: first frame in RGB, with EXIF rotation applied and transparency on white.
         animated: whether the image has more than one frame or page.
+        size: (width, height) of the image after EXIF rotation; the picture's own size is smaller if the image was
+            loaded at a reduced size.
     """
 
     picture: Image.Image
     animated: bool
+    size: tuple[int, int]
+
+    def box_in_image(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """Return a box of the picture in pixels of the image."""
+        if self.size == self.picture.size:
+            return box
+        x_scale, y_scale = self.size[0] / self.picture.width, self.size[1] / self.picture.height
+        left, top, right, bottom = box
+        return round(left * x_scale), round(top * y_scale), round(right * x_scale), round(bottom * y_scale)
 
 
-def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
-    """Read an image, in any mode that Pillow knows.
+def read_image(image: ImageLike, rules: ImageRules | None = None) -> Reading:
+    """Read an image, in any mode that Pillow knows and in the formats that the rules permit.
 
     Grey images of more than 8 bits (16-bit PNG or TIFF, float TIFF) are scaled linearly, so that their darkest and
-    brightest pixels become 0 and 255. For another range, convert the image to 8 bits first.
+    brightest pixels become 0 and 255. For another range, convert the image to 8 bits first. JPEG and JPEG 2000 images
+    above ``rules.max_bytes`` are loaded at a reduced size.
 
     Args:
-        image: path, bytes, PIL image or array.
-        timeout: time limit in seconds.
+        image: path, picture as text, bytes, PIL image or array.
+        rules: formats, size and time limit; None for the defaults.
 
     Raises:
         PairError: if the image can't be read; the message says what came and what to do.
     """
-    name = f"the image {str(image)!r}" if isinstance(image, str | Path) else "the image"
+    rules = rules or ImageRules()
+    name = f"the image {quoted(str(image))}" if isinstance(image, str | Path) else "the image"
     try:
-        return within(timeout, lambda: _read(image, name))
+        return within(rules.timeout, lambda: _read(image, name, rules))
     except PairError:
         raise
     except FileNotFoundError:
@@ -68,21 +93,38 @@ def read_image(image: ImageLike, timeout: float = TIMEOUT) -> Reading:
     except PermissionError:
         raise PairError(f"{name} may not be read: permission denied") from None
     except UnidentifiedImageError:
-        raise PairError(f"{name} could not be read as an image of a known format") from None
+        more = ", ".join((*FORMATS, *rules.formats))
+        raise PairError(
+            f"{name} could not be read as an image of a known format: {more} are read, others with data.image_formats"
+        ) from None
     except Image.DecompressionBombError as error:
         raise PairError(f"{name} is too large: {error}. Make a smaller copy of it") from None
     except TimeoutError:
-        raise PairError(f"{name} was still being read after {timeout:g} s (data.image_timeout)") from None
+        raise PairError(f"{name} was still being read after {rules.timeout:g} s (data.image_timeout)") from None
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, ...
-        raise PairError(f"{name} could not be read: {type(error).__name__}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PairError(f"{name} could not be read: {type(error).__name__}: {reason[:_MAX_REASON]}") from None
 
 
-def _read(image: ImageLike, name: str) -> Reading:
-    opened = _open(image)
+def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
+    opened = _open(image, rules)
     if 0 in opened.size:
         raise PairError(f"{name} has no pixels: its size is {opened.size}")
-    picture = _to_rgb(ImageOps.exif_transpose(opened))
-    return Reading(picture, opened.format != "MPO" and _is_animated(opened))  # an MPO is a photo and its preview
+    size = opened.size
+    own = opened is not image
+    if own and isinstance(opened, ImageFile.ImageFile):
+        reduce(opened, name, rules.max_bytes)
+    opened.load()
+    loaded = opened.size
+    if own and opened.format in _SINGLE_FRAME:
+        ImageOps.exif_transpose(opened, in_place=True)  # without a copy
+        upright = opened
+    else:
+        upright = ImageOps.exif_transpose(opened)
+    if upright.size != loaded:
+        size = size[::-1]
+    # an MPO is a photo and its preview
+    return Reading(_to_rgb(upright), opened.format != "MPO" and _is_animated(opened), size)
 
 
 def _is_animated(opened: Image.Image) -> bool:
@@ -92,41 +134,71 @@ def _is_animated(opened: Image.Image) -> bool:
         return False
 
 
-def _open(image: ImageLike) -> Image.Image:
+def _open(image: ImageLike, rules: ImageRules) -> Image.Image:
+    """Open an image; the pixels of a file are not loaded yet."""
     if isinstance(image, np.ndarray):
         return Image.fromarray(_to_uint8(image))
     if isinstance(image, Image.Image):
-        opened = image
-    elif isinstance(image, bytes):
-        opened = Image.open(io.BytesIO(image))
-    elif isinstance(image, str | Path):
-        opened = Image.open(_regular(Path(image).expanduser()))
-    else:
-        raise PairError(f"an image must be a path, bytes, a PIL image or an array, got {type(image).__name__}")
-    opened.load()
-    return opened
+        if isinstance(image, ImageFile.ImageFile) and starts_programs(image.format):
+            raise PairError(f"the image is {image.format}, which is never read, because it can start other programs")
+        return image
+    if isinstance(image, str):
+        content = embedded_picture(image)
+        image = Path(image) if content is None else content
+    if isinstance(image, bytes):
+        return Image.open(io.BytesIO(image), formats=rules.permitted)
+    if isinstance(image, Path):
+        return Image.open(_regular(image.expanduser()), formats=rules.permitted)
+    raise PairError(f"an image must be a path, bytes, a PIL image or an array, got {type(image).__name__}")
 
 
 def _regular(path: Path) -> Path:
     """Refuse directories, pipes and devices; opening a pipe would block forever."""
     if path.is_dir():
-        raise PairError(f"the image {str(path)!r} is a directory; give the file")
+        raise PairError(f"the image {quoted(str(path))} is a directory; give the file")
     if path.exists() and not path.is_file():
-        raise PairError(f"the image {str(path)!r} is a pipe or a device, not a file")
+        raise PairError(f"the image {quoted(str(path))} is a pipe or a device, not a file")
     return path
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
-        grey = np.asarray(picture, np.float64)
-        if not np.isfinite(grey).all():
-            raise PairError("the image holds pixels that are not finite")
-        span = grey.max() - grey.min()
-        return Image.fromarray(((grey - grey.min()) / (span or 1) * 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_scaled_grey(np.asarray(picture))).convert("RGB")
     if picture.has_transparency_data:
-        layered = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return picture.convert("RGB")
+        return _by_strips(picture, _on_white)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _scaled_grey(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values (H, W), scaled linearly to 0 to 255."""
+    scaled = np.empty(grey.shape, np.uint8)
+    strips = _strips(grey.shape[1], grey.shape[0])
+    if not all(np.isfinite(grey[first:last]).all() for first, last in strips):
+        raise PairError("the image holds pixels that are not finite")
+    darkest = float(grey.min())
+    span = float(grey.max()) - darkest
+    for first, last in strips:
+        scaled[first:last] = ((grey[first:last].astype(np.float64) - darkest) / (span or 1) * 255).round()
+    return scaled
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    layered = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+
+
+def _by_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture to RGB, strip by strip."""
+    whole = Image.new("RGB", picture.size)
+    for first, last in _strips(*picture.size):
+        whole.paste(convert(picture.crop((0, first, picture.width, last))), (0, first))
+    return whole
+
+
+def _strips(width: int, height: int) -> list[tuple[int, int]]:
+    """The first and last row of each strip."""
+    rows = max(1, _STRIP_PIXELS // width)
+    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.errors import escaped
 from m2ib_lightning.pairs.framing import Box
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, Truth
@@ -108,6 +109,10 @@ class Pair:
     picture: Image.Image | None = None
     error: str | None = None
     truth: Truth | None = None
+
+    def __post_init__(self) -> None:
+        if self.error is not None:  # it may quote data
+            object.__setattr__(self, "error", escaped(self.error))
 
     def other_captions(self, count: int) -> list[OtherCaption]:
         """Return the first ``count`` other captions that the source provides for the picture."""

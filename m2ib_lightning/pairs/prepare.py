@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.framing import Framing
-from m2ib_lightning.pairs.images import TIMEOUT, read_image
+from m2ib_lightning.pairs.image_rules import ImageRules
+from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairSource, PreparedPair, RawPair
 from m2ib_lightning.pairs.tokens import CaptionTokenizer
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, gibberish, read_truth
@@ -32,11 +33,11 @@ class Preparer:
         max_tokens: longest sequence that the text tower reads.
         padding: ``padding`` argument of the tokenizer, from the model family.
         fit: how a picture is fitted to the model's input (``Framing``); None for the processor's default.
-        image_timeout: time limit in seconds for reading one image.
+        images: formats, size and time limit of images; None for the defaults.
         urls: settings for images at URLs; None downloads nothing.
 
     Raises:
-        M2IBError: if the time limit is not positive, ``fit`` is unknown, or the processor is not supported.
+        M2IBError: if ``fit`` is unknown, or the processor is not supported.
     """
 
     def __init__(
@@ -46,24 +47,22 @@ class Preparer:
         padding: bool | str = True,
         *,
         fit: str | None = None,
-        image_timeout: float = TIMEOUT,
+        images: ImageRules | None = None,
         urls: UrlSettings | None = None,
     ) -> None:
-        if not image_timeout > 0:
-            raise M2IBError(f"data.image_timeout must be a number of seconds above 0, got {image_timeout}")
         self.processor = processor
         self.tokenizer = CaptionTokenizer(getattr(processor, "tokenizer", None), max_tokens)
         self.framing = Framing(processor.image_processor, fit)
         self.padding = padding
-        self.image_timeout = image_timeout
+        self.images = images or ImageRules()
         self.urls = urls or UrlSettings()
 
     def with_options(
-        self, *, fit: str | None, image_timeout: float = TIMEOUT, urls: UrlSettings | None = None
+        self, *, fit: str | None, images: ImageRules | None = None, urls: UrlSettings | None = None
     ) -> Preparer:
         """Return a preparer for the same model with other options."""
         limit = self.tokenizer.max_tokens
-        return Preparer(self.processor, limit, self.padding, fit=fit, image_timeout=image_timeout, urls=urls)
+        return Preparer(self.processor, limit, self.padding, fit=fit, images=images, urls=urls)
 
     def download(self, raws: Sequence[RawPair]) -> list[RawPair]:
         """Download the images at URLs of several pairs at once, if downloads are allowed.
@@ -74,7 +73,7 @@ class Preparer:
         indices = [index for index, raw in enumerate(raws) if isinstance(raw.image, str) and is_url(raw.image)]
         pairs = list(raws)
         if self.urls.allow and indices:
-            images = fetch_all([str(raws[index].image) for index in indices], self.urls)
+            images = fetch_all([str(raws[index].image) for index in indices], self.urls, self.images)
             for index, image in zip(indices, images, strict=True):
                 failed = isinstance(image, PairError)
                 pairs[index] = replace(raws[index], **{"error": str(image)} if failed else {"image": image})
@@ -107,7 +106,7 @@ class Preparer:
             pixels, image_fields = self._read_picture(raw.image, keep_picture)
             ids, text_fields = ([], {}) if image_only else self.read_caption(raw.caption)
             if raw.truth is not None:
-                image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.image_timeout)
+                image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.images)
         except Exception as error:  # a processor or tokenizer may raise anything; the other pairs continue
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
             return Pair(**fields, error=why)
@@ -117,9 +116,11 @@ class Preparer:
         """The image tower's input, and the fields of a ``Pair`` about the image."""
         if image is None:
             raise PairError("the image is missing (a null cell)")
-        picture, animated = read_image(image, self.image_timeout)
-        pixels, crop = self.framing(picture)
-        fields: dict[str, Any] = {"image_size": picture.size, "crop": crop, "animated": animated}
+        reading = read_image(image, self.images)
+        picture = reading.picture
+        pixels, box = self.framing(picture)
+        crop = reading.box_in_image(box)
+        fields: dict[str, Any] = {"image_size": reading.size, "crop": crop, "animated": reading.animated}
         if keep:
             picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
             fields["picture"] = picture

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import PairError, quoted
+from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import ImageLike, read_image
 
 Mask = NDArray[np.bool_]
@@ -100,22 +101,22 @@ class Truth:
         return [any(start < word[1] and word[0] < end for word in self.content) for start, end in offsets]
 
 
-def read_truth(raw: RawTruth, size: tuple[int, int], timeout: float) -> Truth:
+def read_truth(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None = None) -> Truth:
     """Read the ground truth of a pair.
 
     Args:
         raw: truth from the source.
         size: (width, height) of the picture, to which the mask is resized.
-        timeout: time limit in seconds for reading the mask.
+        rules: formats, size and time limit for reading the mask; None for the defaults.
 
     Raises:
         PairError: if the mask or a box can't be read.
     """
-    mask, resized = _read_mask(raw, size, timeout)
+    mask, resized = _read_mask(raw, size, rules)
     return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label)
 
 
-def _read_mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Mask | None, bool]:
+def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -> tuple[Mask | None, bool]:
     if raw.boxes is not None:
         return _mask_of_boxes(raw.boxes, size), False
     if raw.mask is None:
@@ -124,7 +125,7 @@ def _read_mask(raw: RawTruth, size: tuple[int, int], timeout: float) -> tuple[Ma
         mask = raw.mask
     else:
         try:
-            mask = np.asarray(read_image(raw.mask, timeout)[0].convert("L")) >= _MASK_THRESHOLD
+            mask = np.asarray(read_image(raw.mask, rules).picture.convert("L")) >= _MASK_THRESHOLD
         except PairError as error:
             raise PairError(f"the mask: {error}") from None
     resized = mask.shape != size[::-1]
@@ -140,7 +141,7 @@ def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> M
             left, top, width, height = (float(value) for value in box)
             first, last = (round(left), round(top)), (round(left + width), round(top + height))
         except (TypeError, ValueError, OverflowError):
-            raise PairError(f"a box must be [left, top, width, height] in pixels, got {box!r}") from None
+            raise PairError(f"a box must be [left, top, width, height] in pixels, got {quoted(box)}") from None
         mask[max(first[1], 0) : max(last[1], 0), max(first[0], 0) : max(last[0], 0)] = True
     return mask
 

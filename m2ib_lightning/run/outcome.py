@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from m2ib_lightning.errors import escaped
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary
 
@@ -35,7 +36,7 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     if counts.animated:
         print(f"{count_of(counts.animated, 'image')} with more than one frame: the first was explained.")
     for row in summary.failures:
-        print(f"  {row['key']}: {row['error']}", file=sys.stderr)
+        print(escaped(f"  {row['key']}: {row['error']}"), file=sys.stderr)
     if counts.failed > len(summary.failures):
         print(f"  ... and {counts.failed - len(summary.failures)} more", file=sys.stderr)
     if counts.failed:
@@ -52,7 +53,7 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
 def _print_missing(summary: Summary, stopped: bool) -> None:
     ranks = f"{'rank' if len(summary.lost) == 1 else 'ranks'} {', '.join(map(str, summary.lost))}"
     reason = f"{ranks} died: " if summary.lost and not stopped else "stopped: "
-    first_keys = ", ".join(summary.missing[:3]) + (", ..." if len(summary.missing) > 3 else "")
+    first_keys = ", ".join(map(escaped, summary.missing[:3])) + (", ..." if len(summary.missing) > 3 else "")
     pairs = "some pairs" if summary.skipped is None else f"{summary.skipped} of {summary.total} pairs"
     print(
         f"\n{reason}{pairs} were not reached{f' ({first_keys})' if first_keys else ''}. Run the same command with "

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
-from m2ib_lightning.errors import INCOMPLETE
+from m2ib_lightning.errors import INCOMPLETE, escaped
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models.load import BUNDLED
 from m2ib_lightning.pairs.pair import PairStream
@@ -112,7 +112,7 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             except BaseException as error:
                 start.lock.close()  # the last rank at work sees that this one is lost, and merges
                 if world.size > 1:  # printed now, because this rank then waits for its child processes
-                    print(f"rank {world.rank} stops: {error}", file=sys.stderr, flush=True)
+                    print(escaped(f"rank {world.rank} stops: {error}"), file=sys.stderr, flush=True)
                 if world.rank == 0:  # a rank that comes late must learn which run this is, for its own pairs
                     rendezvous.wait_for_confirmations(20.0)
                 raise

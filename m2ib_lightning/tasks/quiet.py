@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+from m2ib_lightning.errors import escaped
+
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
@@ -22,7 +24,7 @@ def quiet_lightning() -> Iterator[None]:
 
     def print_a_line(failure: threading.ExceptHookArgs) -> None:
         if isinstance(failure.exc_value, OSError):
-            print(f"a writer stopped: {failure.exc_value}", file=sys.stderr)
+            print(escaped(f"a writer stopped: {failure.exc_value}"), file=sys.stderr)
         else:
             hook(failure)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from m2ib_lightning.config import resolved_yaml
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.run.directory import RunDirectory, open_run_directory
+from m2ib_lightning.run.resolved_config import resolved_yaml
 from m2ib_lightning.run.resume import check_same_run
 from m2ib_lightning.run.sharding import Launch, Rendezvous, begin_launch, open_launch, ranks_at_work
 from m2ib_lightning.run.sharding.rendezvous import LAUNCH_VARIABLE

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from m2ib_lightning.config import Config, DataConfig
+from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
+from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
 
@@ -45,7 +46,8 @@ class Work:
         model = load_model(config.model.name)
         settings = resolve(_settings(config, model), model.encoder)
         data = config.data
-        preparer = model.preparer.with_options(fit=data.fit, image_timeout=data.image_timeout, urls=_urls(data))
+        images = ImageRules(data.image_timeout, data.image_max_bytes, data.image_formats or ())
+        preparer = model.preparer.with_options(fit=data.fit, images=images, urls=_urls(config))
         datamodule = datamodule_type.from_config(config, preparer)
         datamodule.setup("fit")
         return Work(config, model, settings, datamodule, _statistics(config.bottleneck.statistics, model))
@@ -79,7 +81,8 @@ def _statistics(file: str | None, model: LoadedModel) -> Statistics:
     return model.statistics.updated(statistics)
 
 
-def _urls(data: DataConfig) -> UrlSettings:
+def _urls(config: Config) -> UrlSettings:
+    data = config.data
     return UrlSettings(
         allow=data.allow_urls,
         allow_private=data.allow_private_urls,
@@ -88,4 +91,5 @@ def _urls(data: DataConfig) -> UrlSettings:
         retries=data.url_retries,
         connections=data.url_connections,
         cache=None if data.url_cache is None else Path(data.url_cache).expanduser(),
+        check_cache=config.retry_failed,
     )

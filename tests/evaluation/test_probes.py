@@ -196,21 +196,21 @@ def test_masks_and_boxes_are_read(tmp_path: Path) -> None:
     left = np.zeros((4, 6), np.bool_)
     left[:, :3] = True
     Image.fromarray(left).save(tmp_path / "mask.png")
-    read = read_truth(RawTruth(tmp_path / "mask.png"), (6, 4), 10)
+    read = read_truth(RawTruth(tmp_path / "mask.png"), (6, 4))
     assert np.array_equal(read.mask, left)  # type: ignore[arg-type]
     assert not read.resized
-    large = read_truth(RawTruth(left), (12, 8), 10)
+    large = read_truth(RawTruth(left), (12, 8))
     assert large.resized
     assert np.array_equal(large.mask, left.repeat(2, 0).repeat(2, 1))  # type: ignore[arg-type]
-    boxed = read_truth(RawTruth(boxes=[[0, 0, 3, 4]]), (6, 4), 10)
+    boxed = read_truth(RawTruth(boxes=[[0, 0, 3, 4]]), (6, 4))
     assert np.array_equal(boxed.mask, left)  # type: ignore[arg-type]
-    beyond = read_truth(RawTruth(boxes=[[-5, -5, 8, 100]]), (6, 4), 10)
+    beyond = read_truth(RawTruth(boxes=[[-5, -5, 8, 100]]), (6, 4))
     assert np.array_equal(beyond.mask, left)  # type: ignore[arg-type]
-    assert read_truth(RawTruth(), (6, 4), 10).mask is None
+    assert read_truth(RawTruth(), (6, 4)).mask is None
     bad_boxes: list[Any] = [[[1, 2, 3]], ["abcd"], [[0, 0, float("nan"), 1]], [[0, 0, 1e400, 1]]]
     for boxes in bad_boxes:
         with pytest.raises(PairError, match=r"a box must be \[left, top, width, height\]"):
-            read_truth(RawTruth(boxes=boxes), (6, 4), 10)
+            read_truth(RawTruth(boxes=boxes), (6, 4))
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(PairError, match="the mask: "):
-        read_truth(RawTruth(tmp_path / "text.png"), (6, 4), 10)
+        read_truth(RawTruth(tmp_path / "text.png"), (6, 4))

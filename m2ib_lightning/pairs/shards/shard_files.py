@@ -164,4 +164,4 @@ def reason_of(error: BaseException) -> str:
     """Return the reason of an error in one line."""
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return str(error).strip().split("\n")[0][:500] or type(error).__name__

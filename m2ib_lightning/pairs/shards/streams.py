@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.shards.hub_images import with_image_bytes
+from m2ib_lightning.pairs.shards.missing_images import check_image_column, name_missing_images
 from m2ib_lightning.pairs.shards.shard_files import (
     KINDS,
     PARQUET,
@@ -73,18 +75,19 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
     """
     files = find_files(path)
     if not files:
-        return _open_dataset(path, split)
+        return _open_dataset(path, split, names[1])
     endings = {ending_of(file) for file in files}
     if None in endings:
         raise M2IBError(f"data.path={path!r}: shards must end in {KINDS}, got {basename(files[0])!r}")
     if not endings.isdisjoint(PARQUET) and not endings.issubset(PARQUET):
         raise M2IBError(f"data.path={path!r} has .tar and .parquet files: give those of one kind, like 'folder/*.tar'")
     if endings.issubset(PARQUET):
-        return FileShards(files, _first_readable(path, files, _parquet_columns), _parquet_rows)
+        return FileShards(files, _first_readable(path, files, _parquet_columns), _parquet_rows, names[1])
     samples = _first_readable(path, files, _tar_samples)
     aliases = Aliases.of(samples, names)
     columns = dict.fromkeys(name for cells in (*samples, aliases.columns) for name in cells)
-    return FileShards(files, list(columns), partial(_tar_rows, aliases=aliases))
+    check_image_column(path, samples, columns, names[1])
+    return FileShards(files, list(columns), partial(_tar_rows, aliases=aliases), names[1])
 
 
 class FileShards:
@@ -94,17 +97,22 @@ class FileShards:
         files: paths or URLs.
         columns: names of the columns.
         read: function that yields the rows of a file, and raises if the rest of the file can't be read.
+        image: name of the image column.
     """
 
-    def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]]) -> None:
+    def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]], image: str) -> None:
         self.names, self.folder = name_files(files)
         self.columns = columns
         self._files = files
         self._read = read
+        self._image = image
 
     def rows(self, shard: int) -> Iterator[Row]:
         """Yield the rows of the shard's file; if the rest can't be read, the last row is a ``PairError``."""
-        return _end_with_error(self._read(self._files[shard]), self.names[shard])
+        rows = self._read(self._files[shard])
+        if self._image in self.columns:
+            rows = name_missing_images(rows, self.names[shard], self._image)
+        return _end_with_error(rows, self.names[shard])
 
 
 class DatasetShards:
@@ -114,18 +122,22 @@ class DatasetShards:
         name: name of the data set.
         data: ``datasets.IterableDataset`` with undecoded pictures.
         folder: folder of relative image paths.
+        image: name of the image column.
     """
 
-    def __init__(self, name: str, data: Any, folder: Path) -> None:
+    def __init__(self, name: str, data: Any, folder: Path, image: str) -> None:
         count = data.num_shards
         self.names = [f"{name}-{index:05d}-of-{count:05d}" for index in range(count)]
         self.columns = list(data.features or ())
         self.folder = folder
         self._data = data
+        self._image = image
 
     def rows(self, shard: int) -> Iterator[Row]:
         """Yield the rows of a shard; if the rest can't be read, the last row is a ``PairError``."""
-        return _end_with_error(self._read(shard), self.names[shard])
+        return _end_with_error(
+            name_missing_images(self._read(shard), self.names[shard], self._image), self.names[shard]
+        )
 
     def _read(self, shard: int) -> Iterator[Row]:
         import datasets
@@ -138,7 +150,7 @@ class DatasetShards:
         for batch in part.iter(batch_size=1):
             row = {name: cells[0] for name, cells in batch.items()}
             row |= {name: None if row[name] is None else names[row[name]] for name, names in classes.items()}
-            yield _with_image_bytes(row, pictures)
+            yield with_image_bytes(row, pictures)
 
 
 def _end_with_error(rows: Iterator[Row], shard: str) -> Iterator[Row]:
@@ -181,7 +193,7 @@ def _tar_rows(file: str, aliases: Aliases | None = None) -> Iterator[Row]:
 
 
 def _tar_samples(file: str) -> list[dict[str, Any]] | None:
-    """The first samples without their contents; None for an empty tar.
+    """The first samples without their contents, but with their keys; None for an empty tar.
 
     Raises:
         Exception: if no sample can be read.
@@ -194,7 +206,8 @@ def _tar_samples(file: str) -> list[dict[str, Any]] | None:
             if isinstance(row, PairError):
                 first_error = first_error or row
             else:
-                samples.append({name: b"" if isinstance(cell, bytes) else None for name, cell in row.items()})
+                content = {name: b"" if isinstance(cell, bytes) else None for name, cell in row.items()}
+                samples.append(content | {"__key__": row["__key__"]})
     except Exception as error:
         first_error = first_error or error
     if first_error is not None and not samples:
@@ -239,7 +252,7 @@ def _parquet_row(names: list[str], batch: Any, index: int) -> Row:
         return PairError(f"a cell could not be read: {reason_of(error)}")
 
 
-def _open_dataset(path: str, split: str) -> DatasetShards:
+def _open_dataset(path: str, split: str, image: str) -> DatasetShards:
     folder = Path(path).expanduser().absolute()
     if folder.is_dir():
         what = f"data.path={path!r} has no {KINDS} files, and as a data set it"
@@ -253,7 +266,7 @@ def _open_dataset(path: str, split: str) -> DatasetShards:
         folder = Path()
     if data.features:
         data = data.decode(False)  # on a stream, cast_column would decode the pictures and encode them again
-    shards = DatasetShards(f"{folder.name or path}/{split}", data, folder)
+    shards = DatasetShards(f"{folder.name or path}/{split}", data, folder, image)
     if not shards.columns:
         indices = list(range(len(shards.names)))
         shards.columns = _first_readable(path, indices, lambda index: _dataset_columns(shards, index))
@@ -265,16 +278,3 @@ def _dataset_columns(shards: DatasetShards, index: int) -> list[str] | None:
     if isinstance(row, PairError):
         raise row
     return None if row is None else list(row)
-
-
-def _with_image_bytes(row: dict[str, Any], columns: list[str]) -> Row:
-    """Fetch the images that a row gives by URL, as in an image folder on a hub or in a zip."""
-    for column in columns:
-        cell = row[column]
-        if isinstance(cell, dict) and cell.get("bytes") is None and "://" in (cell.get("path") or ""):
-            try:
-                with open_file(cell["path"]) as image:
-                    row[column] = cell | {"bytes": image.read()}
-            except Exception as error:  # each file system has its own errors
-                return PairError(f"{cell['path']} could not be fetched: {reason_of(error)}")
-    return row

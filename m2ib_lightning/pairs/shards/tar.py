@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import PairError, quoted, shortened
 from m2ib_lightning.pairs.images import looks_like_an_image
+from m2ib_lightning.pairs.shards.tar_archive import open_archive
 
 MAX_SAMPLE_BYTES = 256 * 2**20
 """Size of the largest sample that is read; the limit bounds the memory."""
+
+MAX_TEXT_BYTES = 2**20
+"""Size of the largest caption member that is read."""
+
+MAX_JSON_BYTES = 16 * 2**20
+"""Size of the largest JSON member that is read; its objects take up to 30 times as much memory."""
 
 TEXTS = ("txt", "text", "caption")
 """Extensions of caption members."""
@@ -34,10 +40,7 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
     Raises:
         Exception: of many kinds, if the rest can't be read; a sample that may be incomplete is not yielded.
     """
-    unzipped: IO[bytes] = _Unzipped(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[assignment]
-    with _Archive.open(
-        fileobj=unzipped, mode="r|", tarinfo=_Header, bufsize=2**16, encoding="utf-8", errors="backslashreplace"
-    ) as archive:
+    with open_archive(file) as archive:
         sample = None
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header
@@ -53,43 +56,6 @@ def read_tar(file: io.BufferedReader) -> Iterator[dict[str, Any] | PairError]:
             yield sample.cells()
 
 
-class _Unzipped(gzip.GzipFile):
-    """A gzip file that is read with all its parts and checksums, which ``tarfile`` itself does not check."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Read up to ``size`` bytes; data before a broken part is returned first."""
-        return self.read1(-1 if size is None else size)
-
-
-class _Archive(tarfile.TarFile):
-    ended = False  # whether the last block was the zeros that end an archive
-
-
-class _Header(tarfile.TarInfo):
-    """A checked header of a member. ``tarfile`` takes a broken or missing header for the end, and drops the rest."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
-        assert isinstance(archive, _Archive)
-        while True:
-            try:
-                header = super().fromtarfile(archive)
-            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-                archive.ended = True  # another archive may follow, as after `cat a.tar b.tar`
-            except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
-                if archive.ended:  # the archive is complete
-                    raise tarfile.EOFHeaderError from None  # type: ignore[attr-defined]
-                empty = archive.fileobj is None or archive.fileobj.tell() == 0
-                raise tarfile.ReadError(
-                    "it is empty" if empty else "it stops without the zeros that end a tar: is it cut off?"
-                ) from None
-            except tarfile.HeaderError as error:
-                raise tarfile.ReadError(f"a member's header is broken ({error})") from None
-            else:
-                archive.ended = False
-                return header
-
-
 class _Sample:
     """The members of a sample, which share a key."""
 
@@ -101,18 +67,23 @@ class _Sample:
 
     def add(self, extension: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Read a member of the sample."""
-        self._size += member.size + tarfile.BLOCKSIZE
+        self._size += member.size + tarfile.BLOCKSIZE + len(member.name)
+        kind, limit = _limit_of(extension)
         if self._error is None and extension in self._parts:
-            self._fail(f"two members of sample {self.key!r} end in .{extension}: give each sample a name of its own")
+            self._fail(
+                f"two members of sample {quoted(self.key)} end in .{shortened(extension)}: give each sample a name of "
+                "its own"
+            )
         if self._error is None and self._size > MAX_SAMPLE_BYTES:
             self._fail(
-                f"sample {self.key!r} has more than {MAX_SAMPLE_BYTES // 2**20} MiB with {member.name!r}, and was not "
-                "read; the names of samples must differ before their first dot"
+                f"sample {quoted(self.key)} has more than {MAX_SAMPLE_BYTES // 2**20} MiB with {quoted(member.name)}, "
+                "and was not read; the names of samples must differ before their first dot"
             )
+        if self._error is None and member.size > limit:
+            self._fail(f"{quoted(member.name)} has {member.size:,} bytes: {kind} of up to {limit:,} bytes is read")
         if self._error is None:
-            content = archive.extractfile(member)
-            assert content is not None  # the member is a regular file
-            self._parts[extension] = content.read()
+            assert archive.fileobj is not None  # its position is the start of the member's data
+            self._parts[extension] = archive.fileobj.read(member.size)
             if len(self._parts[extension]) != member.size:
                 raise tarfile.ReadError("unexpected end of data")
 
@@ -132,7 +103,7 @@ class _Sample:
         kind = extension.rpartition(".")[2]
         if kind not in (*TEXTS, "json"):
             return part
-        name = f"{self.key}.{extension}"
+        name = shortened(f"{self.key}.{extension}")
         try:
             text = part.decode("utf-8-sig")
             return json.loads(text) if kind == "json" else text.strip()
@@ -144,6 +115,14 @@ class _Sample:
     def _fail(self, why: str) -> None:
         self._error = why
         self._parts.clear()
+
+
+def _limit_of(extension: str) -> tuple[str, int]:
+    """What a member of this extension holds, and the size of the largest that is read."""
+    kind = extension.rpartition(".")[2]
+    if kind in TEXTS:
+        return "text", MAX_TEXT_BYTES
+    return ("JSON", MAX_JSON_BYTES) if kind == "json" else ("a member", MAX_SAMPLE_BYTES)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from m2ib_lightning.errors import M2IBError, PairError, nearest
+from m2ib_lightning.errors import M2IBError, PairError, listed, nearest, quoted
+from m2ib_lightning.pairs.embedded import embedded_picture
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.pair import RawPair
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
+
+_MAX_CAPTION = 2**20
+"""Length of the longest caption that is given to the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Columns:
         for key, column in columns.items():
             if column is not None and column not in available:
                 raise M2IBError(
-                    f"{name} has no column {column!r} (data.{key}_column): it has {', '.join(available)}."
+                    f"{name} has no column {column!r} (data.{key}_column): it has {listed(list(available))}."
                     f"{nearest(column, available)}"
                 )
 
@@ -84,7 +88,7 @@ class CellReader:
             image, uri = self._image(cells.get(self.columns.image), key)
             truth = self._truth(cells, key)
         except Exception as error:  # a broken cell only costs its row
-            return RawPair(key=key, image=None, uri=key, caption=None, error=f"{key}: {type(error).__name__}: {error}")
+            return RawPair(key=key, image=None, uri=key, caption=None, error=_reason(key, error))
         caption = cells.get(self.columns.text)
         pair = RawPair(key=key, image=image, uri=uri, caption=None, truth=truth)
         if isinstance(caption, PairError):
@@ -94,6 +98,9 @@ class CellReader:
                 why = f"the caption is a list of {len(caption)} where the others are text: give one row per caption"
                 return replace(pair, error=why)
             caption = caption[item or 0] if len(caption) else None
+        if isinstance(caption, str) and len(caption) > _MAX_CAPTION:
+            why = f"the caption has {len(caption):,} characters; captions of up to {_MAX_CAPTION:,} are read"
+            return replace(pair, error=why)
         identity = None if self.columns.id is None else cells.get(self.columns.id)
         return replace(
             pair,
@@ -130,15 +137,24 @@ class CellReader:
         )
 
     def _image(self, cell: Any, key: str) -> tuple[ImageLike | None, str]:
-        """The image to read, and its name in the results: the path in the table, or the key for an embedded image."""
+        """The image to read, and its name in the results: the path in the table, or the key for an embedded one."""
         if isinstance(cell, dict):  # an undecoded image of `datasets`
             path = cell.get("path")
-            return (cell["bytes"], path or key) if cell.get("bytes") is not None else self._image(path, key)
-        if cell is None or cell == "":
+            content = cell.get("bytes")
+            if content is None:
+                return self._image(path, key)
+            return (embedded_picture(content) or content if isinstance(content, str) else content), path or key
+        if cell is None or (isinstance(cell, str) and not cell):
             return None, key
         if isinstance(cell, str):
+            if (picture := embedded_picture(cell)) is not None:
+                return picture, key
             return (cell if "://" in cell else self.image_root / cell), cell
         return cell, key
+
+
+def _reason(key: str, error: Exception) -> str:
+    return str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
 
 
 def _hard_negatives(cell: Any) -> list[str]:
@@ -148,8 +164,8 @@ def _hard_negatives(cell: Any) -> list[str]:
     if isinstance(cell, str):
         try:
             cell = json.loads(cell) if cell.lstrip().startswith("[") else [cell]
-        except ValueError:  # "[sic] a dog"
+        except (ValueError, RecursionError):  # "[sic] a dog"
             cell = [cell]
     if not isinstance(cell, list | np.ndarray) or any(not isinstance(text, str) for text in cell):
-        raise TypeError(f"hard negatives must be text or a list of texts, got {cell!r}")
+        raise TypeError(f"hard negatives must be text or a list of texts, got {quoted(cell)}")
     return list(cell)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.errors import M2IBError, PairError, listed
 from m2ib_lightning.pairs.images import looks_like_an_image
-from m2ib_lightning.pairs.tables.lines import BOM, LineTable, Records, decode_record
+from m2ib_lightning.pairs.tables.lines import BOM, MAX_RECORD_BYTES, LineTable, Records, decode_record, read_line
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ def open_delimited(file: Path, names: tuple[str, str]) -> LineTable:
             del column[:1]
     if not records.starts:
         raise M2IBError(f"data.path={str(file)!r} could not be read: it has no rows")
-    duplicates = {name for name in header if header.count(name) > 1}
-    if duplicates & set(names):
-        raise M2IBError(f"data.path={str(file)!r} has more than one column named {', '.join(sorted(duplicates))}")
+    counts = Counter(header)
+    if any(counts[name] > 1 for name in names):
+        duplicates = sorted(name for name, count in counts.items() if count > 1)
+        raise M2IBError(f"data.path={str(file)!r} has more than one column named {listed(duplicates)}")
     return LineTable(file, records, list(dict.fromkeys(header)), partial(_parse_record, header, dialect), lists=False)
 
 
@@ -76,20 +78,28 @@ class _LineReader:
         self.file = file
         self.position, self.number = 0, 0
         self.start = 0  # number of lines before the current record
+        self.start_position = 0
 
     def __iter__(self) -> _LineReader:
         return self
 
     def __next__(self) -> str:
-        line = self.file.readline()
+        line, length = read_line(self.file)
         if not line:
             raise StopIteration
         text = line.removeprefix(BOM) if self.position == 0 else line
-        self.position += len(line)
+        self.position += length
         self.number += 1
         if self.number - self.start > _MAX_RECORD_LINES:
             raise csv.Error(f"more than {_MAX_RECORD_LINES} lines in one record")
+        if self.position - self.start_position > MAX_RECORD_BYTES:
+            raise csv.Error(f"more than {MAX_RECORD_BYTES:,} bytes in one record")
         return text.decode("latin-1")  # decodes any byte; the scan needs only quotes, separators and line ends
+
+    def skip(self) -> None:
+        """Read one line, of any length."""
+        self.position += read_line(self.file)[1]
+        self.number += 1
 
     def seek(self, position: int, number: int) -> None:
         """Return to a byte position and its line number."""
@@ -109,19 +119,21 @@ def _scan(file: Path, dialect: Dialect) -> Records:
         reader = _reader(lines, dialect)
         while True:
             start, number = lines.position, lines.number
-            lines.start = number
+            lines.start, lines.start_position = number, start
             try:
                 cells = next(reader)
             except StopIteration:
                 return records
             except csv.Error:
                 lines.seek(start, number)
-                cells = [next(lines)]
+                lines.skip()
+                cells = [""]
             if cells:  # an empty line is not a record
                 records.add(number + 1, start, lines.position)
 
 
 def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+    csv.field_size_limit(MAX_RECORD_BYTES)  # of the process; Python's own limit is less than a picture in base64 needs
     return csv.reader(lines, delimiter=dialect.delimiter, quoting=dialect.quoting, strict=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.pairs.tables.lines import LineTable, Records, decode_record
+from m2ib_lightning.pairs.tables.lines import MAX_RECORD_BYTES, LineTable, Records, decode_record, read_line
 
 _SAMPLED_RECORDS = 100
 """Number of first records whose keys become the columns."""
@@ -22,15 +22,17 @@ def open_jsonl(file: Path) -> LineTable:
     records, columns, first_error = Records(), dict[str, None](), None
     position = 0
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        number = 0
+        while (read := read_line(lines))[1]:
+            (line, length), number = read, number + 1
             if line.strip():
-                records.add(number, position, position + len(line))
-                if len(records.lines) <= _SAMPLED_RECORDS:
+                records.add(number, position, position + length)
+                if len(records.lines) <= _SAMPLED_RECORDS and length <= MAX_RECORD_BYTES:
                     try:
                         columns.update(dict.fromkeys(_parse_json(line)))
                     except PairError as error:
                         first_error = first_error or f"line {number} {error}"
-            position += len(line)
+            position += length
     if not columns:
         raise M2IBError(f"data.path={str(file)!r} could not be read: {first_error or 'it has no rows'}")
     return LineTable(file, records, list(columns), _parse_json, lists=True)

@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import PairError, shortened
 
 BOM = b"\xef\xbb\xbf"
+
+MAX_RECORD_BYTES = 64 * 2**20
+"""Size of the largest record that is read."""
+
+_SKIPPED_BYTES = 2**20
 
 
 class LineTable:
@@ -49,26 +54,28 @@ class LineTable:
         Raises:
             PairError: if the record can't be read; the message says which line and why.
         """
-        with self.file.open("rb") as file:
-            content = self._records.read(file, index)
+        content = b""
         try:
+            with self.file.open("rb") as file:
+                content = self._records.read(file, index)
             return self._parse(content)
         except PairError as error:
             first = self._records.lines[index]
             last = first + content.rstrip(b"\r\n").count(b"\n")
             where = f"line {first}" if first == last else f"lines {first} to {last}"
-            raise PairError(f"{where} of {self.name} {error}") from None
+            raise PairError(f"{where} of {shortened(self.name)} {error}") from None
 
     def list_lengths(self, column: str) -> list[int] | None:
         """Return the length of each row's list in a column (0 for any other cell); None if no cell is a list."""
         if not self._lists:
             return None
         with self.file.open("rb") as file:
-            lengths = [self._length(self._records.read(file, index), column) for index in range(len(self))]
+            lengths = [self._length(file, index, column) for index in range(len(self))]
         return None if all(length is None for length in lengths) else [length or 0 for length in lengths]
 
-    def _length(self, content: bytes, column: str) -> int | None:
+    def _length(self, file: BinaryIO, index: int, column: str) -> int | None:
         try:
+            content = self._records.read(file, index)
             cell = self._parse(content).get(column) if b"[" in content else None
         except PairError:
             return None
@@ -88,9 +95,31 @@ class Records:
         self.ends.append(end)
 
     def read(self, file: BinaryIO, index: int) -> bytes:
-        """Return the bytes of a record."""
+        """Return the bytes of a record.
+
+        Raises:
+            PairError: if it is larger than ``MAX_RECORD_BYTES``.
+        """
+        length = self.ends[index] - self.starts[index]
+        if length > MAX_RECORD_BYTES:
+            raise PairError(f"has {length:,} bytes, and the limit is {MAX_RECORD_BYTES:,}")
         file.seek(self.starts[index])
-        return file.read(self.ends[index] - self.starts[index])
+        return file.read(length)
+
+
+def read_line(file: BinaryIO) -> tuple[bytes, int]:
+    """Read a line. Of a line above ``MAX_RECORD_BYTES`` only the beginning is kept.
+
+    Returns:
+        The line, and its length in bytes; an empty line of length 0 at the end of the file.
+    """
+    line = file.readline(MAX_RECORD_BYTES + 1)
+    length = len(line)
+    rest = line
+    while len(line) > MAX_RECORD_BYTES and rest and not rest.endswith(b"\n"):
+        rest = file.readline(_SKIPPED_BYTES)
+        length += len(rest)
+    return line, length
 
 
 def decode_record(content: bytes) -> str:

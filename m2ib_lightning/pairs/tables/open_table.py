@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.tables.delimited import DIALECTS, open_delimited
 from m2ib_lightning.pairs.tables.folders import FolderTable
+from m2ib_lightning.pairs.tables.json_depth import check_json_depth
 from m2ib_lightning.pairs.tables.jsonl import open_jsonl
 
 _TYPED = {".json": "json", ".parquet": "parquet"}
 _SUFFIXES = (*DIALECTS, ".jsonl", *_TYPED)
+_MAX_REASON = 500
+"""Largest number of characters of another library's message."""
+
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -115,6 +119,8 @@ def _open_file(file: Path, names: tuple[str, str]) -> Table:
         return open_delimited(file, names)
     if suffix == ".jsonl":
         return open_jsonl(file)
+    if suffix == ".json":
+        check_json_depth(file)
     rows = load_quietly(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file))
     return _as_table(file.name, rows, file.parent)
 
@@ -182,7 +188,7 @@ def load_quietly(what: str, reader: str, *, split: str = "train", advice: str = 
     try:
         return datasets.load_dataset(reader, split=split, **options)
     except Exception as error:
-        reason = str(error.__cause__ or error).strip().split("\n")[0]
+        reason = str(error.__cause__ or error).strip().split("\n")[0][:_MAX_REASON]
         if "corresponds to no data" in reason or "BatchSize must be greater than 0" in reason:
             reason = "it has no rows"
         raise M2IBError(f"{what} could not be read: {reason} {advice}".rstrip()) from error
@@ -196,7 +202,22 @@ def _as_table(name: str, rows: Any, folder: Path) -> DatasetTable:
     import datasets
 
     for column, feature in rows.features.items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
+        undecoded = _undecoded(feature)
+        if undecoded != feature:
+            rows = rows.cast_column(column, undecoded)
     classes = {name: kind.names for name, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)}
     return DatasetTable(name, list(rows.column_names), rows, folder, classes)
+
+
+def _undecoded(feature: Any) -> Any:
+    """A feature of `datasets` whose pictures, sounds and documents stay bytes, those inside lists and objects too.
+
+    A file chooses its features itself, and their decoders read any format.
+    """
+    if isinstance(feature, dict):
+        return {name: _undecoded(part) for name, part in feature.items()}
+    if isinstance(feature, list):
+        return [_undecoded(part) for part in feature]
+    if hasattr(feature, "feature"):
+        return replace(feature, feature=_undecoded(feature.feature))
+    return replace(feature, decode=False) if getattr(feature, "decode", False) is True else feature

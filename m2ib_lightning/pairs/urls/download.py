@@ -14,9 +14,10 @@ from itertools import count
 from time import monotonic, sleep
 from urllib.parse import quote, urljoin
 
-from m2ib_lightning.errors import PairError
+from m2ib_lightning.errors import PairError, quoted, shortened
 from m2ib_lightning.pairs.time_limit import within
 from m2ib_lightning.pairs.urls.addresses import Target, parse_url, resolve
+from m2ib_lightning.pairs.urls.hosts import HOSTS, host_of
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
 BACK_OFF = 0.5
@@ -28,6 +29,7 @@ MAX_WAIT = 10.0
 MAX_REDIRECTS = 5
 """Largest number of redirects that are followed."""
 
+_MAX_REASON = 200
 _CHUNK_BYTES = 1 << 16
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _RETRY_STATUSES = (429, 500, 502, 503, 504)
@@ -47,28 +49,47 @@ def download(url: str, settings: UrlSettings) -> bytes:
     Raises:
         PairError: if the URL is refused or the download fails. The message gives the reason, the tries and the remedy.
     """
+    host = host_of(url)
+    try:
+        HOSTS.admit(host)
+    except PairError as error:
+        raise PairError(f"the image {quoted(url)} was not downloaded: {error}") from None
     for tries in count(1):
         attempt = _Attempt(settings)
         try:
-            return within(settings.timeout, functools.partial(attempt.body, url))
+            body: bytes = within(settings.timeout, functools.partial(attempt.body, url))
+            HOSTS.answered(host)
+            return body
         except Exception as error:  # a server's answer can make the parsers raise anything
             failure = _explain(error, settings)
         finally:
             attempt.abort()
-        if not failure.retry or tries > settings.retries:
+        if not failure.retry or tries > settings.retries or HOSTS.is_left_alone(host):
             break
         sleep(min(max(failure.wait, BACK_OFF * 2 ** (tries - 1)), MAX_WAIT))
+    if failure.retry or failure.unreachable:
+        HOSTS.failed(host, str(failure))
+    else:
+        HOSTS.answered(host)
     attempts = f" ({tries} {'try' if tries == 1 else 'tries'}; data.url_retries)" if failure.retry else ""
-    raise PairError(f"the image {url!r} could not be downloaded: {failure}{attempts}")
+    raise PairError(f"the image {quoted(url)} could not be downloaded: {failure}{attempts}")
 
 
 class _AttemptError(Exception):
-    """A failed attempt: why, whether a retry may succeed, and the wait in seconds that the server asks for."""
+    """A failed attempt.
 
-    def __init__(self, why: str, retry: bool = False, wait: float = 0.0) -> None:
+    Args:
+        why: the reason.
+        retry: whether a retry may succeed.
+        wait: seconds that the server asks for.
+        unreachable: whether the host could not be reached, though a retry is of no use.
+    """
+
+    def __init__(self, why: str, retry: bool = False, wait: float = 0.0, unreachable: bool = False) -> None:
         super().__init__(why)
         self.retry = retry
         self.wait = wait
+        self.unreachable = unreachable
 
 
 def _explain(error: Exception, settings: UrlSettings) -> _AttemptError:
@@ -80,15 +101,19 @@ def _explain(error: Exception, settings: UrlSettings) -> _AttemptError:
         case TimeoutError():
             return _AttemptError(f"it took longer than {settings.timeout:g} s (data.url_timeout)", retry=True)
         case socket.gaierror():
-            return _AttemptError(f"its host was not found: {error.strerror}", retry=error.errno == socket.EAI_AGAIN)
+            again = error.errno == socket.EAI_AGAIN
+            return _AttemptError(f"its host was not found: {error.strerror}", retry=again, unreachable=True)
         case ssl.SSLError():  # an unexpected end of file means that the connection broke
-            return _AttemptError(f"the TLS connection failed: {error}", retry=isinstance(error, ssl.SSLEOFError))
+            broken = isinstance(error, ssl.SSLEOFError)
+            return _AttemptError(f"the TLS connection failed: {error}", retry=broken, unreachable=True)
         case IncompleteRead():
             return _AttemptError("the body ended early", retry=True)
         case OSError():
             return _AttemptError(f"the connection failed: {error.strerror or error}", retry=True)
         case _:
-            return _AttemptError(f"the URL or its server's answer is not valid: {type(error).__name__}: {error}")
+            return _AttemptError(
+                f"the URL or its server's answer is not valid: {type(error).__name__}: {str(error)[:_MAX_REASON]}"
+            )
 
 
 class _Attempt:
@@ -152,7 +177,7 @@ class _Attempt:
 
     def _read(self, response: HTTPResponse) -> bytes:
         if not 200 <= response.status < 300:
-            answer = f"{response.status} {response.reason}".strip()
+            answer = f"{response.status} {shortened(response.reason)}".strip()
             retry = response.status in _RETRY_STATUSES
             raise _AttemptError(f"the server answered {answer}", retry, _seconds(response.getheader("Retry-After")))
         limit = self._settings.max_bytes

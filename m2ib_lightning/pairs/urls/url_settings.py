@@ -25,6 +25,7 @@ class UrlSettings:
         retries: attempts after the first, for failures that may pass (``data.url_retries``).
         connections: largest number of simultaneous downloads in each data loader worker (``data.url_connections``).
         cache: folder for downloaded images, or None (``data.url_cache``).
+        check_cache: whether an image in the cache that can't be decoded is downloaded again (``retry_failed``).
 
     Raises:
         M2IBError: if a value is out of range.
@@ -37,6 +38,7 @@ class UrlSettings:
     retries: int = 2
     connections: int = 16
     cache: Path | None = None
+    check_cache: bool = False
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)

@@ -8,6 +8,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from m2ib_lightning.errors import escaped
+
 
 class ResultsCallback(Callback):
     """Callback that receives the results of each batch.
@@ -38,4 +40,5 @@ class ResultsCallback(Callback):
         try:
             self.finish(trainer)
         except Exception as error:  # must not hide the first error, nor stop the other callbacks
-            print(f"{type(self).__name__} could not finish: {type(error).__name__}: {error}", file=sys.stderr)
+            text = f"{type(self).__name__} could not finish: {type(error).__name__}: {error}"
+            print(escaped(text), file=sys.stderr)

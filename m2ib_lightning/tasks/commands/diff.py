@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, escaped
 from m2ib_lightning.run.differences import differences
 from m2ib_lightning.tasks.commands.command_parser import CommandParser
 
@@ -32,5 +32,5 @@ def main(words: Sequence[str]) -> int:
         raise M2IBError(f"--tolerance must be a number of at least 0, got {arguments.tolerance}")
     lines = differences(arguments.run, arguments.other, arguments.tolerance)
     for line in lines:
-        print(line)
+        print(escaped(line))
     return 1 if lines else 0

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.pairs.images import TIMEOUT
+from m2ib_lightning.errors import M2IBError, PairError, escaped
 from m2ib_lightning.pairs.truth import RawTruth, read_truth
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.run_lengths import dice, iou
@@ -49,7 +48,7 @@ class TrueMasks:
             self._counts["without a truth"] += 1
             return
         try:
-            truth = read_truth(RawTruth(file), result.pair.image_size, TIMEOUT)
+            truth = read_truth(RawTruth(file), result.pair.image_size)
         except PairError as error:
             _warn(f"left out: {error}")
             self._counts["with a truth that can't be read"] += 1
@@ -81,8 +80,8 @@ class TrueMasks:
 
 
 def _print_scores(scores: Sequence[float], name: str) -> None:
-    print(f"dice {scores[0]:.4f}  iou {scores[1]:.4f}  {name}")
+    print(f"dice {scores[0]:.4f}  iou {scores[1]:.4f}  {escaped(name)}")
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(escaped(f"warning: {text}"), file=sys.stderr)

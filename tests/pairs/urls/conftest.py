@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from m2ib_lightning.pairs.urls import download
+from m2ib_lightning.pairs.urls.hosts import Hosts
 from tests.pairs.urls.site import Site
 
 
@@ -22,4 +23,5 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits in seconds between tries, which are recorded and skipped."""
     seconds: list[float] = []
     monkeypatch.setattr(download, "sleep", seconds.append)
+    monkeypatch.setattr(download, "HOSTS", Hosts())
     return seconds

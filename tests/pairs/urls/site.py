@@ -16,8 +16,10 @@ from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.urls import addresses
 from m2ib_lightning.pairs.urls.fetch import fetch
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
+from tests.pairs.shards.shards import jpeg
 
-BODY = bytes(range(256)) * 8
+BODY = jpeg(7).ljust(2048, b"\0")
+"""A picture of 2,048 bytes."""
 
 Behaviour = Callable[["Handler"], None]
 

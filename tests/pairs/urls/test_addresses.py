@@ -58,7 +58,9 @@ def test_loopback_addresses_are_refused(site: Site, host: str) -> None:
     assert site.connections == 0
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1", "192.168.1.1", "[fe80::1]", "224.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "10.0.0.1", "192.168.1.1", "[fe80::1]", "224.0.0.1", "168.63.129.16"]
+)
 def test_private_networks_are_refused_without_a_connection(host: str) -> None:
     began = time.monotonic()
     assert "is not public" in failure(f"http://{host}/latest/meta-data/", allow_private=False)
@@ -72,7 +74,9 @@ def test_private_networks_are_refused_without_a_connection(host: str) -> None:
         *("224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1"),
         *("::1", "::", "fe80::1", "fe80::1%1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "ff0e::1", "2001:db8::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "2002:7f00:1::1", "64:ff9b::10.0.0.1", "64:ff9b:1::1"),
-        "2001::1",
+        *("2001::1", "168.63.129.16", "::ffff:168.63.129.16", "64:ff9b::168.63.129.16", "2002:a83f:8110::1"),
+        *("100.100.100.200", "192.0.0.192", "161.26.0.7", "166.9.1.2", "192.88.99.1", "169.254.170.2"),
+        *("fd00:ec2::254", "fd20:ce::254", "fd00:42::42", "2606:4700::5efe:10.0.0.1", "3fff::1", "5f00::1"),
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -80,7 +84,8 @@ def test_addresses_that_are_not_public(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"]
+    "address",
+    ["8.8.8.8", "168.63.129.17", "192.0.1.1", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"],
 )
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(address)

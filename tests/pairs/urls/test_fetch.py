@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.urls import fetch as fetch_module
 from m2ib_lightning.pairs.urls.fetch import fetch, fetch_all
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
+from tests.pairs.test_image_rules import saved
 from tests.pairs.urls.site import BODY, Handler, Site, failure, in_turn, settings
 
 
@@ -44,6 +46,36 @@ def test_a_failure_is_not_cached(site: Site, tmp_path: Path) -> None:
     assert "404" in failure(site.at("/late.png"), cache=tmp_path)
     assert not list(tmp_path.iterdir())
     assert fetch(site.at("/late.png"), settings(cache=tmp_path)) == BODY
+
+
+@pytest.mark.parametrize("body", [b"<html>not found</html>", BODY[:300], b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\0" * 5000])
+def test_only_what_can_be_decoded_is_cached(site: Site, tmp_path: Path, body: bytes) -> None:
+    site.routes["/a.png"] = in_turn(lambda h: h.send(200, body), Handler.send)
+    assert fetch(site.at("/a.png"), settings(cache=tmp_path)) == body
+    assert not list(tmp_path.iterdir())
+    assert fetch(site.at("/a.png"), settings(cache=tmp_path)) == BODY
+    assert fetch(site.at("/a.png"), settings(cache=tmp_path)) == BODY
+    assert len(site.paths) == 2
+
+
+def test_the_rules_for_images_decide_what_is_cached(site: Site, tmp_path: Path) -> None:
+    small, large = ImageRules(max_bytes=100), ImageRules()
+    site.routes["/a.bmp"] = lambda h: h.send(200, saved("BMP"))
+    for rules, cached in ((small, False), (large, True)):
+        fetch_all([site.at("/a.bmp")], settings(cache=tmp_path), rules)
+        assert bool(list(tmp_path.iterdir())) is cached
+
+
+def test_a_bad_body_in_the_cache_is_asked_again(site: Site, tmp_path: Path) -> None:
+    url = site.at("/good.png")
+    name = hashlib.sha256(url.encode()).hexdigest()
+    (tmp_path / name[:2]).mkdir()
+    (tmp_path / name[:2] / name).write_bytes(b"<html>too many requests</html>")
+    assert fetch(url, settings(cache=tmp_path)).startswith(b"<html>")
+    for _ in range(2):
+        assert fetch(url, settings(cache=tmp_path, check_cache=True)) == BODY
+    assert fetch(url, settings(cache=tmp_path)) == BODY
+    assert site.paths == ["/good.png"]
 
 
 def test_an_unusable_cache_warns_once(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
