@@ -38,6 +38,7 @@ class CaptionSource:
     def __init__(self, table: Table, columns: Columns, image_root: Path | None) -> None:
         columns.check(table.name, table.columns)
         self.table = table
+        self.files: dict[str, str] = {}
         self.reader = CellReader(columns, image_root if image_root is not None else table.folder)
         lengths = table.list_lengths(columns.text)
         self._lengths = None if lengths is None else np.array(lengths, np.int64)
@@ -86,6 +87,7 @@ class CaptionStream:
         columns.check(name, shards.columns)
         self.names: Sequence[str] = shards.names
         self.shards = shards
+        self.files: dict[str, str] = getattr(shards, "files", {})
         self.reader = CellReader(columns, image_root if image_root is not None else shards.folder)
 
     def rows(self, shard: int) -> Iterator[list[RawPair]]:
@@ -176,7 +178,10 @@ class CaptionsDataModule(PairDataModule):
         if self.streaming:
             return CaptionStream(open_shards(self.path, self.split, names), self.path, self.columns, self.image_root)
         table = open_table(self.path, self.split, names)
-        return CaptionSource(table, self.columns, self.image_root)
+        source = CaptionSource(table, self.columns, self.image_root)
+        if Path(self.path).expanduser().is_file():
+            source.files = {table.name: str(Path(self.path).expanduser())}
+        return source
 
 
 register_datamodule("captions", CaptionsDataModule)

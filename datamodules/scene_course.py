@@ -40,6 +40,8 @@ class SceneCourse:
         count: number of scenes.
     """
 
+    generated = True  # from keys of the configuration, so nothing in it can change between starts
+
     def __init__(self, seed: int, count: int = SCENES) -> None:
         self.seed = seed
         self.count = count

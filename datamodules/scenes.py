@@ -48,6 +48,8 @@ class SceneSource:
         truth: whether the pairs carry the ground truth that their maps are scored with.
     """
 
+    generated = True  # from keys of the configuration, so nothing in it can change between starts
+
     def __init__(
         self, seed: int, count: int = SCENES, objects: int = 3, mentioned: int = 1, *, truth: bool = False
     ) -> None:

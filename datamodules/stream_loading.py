@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs.fingerprint import fingerprint
 from m2ib_lightning.pairs.loading import is_worker_death, loader_options, stoppable_iterator
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairStream, PreparedPair, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
@@ -92,7 +94,7 @@ class StreamDataset(IterableDataset[PreparedPair | Pair]):
         number, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         share = self._pairs(self.rank + self.ranks * number, self.ranks * workers)
         while chunk := list(islice(share, self.chunk)):
-            raws = self.preparer.download([raw for _, raw in chunk])
+            raws = self.preparer.download([replace(raw, fingerprint=fingerprint(raw)) for _, raw in chunk])
             for (position, _), raw in zip(chunk, raws, strict=True):
                 keep = self.pictures < 0 or position < self.pictures
                 yield self.preparer.prepare(raw, keep_picture=keep, position=position)

@@ -77,6 +77,7 @@ class PairScores:
             "mask_resized": None if pair.truth is None else pair.truth.resized,
             "heatmap": self.heatmap,
             "error": self.error,
+            "fingerprint": pair.fingerprint,
         }
 
 

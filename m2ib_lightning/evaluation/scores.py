@@ -36,6 +36,7 @@ SCORES_SCHEMA = pa.schema(
         pa.field("mask_resized", pa.bool_()),  # null where the source has no ground truth
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null where the pair was explained
+        pa.field("fingerprint", pa.string()),  # of the pair in the source
     ]
 )
 

@@ -29,6 +29,7 @@ class RawPair:
         id: identifier from the user; None to use the key.
         error: reason why the source could not read the pair, or None.
         truth: ground truth of the pair, or None if the source has none.
+        fingerprint: digest of the caption and the image (``pairs.fingerprint``); None if it was not taken.
     """
 
     key: str
@@ -38,6 +39,7 @@ class RawPair:
     id: str | None = None
     error: str | None = None
     truth: RawTruth | None = None
+    fingerprint: str | None = None
 
 
 class PairSource(Protocol):
@@ -90,6 +92,7 @@ class Pair:
         picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
         error: reason why the pair can't be explained, or None.
         truth: ground truth of the pair, or None if the source has none.
+        fingerprint: digest of the source's caption and image, by which a resumed run sees a change.
     """
 
     key: str
@@ -109,6 +112,7 @@ class Pair:
     picture: Image.Image | None = None
     error: str | None = None
     truth: Truth | None = None
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.error is not None:  # it may quote data

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from m2ib_lightning.errors import PairError
+from m2ib_lightning.pairs.fingerprint import fingerprint
 from m2ib_lightning.pairs.framing import Framing
 from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import read_image
@@ -99,6 +100,7 @@ class Preparer:
             "image": raw.uri,
             "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list or a number is not a caption
             "position": position,
+            "fingerprint": raw.fingerprint,
         }
         try:
             if raw.error is not None:
@@ -216,6 +218,7 @@ class PairDataset(Dataset[PreparedPair | Pair]):
     def _raw_pair(self, position: int) -> RawPair:
         """A pair from the source, with other captions if it is probed."""
         raw = self.source[position]
+        raw = replace(raw, fingerprint=fingerprint(raw))
         if position >= self.probed or not isinstance(raw.caption, str):
             return raw
         truth = raw.truth or RawTruth()

@@ -51,6 +51,11 @@ class RunDirectory:
         return self.path / "statistics.safetensors"
 
     @property
+    def states(self) -> Path:
+        """Path of ``source.json``: sizes and times of change of the source's files at the last start."""
+        return self.path / "source.json"
+
+    @property
     def summary(self) -> Path:
         """Path of ``summary.json``: the counts, time and means of the run."""
         return self.path / "summary.json"

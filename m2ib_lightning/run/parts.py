@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("text_loss", _FLOATS),
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null if the pair was explained
+        pa.field("fingerprint", pa.string()),  # of the pair in the source
     ]
 )
 """Columns of the table of ``task=attribute``."""

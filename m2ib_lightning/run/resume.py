@@ -16,6 +16,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import first_line, read_yaml, remove_leftovers
 from m2ib_lightning.pairs.waiting import WAITING
+from m2ib_lightning.run.counts import MEANS
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, recover
 from m2ib_lightning.run.parts import read_counts, read_part, write_part
@@ -118,13 +119,45 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
         _remove_failed(part, reached)
 
 
+def remove_rows(run: RunDirectory, keys: Iterable[str]) -> None:
+    """Remove the rows of some pairs from a table, and their pictures.
+
+    The counts of a part lose the rows, their pictures and their means. What only the reading of a pair shows (a
+    truncated caption, an animated image) stays counted.
+
+    Args:
+        run: the run directory, in which no process is at work and every journal is a part.
+        keys: keys of the pairs.
+    """
+    removed = pa.array(keys, pa.string())
+    for part in parts(run.table):
+        table = read_part(part)
+        chosen = pc.is_in(table["key"], value_set=removed)
+        for name in table.filter(chosen)["heatmap"].drop_null().to_pylist():
+            (run.heatmaps / Path(name).name).unlink(missing_ok=True)
+        _remove(part, table, chosen)
+
+
 def _remove_failed(part: Path, reached: pa.Array | None) -> None:
-    table, counts = read_part(part), read_counts(part)
+    table = read_part(part)
     retried = pc.is_valid(table["error"])
     if reached is not None:
         retried = pc.and_(retried, pc.is_in(table["key"], value_set=reached))
-    removed = pc.sum(retried).as_py()
-    if removed == table.num_rows:
+    _remove(part, table, retried)
+
+
+def _remove(part: Path, table: pa.Table, chosen: pa.ChunkedArray) -> None:
+    """Write a part again without the chosen rows."""
+    removed = table.filter(chosen)
+    if removed.num_rows == table.num_rows:
         part.unlink()
-    elif removed:
-        write_part(table.filter(pc.invert(retried)), replace(counts, failed=counts.failed - removed), part)
+    elif removed.num_rows:
+        counts, failed = read_counts(part), removed.num_rows - removed["error"].null_count
+        sums = tuple(
+            total - (pc.sum(removed[name]).as_py() or 0.0 if name in removed.column_names else 0.0)
+            for name, total in zip(MEANS, counts.sums, strict=True)
+        )
+        drawn = counts.drawn - (removed.num_rows - removed["heatmap"].null_count)
+        done = counts.done - (removed.num_rows - failed)
+        left = replace(counts, done=done, failed=counts.failed - failed, drawn=drawn, sums=sums)
+        write_part(table.filter(pc.invert(chosen)), left, part)

@@ -76,7 +76,11 @@ def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iter
 
 
 def _read(part: Path, columns: list[str]) -> pa.Table:
-    return read_part(part, columns).replace_schema_metadata(None)
+    table = read_part(part, columns).replace_schema_metadata(None)
+    for name in columns:
+        if name not in table.column_names:  # a part from before the column was added
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table.select(columns)
 
 
 def _order(keys: pa.ChunkedArray) -> pa.Array:

@@ -13,10 +13,12 @@ from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import atomic_write, atomic_write_text
 from m2ib_lightning.m2ib.settings import BottleneckSettings
-from m2ib_lightning.pairs.pair import PairStream
+from m2ib_lightning.pairs.pair import PairSource, PairStream
+from m2ib_lightning.pairs.waiting import WAITING
+from m2ib_lightning.run.changed_pairs import find_changed, save_states
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
-from m2ib_lightning.run.resume import recover_parts
+from m2ib_lightning.run.resume import recover_parts, remove_rows
 from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import count_rows, last_launch
 from m2ib_lightning.tasks.priors import saved_priors
@@ -61,6 +63,7 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
     atomic_write_text(run.config, opened.resolved)
     run.summary.unlink(missing_ok=True)  # the summary of an earlier launch is wrong until this one ends
     recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
+    _redo_changed(source, run)
     done = count_rows(run)
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
@@ -93,6 +96,16 @@ def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: s
     statistics = saved_priors(work, run)
     _leave_out_done(work.datamodule, run, launch)
     return PairsStart(run, statistics, launch, lock)
+
+
+def _redo_changed(source: PairSource | PairStream, run: RunDirectory) -> None:
+    """Remove the rows of pairs that changed in the source, or left it, and say which."""
+    with WAITING:  # the source is read for it
+        changed = find_changed(source, run.table, run.states)
+    if changed:
+        print(changed, flush=True)
+        remove_rows(run, [*changed.changed, *changed.gone])
+    save_states(source, run.states)
 
 
 def _leave_out_done(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:

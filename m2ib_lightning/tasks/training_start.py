@@ -13,6 +13,8 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import atomic_write_text, first_line, remove_leftovers
 from m2ib_lightning.finetuning.checkpoint import read_checkpoint
 from m2ib_lightning.finetuning.sharded import is_sharded
+from m2ib_lightning.pairs.pair import PairStream
+from m2ib_lightning.run.changed_pairs import digest_of
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.tasks.finetune_arguments import CHANGES_TRAINING
 from m2ib_lightning.tasks.priors import saved_priors
@@ -112,9 +114,19 @@ def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int
     facts = {name: arguments.get(name) for name in CHANGES_TRAINING}
     facts |= {"global_batch": work.datamodule.batch_size * ranks, "pairs": len(work.datamodule)}
     facts |= {"trainer.strategy": "fsdp" if is_sharded(arguments) else _USUAL}
+    facts |= {"source": _digest(work)}
     path = opened.run.path / "training.json"
     if opened.resumed:
-        before = {"trainer.strategy": _USUAL, **(_facts_before(path) if path.exists() else facts)}
+        before = {
+            "trainer.strategy": _USUAL,
+            "source": facts["source"],
+            **(_facts_before(path) if path.exists() else facts),
+        }
+        if before["source"] != facts["source"]:
+            raise M2IBError(
+                f"resume=true: pairs of data.path={work.config.data.path} have changed since the training began (a "
+                "caption, the order, or an image). Give the pairs as they were, or another output_dir"
+            )
         for name, value in facts.items():
             if before.get(name) != value:
                 raise M2IBError(
@@ -123,6 +135,11 @@ def _record(work: Work, opened: OpenedRun, arguments: dict[str, Any], ranks: int
                 )
     atomic_write_text(path, json.dumps(facts, indent=2) + "\n")
     atomic_write_text(opened.run.config, opened.resolved)
+
+
+def _digest(work: Work) -> str | None:
+    source = work.datamodule.source
+    return None if isinstance(source, PairStream) else digest_of(source, len(work.datamodule))
 
 
 def _facts_before(path: Path) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class FileShards:
 
     def __init__(self, files: list[str], columns: list[str], read: Callable[[str], Iterator[Row]], image: str) -> None:
         self.names, self.folder = name_files(files)
+        self.files = dict(zip(self.names, files, strict=True))
         self.columns = columns
         self._files = files
         self._read = read

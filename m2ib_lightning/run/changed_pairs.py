@@ -1,0 +1,144 @@
+"""Pairs that changed in the source after a run wrote their rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2ib_lightning.files import atomic_write_text
+from m2ib_lightning.pairs.fingerprint import file_state, fingerprint
+from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
+from m2ib_lightning.run.table import tables
+
+States = Mapping[str, Any]
+"""Size and time of change of each file of a source, by the file's name in keys."""
+
+
+_SAMPLED = 10_000
+"""Largest number of pairs in the digest of a source."""
+
+
+@dataclass(frozen=True)
+class ChangedPairs:
+    """Pairs whose rows are no longer those of the source.
+
+    Attributes:
+        changed: keys of the pairs with another caption or image than before.
+        gone: keys that the source no longer has.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.changed) + len(self.gone)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for keys, what in (
+                (self.changed, "changed in the source since their rows were written, and are done again"),
+                (self.gone, "no longer in the source; their rows are removed"),
+            )
+            if keys
+        ]
+        return "pairs: " + "; ".join(parts)
+
+
+def find_changed(source: PairSource | PairStream, folder: Path, states: Path) -> ChangedPairs:
+    """Compare the fingerprints in a table with those of its source.
+
+    A shard whose file has the size and time of change from before is not read again; nor is a table with its pictures
+    inside. Rows without a fingerprint are left alone.
+
+    Args:
+        source: the source of all pairs.
+        folder: folder of the table.
+        states: file that holds the states of the source's files at the last start.
+    """
+    if getattr(source, "generated", False):
+        return ChangedPairs()
+    before = _read_states(states)
+    recorded = {
+        key: value
+        for table in tables(folder, ["key", "fingerprint"])
+        for key, value in zip(table["key"].to_pylist(), table["fingerprint"].to_pylist(), strict=True)
+        if value is not None
+    }
+    if not recorded:
+        return ChangedPairs()
+    if isinstance(source, PairStream):
+        return _in_shards(source, recorded, before)
+    return _in_table(source, recorded, before)
+
+
+def digest_of(source: PairSource, count: int) -> str | None:
+    """Return a digest of the fingerprints of a source's first ``count`` pairs; None if it makes its pairs itself.
+
+    Of more than 10,000 pairs, 10,000 that are evenly spaced count.
+    """
+    if getattr(source, "generated", False):
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for index in np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).round().astype(np.int64)).tolist():
+        digest.update(f"{source.key(index)} {fingerprint(source[index])}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def save_states(source: PairSource | PairStream, states: Path) -> None:
+    """Write the sizes and times of change of a source's files, for the next start."""
+    atomic_write_text(states, json.dumps(_states_of(source)) + "\n")
+
+
+def _in_table(source: PairSource, recorded: dict[str, str], before: States) -> ChangedPairs:
+    now = _states_of(source)
+    if now and now == before and isinstance(source[0].image, bytes):
+        return ChangedPairs()
+    changed = []
+    for index in range(len(source)):
+        key = source.key(index)
+        value = recorded.pop(key, None)
+        if value is not None and value != fingerprint(source[index]):
+            changed.append(key)
+    return ChangedPairs(changed, list(recorded))
+
+
+def _in_shards(source: PairStream, recorded: dict[str, str], before: States) -> ChangedPairs:
+    now = _states_of(source)
+    result = ChangedPairs()
+    for shard, name in enumerate(source.names):
+        if name in now and now[name] == before.get(name):
+            continue
+        values = {key: value for key, value in recorded.items() if key.rpartition(":")[0] == name}
+        for raw in _pairs_of(source, shard) if values else ():
+            value = values.pop(raw.key, None)
+            if value is not None and value != fingerprint(raw):
+                result.changed.append(raw.key)
+        result.gone.extend(values)
+    return result
+
+
+def _pairs_of(source: PairStream, shard: int) -> Iterator[RawPair]:
+    for row in source.rows(shard):
+        yield from row
+
+
+def _states_of(source: PairSource | PairStream) -> dict[str, list[int]]:
+    """Return the states of the source's local files; a file that is not seen is left out."""
+    files: Mapping[str, str | Path] = getattr(source, "files", {})
+    states = {name: file_state(file) for name, file in files.items()}
+    return {name: list(state) for name, state in states.items() if state is not None}
+
+
+def _read_states(path: Path) -> States:
+    try:
+        states: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no start yet, or a damaged file: then everything is compared
+        return {}
+    return states if isinstance(states, dict) else {}
