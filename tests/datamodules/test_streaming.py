@@ -220,7 +220,7 @@ def test_a_dead_worker_ends_a_stream_with_advice() -> None:
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves pictures at ``/<number>.png``, 404 at ``/gone.png``, and elsewhere a page until ``mended``, then a picture."""
+    """Serves pictures at ``/<number>.png``, 404 at ``/gone.png``, elsewhere a page until ``mended``, then a picture."""
 
     requests: ClassVar[dict[str, int]] = {}
     mended: ClassVar[bool] = False
