@@ -123,7 +123,7 @@ def mutated(rng: np.random.Generator, seed: bytes, other: bytes) -> bytes:
 def try_image(data: bytes) -> str:
     """Read an image as a run does; return the outcome."""
     try:
-        picture = read_image(data, ImageRules(SLOW)).picture
+        picture = read_image(data, ImageRules(SLOW, formats=FORMATS)).picture
     except PairError as error:
         if "was still being read" in str(error):
             raise RuntimeError("the decoder hangs") from error

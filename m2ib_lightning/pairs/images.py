@@ -108,14 +108,14 @@ def read_image(image: ImageLike, rules: ImageRules | None = None) -> Reading:
 
 def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
     opened = _open(image, rules)
-    if 0 in opened.size:
-        raise PairError(f"{name} has no pixels: its size is {opened.size}")
     size = opened.size
     own = opened is not image
     if own and isinstance(opened, ImageFile.ImageFile):
         reduce(opened, name, rules.max_bytes)
     opened.load()
     loaded = opened.size
+    if 0 in loaded:
+        raise PairError(f"{name} has no pixels: its size is {loaded}")
     if own and opened.format in _SINGLE_FRAME:
         ImageOps.exif_transpose(opened, in_place=True)  # without a copy
         upright = opened

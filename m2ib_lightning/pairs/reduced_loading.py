@@ -9,6 +9,9 @@ from m2ib_lightning.errors import PairError
 _BYTES_PER_PIXEL = 4
 """Memory of a pixel: Pillow keeps RGB in four bytes."""
 
+_BYTES_PER_PIXEL_OF_JPEG2000 = 16
+"""The same while a JPEG 2000 picture is decoded: its decoder keeps every channel in four bytes."""
+
 _COEFFICIENT_BYTES = 6
 """Memory of a pixel of a progressive JPEG while it is decoded, at the size of the file."""
 
@@ -28,11 +31,17 @@ def reduce(opened: ImageFile.ImageFile, name: str, max_bytes: int) -> None:
         PairError: if the format can't be loaded at a reduced size, or the decoder needs too much memory all the same.
     """
     width, height = opened.size
+    each = _BYTES_PER_PIXEL_OF_JPEG2000 if opened.format == "JPEG2000" else _BYTES_PER_PIXEL
     power = 0
     if opened.format == "JPEG2000" or isinstance(opened, JpegImagePlugin.JpegImageFile):
-        while power < 3 and _bytes(width, height, power) > max_bytes:
+        while power < 3 and each * _pixels(width, height, power) > max_bytes:
             power += 1
-    needed = _bytes(width, height, power)
+    needed = each * _pixels(width, height, power)
+    if power and opened.format == "JPEG2000":
+        opened.reduce = power  # type: ignore[method-assign, assignment]  # a property of JPEG 2000 files
+    elif power:
+        opened.draft(None, (max(1, width // 2**power), max(1, height // 2**power)))
+        needed = each * opened.width * opened.height
     if isinstance(opened, JpegImagePlugin.JpegImageFile) and opened.info.get("progressive"):
         needed = max(needed, width * height * _COEFFICIENT_BYTES)
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
@@ -43,11 +52,7 @@ def reduce(opened: ImageFile.ImageFile, name: str, max_bytes: int) -> None:
             f"{name} is too large: its {width:,} x {height:,} pixels take {needed:,} bytes, and the limit is "
             f"{max_bytes:,} (data.image_max_bytes). Make a smaller copy of it, or raise the limit"
         )
-    if power and opened.format == "JPEG2000":
-        opened.reduce = power  # type: ignore[method-assign, assignment]  # a property of JPEG 2000 files
-    elif power:
-        opened.draft(None, (-(-width // 2**power), -(-height // 2**power)))
 
 
-def _bytes(width: int, height: int, power: int) -> int:
-    return -(-width // 2**power) * -(-height // 2**power) * _BYTES_PER_PIXEL
+def _pixels(width: int, height: int, power: int) -> int:
+    return -(-width // 2**power) * -(-height // 2**power)

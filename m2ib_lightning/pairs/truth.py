@@ -23,6 +23,10 @@ _MASK_THRESHOLD = 128
 """Lowest grey value that is inside a mask."""
 
 
+_MAX_BOXES = 10_000
+"""Largest number of boxes of a pair."""
+
+
 @dataclass(frozen=True)
 class OtherCaption:
     """Another caption for the same picture.
@@ -135,6 +139,8 @@ def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -
 
 
 def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
+    if len(boxes) > _MAX_BOXES:
+        raise PairError(f"there are {len(boxes):,} boxes; up to {_MAX_BOXES:,} are read")
     mask = np.zeros(size[::-1], np.bool_)
     for box in boxes:
         try:

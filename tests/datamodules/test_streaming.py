@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -219,14 +220,15 @@ def test_a_dead_worker_ends_a_stream_with_advice() -> None:
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves pictures at ``/<number>.png``, 404 at ``/gone.png``, and elsewhere a page that is no picture."""
+    """Serves pictures at ``/<number>.png``, 404 at ``/gone.png``, elsewhere a page until ``mended``, then a picture."""
 
     requests: ClassVar[dict[str, int]] = {}
+    mended: ClassVar[bool] = False
 
     def do_GET(self) -> None:
         self.requests[self.path] = self.requests.get(self.path, 0) + 1
         name = self.path.strip("/").removesuffix(".png")
-        body = png(int(name)) if name.isdigit() else b"<html>no picture</html>"
+        body = png(int(name)) if name.isdigit() else png(7) if self.mended else b"<html>no picture</html>"
         self.send_response(404 if name == "gone" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -238,7 +240,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Server.requests = {}
+    Server.requests, Server.mended = {}, False
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}"
@@ -265,7 +267,16 @@ def test_images_at_urls(folder: Path, server: str, tmp_path: Path, capsys: pytes
     assert "could not be read as an image of a known format" in rows[4]["error"]
     assert [row["image"] for row in rows] == urls
     assert set(Server.requests.values()) == {1}
-    assert len([file for file in cache.rglob("*") if file.is_file()]) == 4
+    assert len([file for file in cache.rglob("*") if file.is_file()]) == 3
+
+    bad = cache / hashlib.sha256(urls[4].encode()).hexdigest()[:2] / hashlib.sha256(urls[4].encode()).hexdigest()
+    bad.parent.mkdir(exist_ok=True)
+    bad.write_bytes(b"<html>no picture</html>")  # as an earlier version cached it
+    Server.mended = True
+    again = [*allowed, "resume=true", "retry_failed=true"]
+    assert main(words(folder, path, tmp_path / "run", *again)) == 0
+    assert [row["error"] is None for row in load_attributions(tmp_path / "run")] == [True, False, True, True, True]
+    assert sorted(Server.requests.values()) == [1, 1, 1, 2, 2]
 
     for number in range(4):
         (tmp_path / f"{number}.png").write_bytes(png(max(0, number - 1) if number > 1 else number))

@@ -123,17 +123,21 @@ def test_formats_that_cannot_be_reduced_are_refused(format_: str) -> None:
 
 @pytest.mark.parametrize("format_", ["jpg", "jp2"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_large_pictures_are_loaded_at_a_reduced_size(format_: str, turned: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("odd", [0, 1])
+def test_large_pictures_are_loaded_at_a_reduced_size(format_: str, turned: bool, odd: int, tmp_path: Path) -> None:
+    width, height = 330 + odd, 210 + odd
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1
-    photograph = Image.open(save_photograph(tmp_path / "whole.png", 330, 210))
+    photograph = Image.open(save_photograph(tmp_path / "whole.png", width, height))
     options: dict[str, Any] = {"exif": exif} if format_ == "jpg" else {}
     photograph.save(tmp_path / f"a.{format_}", **options)
     turned = turned and format_ == "jpg"
     whole = read_image(tmp_path / f"a.{format_}")
-    reduced = read_image(tmp_path / f"a.{format_}", ImageRules(max_bytes=330 * 210))
-    assert whole.size == whole.picture.size == reduced.size == ((210, 330) if turned else (330, 210))
-    assert reduced.picture.size == ((105, 165) if turned else (165, 105))
+    reduced = read_image(
+        tmp_path / f"a.{format_}", ImageRules(max_bytes=(width + 1) * (height + 1) * (4 if format_ == "jp2" else 1))
+    )
+    assert whole.size == whole.picture.size == reduced.size == ((height, width) if turned else (width, height))
+    assert reduced.picture.size == ((105 + odd, 165 + odd) if turned else (165 + odd, 105 + odd))
     expected = np.asarray(whole.picture.resize(reduced.picture.size, Image.Resampling.BOX), np.int16)
     assert np.abs(np.asarray(reduced.picture, np.int16) - expected).mean() < 6
     assert whole.box_in_image((1, 2, 3, 4)) == (1, 2, 3, 4)

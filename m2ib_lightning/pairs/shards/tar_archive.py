@@ -153,7 +153,7 @@ class _Header(tarfile.TarInfo):
             if not (size.isdigit() and len(size) < 20):
                 raise tarfile.ReadError(f"the PAX header of member {quoted(member.name)} claims {quoted(size)} bytes")
             member.size = int(size)
-            if member.isreg():
+            if member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:
                 archive.offset = member.offset_data + member._block(member.size)  # type: ignore[attr-defined]
         return member
 
