@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -39,7 +39,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as file:
-            torch.save(checkpoint, file)
+            remembering = _RememberingFile(file)
+            try:
+                torch.save(checkpoint, remembering)
+            except RuntimeError as error:  # what torch makes of a failed write
+                raise remembering.failure or error from None
+
+
+class _RememberingFile:
+    """A file that remembers why a write to it failed, which torch does not say."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -10,6 +10,9 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.files import first_line
 from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
 
+_RUST = "(os error "
+"""Part of the messages of tokenizers and safetensors, whose errors for a failed write are of types of their own."""
+
 
 @contextmanager
 def explained_failures(kept: str) -> Iterator[None]:
@@ -23,12 +26,12 @@ def explained_failures(kept: str) -> Iterator[None]:
         yield
     except BrokenPipeError:  # the reader of the output has ended
         raise
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         if is_out_of_memory(error) or getattr(error, "errno", None) == errno.ENOMEM:
             raise M2IBError(
                 f"out of memory ({first_line(error)}): use a smaller data.batch_size, a smaller model or a device with "
                 f"more memory, and check whether other processes hold some of it. {again}"
             ) from error
-        if not isinstance(error, OSError):
+        if not (isinstance(error, OSError) or _RUST in str(error)):
             raise
         raise M2IBError(f"reading or writing failed: {error}. {again}") from error

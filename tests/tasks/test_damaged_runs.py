@@ -221,16 +221,21 @@ def test_a_damaged_part_of_a_table(explained: Path, tmp_path: Path, capsys: pyte
     assert json.loads((run / "summary.json").read_text())["pairs_done"] == 3
 
 
+@pytest.mark.parametrize(
+    "at",
+    [*(pytest.param(at, marks=pytest.mark.slow) for at in ("statistics", "model")), "checkpoint"],
+)
 def test_a_full_disk_ends_a_training_with_a_message_and_the_command_does_the_rest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    at: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing was done before, so that the corrected command may have another batch, too."""
+    """Before the first checkpoint the corrected command may have another batch, too."""
     words = [*TRAINING, f"output_dir={tmp_path / 'run'}", "resume=true"]
-    with full_disk(9000):  # enough for the configuration
+    with full_disk({"statistics": 500, "checkpoint": 9000, "model": 1_000_000}[at]):
         assert main(words) == 2
     assert "reading or writing failed: " in capsys.readouterr().err
-    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
-    assert main([*words, "data.batch_size=3"]) == 0
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() == (at == "model")
+    assert not (tmp_path / "run" / "model").exists()
+    assert main([*words, *([] if at == "model" else ["data.batch_size=3"])]) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
     assert not list((tmp_path / "run").rglob(".*.tmp"))
 
