@@ -28,6 +28,7 @@ from m2ib_lightning.tasks.failures import explained_failures
 from m2ib_lightning.tasks.finetune_arguments import finetune_arguments
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import start_together
+from m2ib_lightning.tasks.towers_check import check_towers
 from m2ib_lightning.tasks.training_result import save_result
 from m2ib_lightning.tasks.training_start import CHECKPOINTS, TrainingStart, begin_training, join_training
 from m2ib_lightning.tasks.work import Work
@@ -53,6 +54,8 @@ def finetune(config: Config) -> int:
             check_options(config.finetune, work.model, config.bottleneck.enabled)
             data = _training_pairs(work)
             data.check(world.size)
+            if world.rank == 0:
+                check_towers(work)
             start = start_together(
                 rendezvous,
                 world.rank,

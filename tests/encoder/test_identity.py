@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import CLIPModel
 
 from m2ib_lightning import M2IBModule, explain, load_model
+from m2ib_lightning.cli import main
 from m2ib_lightning.encoder.identity import IdentityCheck
 from m2ib_lightning.encoder.suffix import make_suffix
 from m2ib_lightning.encoder.towers import Encoder
@@ -206,3 +208,15 @@ def test_the_sizes_are_those_of_the_weights() -> None:
     assert explain(PICTURE, target=np.ones(40), model=model, processor=processor).image is not None
     with pytest.raises(M2IBError, match=r"target must be \(40,\)"):
         explain(PICTURE, target=np.ones(96), model=model, processor=processor)
+
+
+def test_a_training_makes_the_check_before_its_run_directory_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_model("scenes")
+    changed = wrap_model(hook("text_model")(), loaded.processor)
+    monkeypatch.setattr("m2ib_lightning.tasks.work.load_model", lambda name: changed)
+    words = ["task=finetune", "data.limit=8", "data.batch_size=4", f"output_dir={tmp_path / 'run'}"]
+    assert main(words) == 2
+    assert "the text tower is not the model's own function" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
