@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_SLICE = 0.5
+"""Seconds of one wait. A signal that comes just before a wait is handled only after it."""
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
@@ -36,7 +40,9 @@ def within(seconds: float, function: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(min(seconds, threading.TIMEOUT_MAX))
+    end = monotonic() + seconds
+    while thread.is_alive() and (left := end - monotonic()) > 0:
+        thread.join(min(left, _SLICE))
     if failure:
         raise failure[0]
     if not outcome:

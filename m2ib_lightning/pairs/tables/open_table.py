@@ -220,4 +220,5 @@ def _undecoded(feature: Any) -> Any:
         return [_undecoded(part) for part in feature]
     if hasattr(feature, "feature"):
         return replace(feature, feature=_undecoded(feature.feature))
-    return replace(feature, decode=False) if getattr(feature, "decode", False) is True else feature
+    decodes = getattr(feature, "decode", False) is True and type(feature).__name__ != "Json"
+    return replace(feature, decode=False) if decodes else feature
