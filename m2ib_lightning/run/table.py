@@ -70,7 +70,9 @@ def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iter
     for journal in unfinished:
         if part_of(journal) not in finished:
             try:
-                yield read_journal(journal)[0].select(columns)
+                rows = read_journal(journal)[0]
+                if rows.num_rows:  # a journal that has just been made holds not even its schema
+                    yield rows.select(columns)
             except FileNotFoundError:
                 yield _read(part_of(journal), columns)
 

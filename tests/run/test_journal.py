@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -111,3 +112,12 @@ def test_an_atomic_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
         file.write(b"second" if file.write(b"part of it") > 100 else bytes(1 // 0))
     assert (tmp_path / "a.json").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_journal_without_its_schema_is_read_as_no_rows(tmp_path: Path) -> None:
+    """A kill right after the file was made leaves it so; the table may be of another schema than the usual."""
+    (tmp_path / ".part-0001-00000-000000.arrows").touch()
+    schema = pa.schema([pa.field("key", pa.string()), pa.field("scores", pa.float32())])
+    assert [table.num_rows for table in tables(tmp_path, ["key", "scores"], schema)] == [0]
+    Journal(tmp_path / "part-0001-00000-000001.parquet", schema)
+    assert [table.num_rows for table in tables(tmp_path, ["key", "scores"], schema)] == [0]
