@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as file:
-            remembering = _RememberingFile(file)
+            remembering: Any = _RememberingFile(file)
             try:
                 torch.save(checkpoint, remembering)
             except RuntimeError as error:  # what torch makes of a failed write
