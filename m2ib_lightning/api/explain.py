@@ -112,6 +112,8 @@ def explain(
         loaded = _load(_named(model, request), processor)
         settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
         overrides = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
+        if overrides is not None:
+            overrides.check(loaded.encoder, f"statistics={'...' if overrides is statistics else statistics}")
         priors = loaded.statistics if overrides is None else loaded.statistics.updated(overrides)
         attributor = make_method(method, Context(loaded, settings, priors, seed=seed))
         with attributor.at_work(_device(loaded, device), dtype):

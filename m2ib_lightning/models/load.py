@@ -10,12 +10,12 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
 
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.files import first_line, read_yaml
+from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
@@ -134,8 +134,12 @@ def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
             ignore_mismatched_sizes=True,  # to have them in the report
         )
         processor = AutoProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except M2IBError:
+        raise
+    except Exception as error:  # a damaged or hostile folder makes transformers raise anything
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         if "sentencepiece" in reason.lower():
             raise M2IBError(
                 f"{what} has a SentencePiece tokenizer: pip install 'm2ib_lightning[siglip]' (or sentencepiece)"
