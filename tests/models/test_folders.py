@@ -165,3 +165,24 @@ def test_code_in_a_folder_is_never_run_and_nothing_is_asked(
     with pytest.raises(M2IBError, match=r"Python code of its own .* never run"):
         load_model(str(folder))
     assert not (folder / "RAN").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"model_type": "clip", "vision_config": 3}'),
+        ("config.json", '{"model_type": "clip", "vision_config": {"hidden_size": "wide"}}'),
+        ("config.json", "{" * 5000),
+        ("tokenizer.json", '{"model": null}'),
+        ("tokenizer_config.json", "3"),
+        ("processor_config.json", '{"image_processor": {"size": "big"}}'),
+    ],
+)
+def test_a_damaged_folder_is_a_message(
+    file: str, text: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / file).write_text(text)
+    assert main([f"model.name={folder}", "data.limit=2", f"output_dir={tmp_path / 'run'}"]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
