@@ -74,11 +74,15 @@ def _is_harmless(char: str) -> bool:
 def quoted(value: Any, most: int = MAX_QUOTED) -> str:
     """Return the ``repr`` of a value that may come from data, with at most ``most`` characters of it.
 
-    >>> quoted("cat.jpg"), quoted("x" * 100, most=8)
-    ("'cat.jpg'", "'xxxxxxxx...' (100 characters)")
+    Of a text, the beginning and the end are shown: a path ends with the name of its file.
+
+    >>> quoted("cat.jpg"), quoted("folder/" * 20 + "cat.jpg", most=14)
+    ("'cat.jpg'", "'folder/...cat.jpg' (147 characters)")
     """
     if isinstance(value, str):
-        return f"{value[:most] + '...'!r} ({len(value):,} characters)" if len(value) > most else repr(value)
+        if len(value) <= most:
+            return repr(value)
+        return f"{value[: most // 2] + '...' + value[-(most - most // 2) :]!r} ({len(value):,} characters)"
     if isinstance(value, bytes):
         return f"{value[:most]!r}... ({len(value):,} bytes)" if len(value) > most else repr(value)
     text = escaped(repr(value))

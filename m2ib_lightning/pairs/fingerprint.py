@@ -9,16 +9,24 @@ from pathlib import Path
 from m2ib_lightning.pairs.pair import RawPair
 
 _BYTES = 8
-"""Length of a fingerprint. Two versions of one pair are alike by chance once in 2^64."""
+"""Length of a digest. Two versions of one pair are alike by chance once in 2^64."""
 
 
 def fingerprint(raw: RawPair) -> str:
-    """Return 16 hex digits that change with the caption, the image's reference, or its content.
+    """Return two times 16 hex digits, for what the source says of a pair and for the content of its image.
 
-    An image in a file counts by its size and time of change; one in the table, or in a shard, by its bytes. An image at
-    a URL counts by the URL.
+    The first half changes with the caption and the image's reference. The second half changes with the size and time
+    of change of a file, or with the bytes of an image in a table or a shard. An image at a URL counts by the URL.
     """
-    parts = (raw.caption, raw.uri, raw.error, *_facts_of_image(raw))
+    return f"{_digest(raw.caption, raw.uri)}-{_digest(raw.error, *_facts_of_image(raw))}"
+
+
+def same_reference(one: str, other: str) -> bool:
+    """Return whether two fingerprints agree in the caption and the image's reference."""
+    return one.partition("-")[0] == other.partition("-")[0]
+
+
+def _digest(*parts: object) -> str:
     digest = hashlib.blake2b(digest_size=_BYTES)
     for part in parts:
         text = repr(part).encode("utf-8", "surrogatepass")

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m2ib_lightning.files import atomic_write_text
-from m2ib_lightning.pairs.fingerprint import file_state, fingerprint
+from m2ib_lightning.pairs.fingerprint import file_state, fingerprint, same_reference
 from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
 from m2ib_lightning.run.table import tables
 
@@ -51,31 +52,83 @@ class ChangedPairs:
         return "pairs: " + "; ".join(parts)
 
 
-def find_changed(source: PairSource | PairStream, folder: Path, states: Path) -> ChangedPairs:
+def find_changed(source: PairSource | PairStream, folder: Path, states: Path, limit: int | None = None) -> ChangedPairs:
     """Compare the fingerprints in a table with those of its source.
 
     A shard whose file has the size and time of change from before is not read again; nor is a table with its pictures
-    inside. Rows without a fingerprint are left alone.
+    inside. Rows without a fingerprint are left alone. A failed row is compared in the caption and the image's reference
+    only, because ``retry_failed`` is for files that come late.
 
     Args:
         source: the source of all pairs.
         folder: folder of the table.
         states: file that holds the states of the source's files at the last start.
+        limit: number of first pairs to compare; None for all.
     """
     if getattr(source, "generated", False):
         return ChangedPairs()
-    before = _read_states(states)
-    recorded = {
-        key: value
-        for table in tables(folder, ["key", "fingerprint"])
-        for key, value in zip(table["key"].to_pylist(), table["fingerprint"].to_pylist(), strict=True)
-        if value is not None
-    }
-    if not recorded:
+    rows = _Rows(folder)
+    if not rows.fingerprints:
         return ChangedPairs()
+    before = _read_states(states)
     if isinstance(source, PairStream):
-        return _in_shards(source, recorded, before)
-    return _in_table(source, recorded, before)
+        return _in_shards(source, rows, before, limit)
+    return _in_table(source, rows, before, limit)
+
+
+class _Rows:
+    """The fingerprints of the rows in a table, by key, and the keys of failed rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fingerprints: dict[str, str] = {}
+        self.failed: set[str] = set()
+        for table in tables(folder, ["key", "fingerprint", "error"]):
+            columns = (table[name].to_pylist() for name in ("key", "fingerprint", "error"))
+            for key, value, error in zip(*columns, strict=True):
+                if value is not None:
+                    self.fingerprints[key] = value
+                    if error is not None:
+                        self.failed.add(key)
+
+    def differs(self, raw: RawPair) -> bool:
+        """Return whether a pair has a row of another pair."""
+        before, now = self.fingerprints.get(raw.key), fingerprint(raw)
+        if before is None or before == now:
+            return False
+        return raw.key not in self.failed or not same_reference(before, now)
+
+
+def _in_table(source: PairSource, rows: _Rows, before: States, limit: int | None) -> ChangedPairs:
+    now = _states_of(source)
+    if now and now == before and isinstance(source[0].image, bytes):
+        return ChangedPairs()
+    keys = [source.key(index) for index in range(len(source))]
+    reached = range(len(keys) if limit is None else min(limit, len(keys)))
+    changed = [keys[index] for index in reached if keys[index] in rows.fingerprints and rows.differs(source[index])]
+    return ChangedPairs(changed, list(rows.fingerprints.keys() - set(keys)))
+
+
+def _in_shards(source: PairStream, rows: _Rows, before: States, limit: int | None) -> ChangedPairs:
+    if limit is not None:  # the pairs are counted from the first shard on
+        every = (raw for shard in range(len(source.names)) for raw in _pairs_of(source, shard))
+        return ChangedPairs([raw.key for raw in islice(every, limit) if rows.differs(raw)])
+    now = _states_of(source)
+    result = ChangedPairs()
+    for shard, name in enumerate(source.names):
+        keys = {key for key in rows.fingerprints if key.rpartition(":")[0] == name}
+        if not keys or (name in now and now[name] == before.get(name)):
+            continue
+        for raw in _pairs_of(source, shard):
+            keys.discard(raw.key)
+            if rows.differs(raw):
+                result.changed.append(raw.key)
+        result.gone.extend(keys)
+    return result
+
+
+def _pairs_of(source: PairStream, shard: int) -> Iterator[RawPair]:
+    for row in source.rows(shard):
+        yield from row
 
 
 def digest_of(source: PairSource, count: int) -> str | None:
@@ -94,39 +147,6 @@ def digest_of(source: PairSource, count: int) -> str | None:
 def save_states(source: PairSource | PairStream, states: Path) -> None:
     """Write the sizes and times of change of a source's files, for the next start."""
     atomic_write_text(states, json.dumps(_states_of(source)) + "\n")
-
-
-def _in_table(source: PairSource, recorded: dict[str, str], before: States) -> ChangedPairs:
-    now = _states_of(source)
-    if now and now == before and isinstance(source[0].image, bytes):
-        return ChangedPairs()
-    changed = []
-    for index in range(len(source)):
-        key = source.key(index)
-        value = recorded.pop(key, None)
-        if value is not None and value != fingerprint(source[index]):
-            changed.append(key)
-    return ChangedPairs(changed, list(recorded))
-
-
-def _in_shards(source: PairStream, recorded: dict[str, str], before: States) -> ChangedPairs:
-    now = _states_of(source)
-    result = ChangedPairs()
-    for shard, name in enumerate(source.names):
-        if name in now and now[name] == before.get(name):
-            continue
-        values = {key: value for key, value in recorded.items() if key.rpartition(":")[0] == name}
-        for raw in _pairs_of(source, shard) if values else ():
-            value = values.pop(raw.key, None)
-            if value is not None and value != fingerprint(raw):
-                result.changed.append(raw.key)
-        result.gone.extend(values)
-    return result
-
-
-def _pairs_of(source: PairStream, shard: int) -> Iterator[RawPair]:
-    for row in source.rows(shard):
-        yield from row
 
 
 def _states_of(source: PairSource | PairStream) -> dict[str, list[int]]:
