@@ -44,6 +44,9 @@ SCHEMA = pa.schema(
 )
 """Columns of the table of ``task=attribute``."""
 
+_ADDED = ("fingerprint",)
+"""Columns of text that rows of earlier versions lack."""
+
 COUNTS = b"m2ib"
 """Metadata key of the counts in the footer of a part."""
 
@@ -83,9 +86,20 @@ def read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
         M2IBError: if the part is damaged.
     """
     try:
-        return pq.read_table(part, columns=columns)
+        if columns is None:
+            return pq.read_table(part)
+        names = pq.read_schema(part).names
+        return complete(pq.read_table(part, columns=[n for n in columns if n in names or n not in _ADDED]), columns)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(part, error) from error
+
+
+def complete(table: pa.Table, columns: list[str]) -> pa.Table:
+    """Return some columns of rows; those that did not exist when the rows were written are null."""
+    for name in _ADDED:
+        if name in columns and name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table.select(columns)
 
 
 def damaged(part: Path, error: Exception) -> M2IBError:

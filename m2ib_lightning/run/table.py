@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.run.journal import journals, part_of, read_journal
-from m2ib_lightning.run.parts import SCHEMA, read_part
+from m2ib_lightning.run.parts import SCHEMA, complete, read_part
 
 _KEY = r"(?s)^(?P<name>.*):(?P<row>\d+)(?:\.(?P<item>\d+))?$"
 """Pattern of keys: ``<file or shard>:<row>``, with ``.<item>`` if a row has several pairs."""
@@ -72,17 +72,13 @@ def tables(folder: Path, columns: list[str], schema: pa.Schema = SCHEMA) -> Iter
             try:
                 rows = read_journal(journal)[0]
                 if rows.num_rows:  # a journal that has just been made holds not even its schema
-                    yield rows.select(columns)
+                    yield complete(rows, columns)
             except FileNotFoundError:
                 yield _read(part_of(journal), columns)
 
 
 def _read(part: Path, columns: list[str]) -> pa.Table:
-    table = read_part(part, columns).replace_schema_metadata(None)
-    for name in columns:
-        if name not in table.column_names:  # a part from before the column was added
-            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
-    return table.select(columns)
+    return read_part(part, columns).replace_schema_metadata(None)
 
 
 def _order(keys: pa.ChunkedArray) -> pa.Array:

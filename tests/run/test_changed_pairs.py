@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -100,10 +101,16 @@ CHANGES: dict[str, tuple[Rows, str]] = {
 }
 
 
+FAST = [("csv", change) for change in ("a row at the top", "another image", "a row less", "a row more at the end")]
+FAST += [("tar", "a row at the top"), ("parquet", "a corrected caption")]
+
+
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [("csv", change) for change in CHANGES]
-    + [(kind, change) for kind in ("jsonl", "parquet", "tar") for change in list(CHANGES)[:2]],
+    [
+        case if case in FAST else pytest.param(*case, marks=pytest.mark.slow)
+        for case in ((kind, change) for kind in WRITERS for change in CHANGES)
+    ],
 )
 def test_changed_rows_are_done_again(kind: str, change: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write: Callable[[Path, Rows], Path] = WRITERS[kind]
@@ -134,7 +141,19 @@ def test_an_image_file_that_was_replaced_is_explained_again(folder: Path, capsys
     )
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "tar"])
+def test_the_rows_of_an_earlier_version_have_no_fingerprint_and_stay(folder: Path) -> None:
+    path = write_csv(folder, OLD)
+    assert fit(path, folder / "run") == 0
+    (part,) = (folder / "run" / "attributions").iterdir()
+    table = pq.read_table(part)
+    pq.write_table(table.drop_columns("fingerprint"), part)
+    write_csv(folder, CHANGES["a corrected caption"][0])
+    assert fit(path, folder / "run", "resume=true") == 0
+    assert load_attributions(folder / "run")["fingerprint"] == [None] * 3
+    assert [caption for _, caption in rows_of(folder / "run")] == [caption for _, caption in OLD]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tar", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_a_source_that_is_only_touched_or_rewritten_alike_stays(
     kind: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +180,13 @@ def test_an_evaluation_is_resumed_likewise(folder: Path) -> None:
     pd.testing.assert_frame_equal(first, second)
 
 
-@pytest.mark.parametrize("change", ["a corrected caption", "another image", "sorted otherwise"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "a corrected caption",
+        *(pytest.param(change, marks=pytest.mark.slow) for change in ("another image", "sorted otherwise")),
+    ],
+)
 def test_a_training_refuses_other_pairs(change: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["task=finetune", "data.batch_size=2", "finetune.validation=0", "trainer.max_steps=1", "finetune.maps=0"]
     path = write_csv(folder, OLD)
