@@ -104,8 +104,16 @@ CHANGES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("method", ["m2ib:steps=1", "saliency"])
+@pytest.mark.parametrize(
+    ("change", "method"),
+    [
+        (change, method)
+        if (method == "saliency") == (index % 2 == 0)
+        else pytest.param(change, method, marks=pytest.mark.slow)
+        for index, change in enumerate(CHANGES)
+        for method in ("m2ib:steps=1", "saliency")
+    ],
+)
 def test_a_change_outside_the_blocks_is_refused(change: str, method: str) -> None:
     make, tower = CHANGES[change]
     processor = load_model("scenes").processor

@@ -104,8 +104,16 @@ def test_a_wrapper_that_changes_nothing_is_taken_off(wrap: Callable[[Any], Any])
     assert_same_result(result, expected, 1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("half", ["vision_model", "logit_scale", "text_projection", "all"])
+@pytest.mark.parametrize(
+    ("half", "dtype"),
+    [
+        ("vision_model", torch.float32),
+        ("logit_scale", torch.float64),
+        ("all", torch.float32),
+        pytest.param("text_projection", torch.float32, marks=pytest.mark.slow),
+        pytest.param("all", torch.float64, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_of_several_dtypes_is_given_back_bit_for_bit(half: str, dtype: torch.dtype) -> None:
     model, processor = scenes(), load_model("scenes").processor
     for name, parameter in model.named_parameters():
