@@ -25,7 +25,7 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 _FAST_TOLERANCE = 1e-2
 """The same where float32 products may be rounded to TF32 or bfloat16 (``torch.set_float32_matmul_precision``)."""
 
-_PAIRS = 2
+PAIRS = 2
 """Number of pairs that are compared. Two captions of different lengths show what padding does."""
 
 
@@ -62,7 +62,7 @@ class IdentityCheck:
         if self._done:
             return
         few: dict[Modality, Inputs] = {
-            m: {name: tensor[:_PAIRS] for name, tensor in tensors.items()} for m, tensors in inputs.items() if tensors
+            m: {name: tensor[:PAIRS] for name, tensor in tensors.items()} for m, tensors in inputs.items() if tensors
         }
         device = next(self.encoder.model.parameters()).device
         with torch.autocast(device.type, enabled=False):

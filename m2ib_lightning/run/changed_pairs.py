@@ -113,10 +113,15 @@ def _in_shards(source: PairStream, rows: _Rows, before: States, limit: int | Non
         every = (raw for shard in range(len(source.names)) for raw in _pairs_of(source, shard))
         return ChangedPairs([raw.key for raw in islice(every, limit) if rows.differs(raw)])
     now = _states_of(source)
+    keys_of: dict[str, set[str]] = {
+        name: set() for name in source.names if name not in now or now[name] != before.get(name)
+    }
+    for key in rows.fingerprints if keys_of else ():
+        if (name := key.rpartition(":")[0]) in keys_of:
+            keys_of[name].add(key)
     result = ChangedPairs()
     for shard, name in enumerate(source.names):
-        keys = {key for key in rows.fingerprints if key.rpartition(":")[0] == name}
-        if not keys or (name in now and now[name] == before.get(name)):
+        if not (keys := keys_of.get(name)):
             continue
         for raw in _pairs_of(source, shard):
             keys.discard(raw.key)

@@ -105,7 +105,8 @@ def _redo_changed(source: PairSource | PairStream, run: RunDirectory, limit: int
     if changed:
         print(changed, flush=True)
         remove_rows(run, [*changed.changed, *changed.gone])
-    save_states(source, run.states)
+    if limit is None or not run.states.exists():  # a later start compares the pairs beyond the limit
+        save_states(source, run.states)
 
 
 def _leave_out_done(datamodule: PairDataModule, run: RunDirectory, launch: Launch) -> None:

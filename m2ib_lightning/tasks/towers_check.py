@@ -6,11 +6,9 @@ import torch
 
 from m2ib_lightning.config import Modality
 from m2ib_lightning.encoder.frozen import frozen
-from m2ib_lightning.encoder.identity import IdentityCheck
+from m2ib_lightning.encoder.identity import PAIRS, IdentityCheck
 from m2ib_lightning.encoder.suffix import Suffix
 from m2ib_lightning.tasks.work import Work
-
-_PAIRS = 2
 
 
 def check_towers(work: Work) -> None:
@@ -26,7 +24,7 @@ def check_towers(work: Work) -> None:
         assert layer is not None
         return Suffix(encoder.towers[modality], layer, dtype)
 
-    batch = next((batch for batch in work.datamodule.calibration_batches(_PAIRS) if len(batch)), None)
+    batch = next((batch for batch in work.datamodule.calibration_batches(PAIRS) if len(batch)), None)
     if batch is not None:
         with frozen(encoder.model, dtype=dtype):
             IdentityCheck(encoder)(batch.to(next(encoder.model.parameters()).device).tower_inputs, suffix_of)

@@ -141,6 +141,18 @@ def test_an_image_file_that_was_replaced_is_explained_again(folder: Path, capsys
     )
 
 
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("tar", marks=pytest.mark.slow)])
+def test_a_start_with_a_limit_leaves_the_rest_to_a_later_one(kind: str, folder: Path) -> None:
+    path = WRITERS[kind](folder, OLD)
+    assert fit(path, folder / "run") == 0
+    new = [*OLD[:2], ("c.png", "a white star")]
+    WRITERS[kind](folder, new)
+    assert fit(path, folder / "run", "resume=true", "data.limit=1") == 0
+    assert [caption for _, caption in rows_of(folder / "run")] == [caption for _, caption in OLD]
+    assert fit(path, folder / "run", "resume=true") == 0
+    assert [caption for _, caption in rows_of(folder / "run")] == [caption for _, caption in new]
+
+
 def test_the_rows_of_an_earlier_version_have_no_fingerprint_and_stay(folder: Path) -> None:
     path = write_csv(folder, OLD)
     assert fit(path, folder / "run") == 0
