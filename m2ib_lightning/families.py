@@ -1,5 +1,5 @@
 """Public import path of the model families and ``register_family``."""
 
-from m2ib_lightning.encoder.families import Family, TowerSpec, family_of, register_family
+from m2ib_lightning.encoder.families import About, Family, TowerSpec, family_of, register_family
 
-__all__ = ["Family", "TowerSpec", "family_of", "register_family"]
+__all__ = ["About", "Family", "TowerSpec", "family_of", "register_family"]

@@ -143,5 +143,5 @@ def _ensemble_embedding(encoder: Encoder, preparer: Preparer, captions: tuple[st
             raise M2IBError(f"the caption {caption!r} of the ensemble: {error}") from None
         inputs = {name: tensor.to(like.device) for name, tensor in preparer.pad([ids]).items()}
         hidden = tower.prefix(inputs, -1)
-        embeddings.append(F.normalize(tower.suffix(hidden.z, -1, hidden.pooled).to(like.dtype), dim=-1))
+        embeddings.append(F.normalize(tower.suffix(hidden.z, -1, hidden.layout).to(like.dtype), dim=-1))
     return torch.cat(embeddings).mean(0)

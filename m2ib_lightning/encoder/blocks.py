@@ -41,12 +41,18 @@ class Block:
         self.activation = F.silu if quick else parts.activation
         self.down = _Linear(*_scaled(parts.down, 1 / factor), dtype)
 
-    def __call__(self, hidden: Tensor, causal: bool) -> Tensor:
-        """Map the hidden states of all tokens (N, T, D) to (N, T, D)."""
+    def __call__(self, hidden: Tensor, causal: bool, read: Tensor | None = None) -> Tensor:
+        """Map the hidden states of all tokens (N, T, D) to (N, T, D).
+
+        Args:
+            hidden: the hidden states.
+            causal: whether a token reads only itself and the tokens before it.
+            read: (N, T) bool, the tokens that any token may read; None for all.
+        """
         sequences, tokens, width = hidden.shape
         qkv = self.qkv(self.norm1(hidden)).view(sequences, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
-        attended = _attention(query, key, value, causal)
+        attended = _attention(query, key, value, causal, read)
         return self._mlp(hidden + self.out(attended.transpose(1, 2).flatten(2)))
 
     def _mlp(self, hidden: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ class PooledBlock(Block):
         self.query = _Linear(query, query_bias, dtype)
         self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
 
-    def pooled(self, hidden: Tensor, position: Tensor, causal: bool) -> Tensor:
+    def pooled(self, hidden: Tensor, position: Tensor, causal: bool, read: Tensor | None = None) -> Tensor:
         """Map hidden states (N, T, D) to those of the pooled tokens (N, D), whose positions are (N,)."""
         sequences, tokens, _ = hidden.shape
         x = self.norm1(hidden)
@@ -79,20 +85,25 @@ class PooledBlock(Block):
         if causal:
             is_later = torch.arange(tokens, device=x.device) > position[:, None]  # (N, T)
             scores = scores.masked_fill(is_later[:, None], -torch.inf)
+        if read is not None:
+            scores = scores.masked_fill(~read[:, None], -torch.inf)
         attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
         return self._mlp(_at(hidden, position) + self.out(attended + self.value_bias))
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, read: Tensor | None) -> Tensor:
     """Return the softmax attention of queries that are scaled already. All tensors are (N, H, T, d)."""
     tokens = query.shape[-2]
+    mask = None if read is None else read[:, None, None]  # (N, 1, 1, T)
     if query.device.type != "cpu" or query.dtype.itemsize >= 4:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=1.0)
     # In half precision on a CPU, the backward pass of the fused kernel is several times slower (torch 2.13).
     scores = query @ key.transpose(-1, -2)
     if causal:
         is_later = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).triu(1)
         scores = scores.masked_fill(is_later, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     return _softmax(scores) @ value
 
 

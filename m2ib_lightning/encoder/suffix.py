@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from m2ib_lightning.encoder.blocks import Block, PooledBlock
 from m2ib_lightning.encoder.families.block_parts import BlockParts
-from m2ib_lightning.encoder.towers import Hidden, Tower
+from m2ib_lightning.encoder.layout import Hidden, Layout
+from m2ib_lightning.encoder.towers import Tower
 
 
 def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
@@ -41,13 +42,13 @@ class Suffix:
     @torch.no_grad()
     def embed(self, hidden: Hidden) -> Tensor:
         """Return the clean embeddings (B, E) of a batch, from its hidden states at the cut."""
-        return self(hidden.z, hidden.pooled)
+        return self(hidden.z, hidden.layout)
 
-    def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
-        """Map hidden states (N, T, D) and pooled positions (N,) to embeddings (N, E) in the dtype of the weights."""
+    def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Map hidden states (N, T, D) and their layout to embeddings (N, E) in the dtype of the weights."""
         weight_dtype = self.tower.dtype
         with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != weight_dtype):
-            return self.tower.suffix(hidden.to(weight_dtype), self.layer, pooled).to(weight_dtype)
+            return self.tower.suffix(hidden.to(weight_dtype), self.layer, layout).to(weight_dtype)
 
 
 class FusedSuffix(Suffix):
@@ -65,20 +66,22 @@ class FusedSuffix(Suffix):
 
     def __init__(self, tower: Tower, layer: int, dtype: torch.dtype, parts: list[BlockParts]) -> None:
         super().__init__(tower, layer, dtype)
-        all_tokens = parts if tower.spec.pooled is None else parts[:-1]
+        all_tokens = parts if tower.spec.pool is not None else parts[:-1]
         self.blocks = [Block(part, dtype) for part in all_tokens]
-        self.last = None if tower.spec.pooled is None else PooledBlock(parts[-1], dtype)
+        self.last = PooledBlock(parts[-1], dtype) if tower.spec.pool is None else None
 
     @override
-    def __call__(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
         spec, weight_dtype = self.tower.spec, self.tower.dtype
+        # Behind a causal mask, what is read lies before the padding: no mask of the padding is needed.
+        read = layout.valid if layout.padded and not spec.causal else None
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.dtype)
             for block in self.blocks:
-                hidden = block(hidden, spec.causal)
+                hidden = block(hidden, spec.causal, read)
             if self.last is not None:
-                assert pooled is not None
-                vector = self.last.pooled(hidden, pooled, spec.causal)  # (N, D)
+                assert layout.pooled is not None
+                vector = self.last.pooled(hidden, layout.pooled, spec.causal, read)  # (N, D)
                 return spec.head(self.tower.model, vector.to(weight_dtype))
         with torch.autocast(hidden.device.type, self.dtype, enabled=self.dtype != weight_dtype):
-            return spec.head(self.tower.model, hidden.to(weight_dtype)).to(weight_dtype)
+            return self.tower.finish(hidden.to(weight_dtype), layout).to(weight_dtype)

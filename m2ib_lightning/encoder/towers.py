@@ -5,8 +5,7 @@ Legend: B pairs, N sequences (each a draw of a pair), T tokens, D width, E embed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,29 +13,8 @@ from torch import Tensor, nn
 
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, family_of
+from m2ib_lightning.encoder.layout import Hidden, Layout
 from m2ib_lightning.errors import M2IBError
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """The hidden states of a batch at the cut, and which of its tokens the tower reads.
-
-    Attributes:
-        z: (B, T, D) hidden states.
-        valid: (B, T) bool, True for the tokens that the tower reads.
-        pooled: (B,) position of the token that pooling reads; None if pooling reads all tokens.
-        padded: whether some tokens may be padding that the tower does not read.
-    """
-
-    z: Tensor
-    valid: Tensor
-    pooled: Tensor | None
-    padded: bool = True
-
-    def lengths(self) -> list[int]:
-        """Return how many tokens of each pair the tower reads. With padding, the call synchronises with the device."""
-        pairs, tokens = self.valid.shape
-        return self.valid.sum(-1).tolist() if self.padded else [tokens] * pairs
 
 
 class Tower:
@@ -54,14 +32,14 @@ class Tower:
         self.modality: Modality = modality
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Sequence[nn.Module]:
         """The tower's transformer blocks, from the first to the last."""
         return self.spec.blocks(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point dtype of the weights."""
-        return next(self.blocks.parameters()).dtype
+        return self._weight.dtype
 
     @property
     def width(self) -> int:
@@ -69,23 +47,37 @@ class Tower:
         return self.spec.width(self.model)
 
     @property
-    def embedding_size(self) -> int:
-        """Size E of the embeddings, as the head gives it."""
-        hidden = next(self.blocks.parameters()).new_zeros(1, self.width)
-        with torch.no_grad():
-            return self.spec.head(self.model, hidden if self.spec.pooled else hidden[:, None]).shape[-1]
-
-    @property
     def max_tokens(self) -> int:
-        """Largest number of tokens that the tower takes, T_max. The noise is drawn for this many."""
+        """Largest number of tokens that the tower takes at its own resolution, T_max."""
         return self.spec.max_tokens(self.model)
 
-    def read_lengths(self, inputs: Inputs) -> list[int]:
-        """Return, for each pair, how many leading tokens of its inputs the tower reads."""
-        if self.spec.lengths is not None:
-            return self.spec.lengths(self.model, inputs).tolist()
-        pairs, tokens = next(iter(inputs.values())).shape[:2]
-        return [tokens] * pairs
+    @property
+    def embedding_size(self) -> int:
+        """Size E of the embeddings, as the head gives it."""
+        hidden = self._weight.new_zeros(1, 1, self.width)
+        layout = Layout(torch.ones(1, 1, dtype=torch.bool, device=hidden.device), None, padded=False)
+        with torch.no_grad():
+            pooled = hidden[:, 0] if self.spec.pool is None else self.spec.pool(self.model, hidden, layout)
+            return self.spec.head(self.model, pooled).shape[-1]
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(self.blocks[0].parameters())
+
+    def grids(self, inputs: Inputs) -> list[tuple[int, int]]:
+        """Return the number of rows and columns of patches of each picture."""
+        assert self.spec.grid is not None
+        pixels = inputs["pixel_values"]
+        same = [pixels.shape[-2:]] * len(pixels)
+        sizes = inputs["picture_sizes"].tolist() if "picture_sizes" in inputs else same
+        return [self.spec.grid(self.model, (height, width)) for height, width in sizes]
+
+    def reads(self, inputs: Inputs) -> Tensor:
+        """Return which tokens of its inputs the tower reads, (B, T) bool."""
+        if self.spec.reads is not None:
+            return self.spec.reads(self.model, inputs)
+        first = next(iter(inputs.values()))
+        return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
 
     def resolve_layer(self, layer: int | None) -> int:
         """Return the layer to cut at: ``layer``, or the published 9 of 12 scaled to this depth if it is None.
@@ -97,7 +89,7 @@ class Tower:
         depth = len(self.blocks)
         if layer is None:
             return max(-1, min(round(0.75 * depth), depth - 2))
-        deepest = depth - 1 if self.spec.pooled is None else depth - 2
+        deepest = depth - 2 if self.spec.pool is None else depth - 1
         if not -1 <= layer <= deepest:
             reason = " (the last block's output: pooling reads one token, so no other can matter there)"
             raise M2IBError(
@@ -113,31 +105,45 @@ class Tower:
 
     def prefix_with_gradients(self, inputs: Inputs, layer: int) -> Hidden:
         """Run a batch up to the cut as ``prefix`` does, but with gradients unless the caller has turned them off."""
+        embedded = self.embed(inputs)
+        return Hidden(self.advance(embedded.z, -1, layer, embedded.layout), embedded.layout)
+
+    def embed(self, inputs: Inputs) -> Hidden:
+        """Return the first block's input, with gradients unless the caller has turned them off."""
+        inputs = self.cast(inputs)
         hidden = self.spec.embed(self.model, inputs)  # (B, T, D)
-        pairs, tokens = hidden.shape[:2]
-        if self.spec.lengths is None:
-            valid = torch.ones(pairs, tokens, dtype=torch.bool, device=hidden.device)
-        else:
-            positions = torch.arange(tokens, device=hidden.device)
-            valid = positions[None] < self.spec.lengths(self.model, inputs)[:, None]
-            # Attention weights padding with 0, but 0 * NaN is NaN: a NaN in its embedding would reach every token.
-            hidden = hidden.masked_fill(~valid[..., None], 0)
-        hidden = self.advance(hidden, -1, layer)
         pooled = None if self.spec.pooled is None else self.spec.pooled(self.model, inputs)
-        return Hidden(hidden, valid, pooled, padded=self.spec.lengths is not None)
+        if self.spec.reads is None:
+            valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+            return Hidden(hidden, Layout(valid, pooled, padded=False))
+        valid = self.spec.reads(self.model, inputs)
+        # Attention weights padding with 0, but 0 * NaN is NaN: a NaN in its embedding would reach every token.
+        return Hidden(hidden.masked_fill(~valid[..., None], 0), Layout(valid, pooled))
 
-    def suffix(self, hidden: Tensor, layer: int, pooled: Tensor | None) -> Tensor:
-        """Run hidden states (N, T, D) from the cut to the embeddings (N, E): the other blocks, norm and projection."""
-        hidden = self.advance(hidden, layer, len(self.blocks) - 1)
-        if pooled is not None:
-            hidden = hidden[torch.arange(len(hidden), device=hidden.device), pooled]  # (N, D)
-        return self.spec.head(self.model, hidden)
+    def cast(self, inputs: Inputs) -> Inputs:
+        """Return the inputs with pixels in the dtype of the weights."""
+        return {name: x.to(self.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
 
-    def advance(self, hidden: Tensor, layer: int, last: int) -> Tensor:
+    def suffix(self, hidden: Tensor, layer: int, layout: Layout) -> Tensor:
+        """Run hidden states (N, T, D) from the cut to the embeddings (N, E): the other blocks, pooling and head."""
+        return self.finish(self.advance(hidden, layer, len(self.blocks) - 1, layout), layout)
+
+    def finish(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Pool the last block's output (N, T, D), and embed it to (N, E)."""
+        if self.spec.pool is not None:
+            pooled = self.spec.pool(self.model, hidden, layout)
+        else:
+            pooled = hidden[torch.arange(len(hidden), device=hidden.device), layout.pooled]  # (N, D)
+        return self.spec.head(self.model, pooled)
+
+    def advance(self, hidden: Tensor, layer: int, last: int, layout: Layout) -> Tensor:
         """Run hidden states (N, T, D) at the cut after block ``layer`` through the next blocks, up to ``last``."""
-        arguments = self.spec.block_arguments(self.model, hidden)
-        for block in self.blocks[layer + 1 : last + 1]:
-            hidden = block(hidden, **arguments)
+        blocks = self.blocks[layer + 1 : last + 1]
+        if blocks:
+            arguments = self.spec.arguments(self.model, hidden, layout)
+        for block in blocks:
+            output = block(hidden, **arguments)
+            hidden = output if torch.is_tensor(output) else output[0]
         return hidden
 
 
@@ -173,11 +179,15 @@ class Encoder:
         Raises:
             M2IBError: if the model has no such function.
         """
+        inputs = self.towers[modality].cast(inputs)
+        own = self.towers[modality].spec.own
+        if own is not None:
+            return own(self.model, inputs)
         function = getattr(self.model, f"get_{modality}_features", None)
         if function is None:
             raise M2IBError(
                 f"{type(self.model).__name__} has no get_{modality}_features, with which its {modality} tower is "
-                "checked: a model needs get_image_features and get_text_features"
+                "checked: give own= to its TowerSpec"
             )
         output: Any = function(**dict(self.arguments(modality, inputs)))
         return output if torch.is_tensor(output) else output.pooler_output

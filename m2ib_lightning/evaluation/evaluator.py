@@ -144,11 +144,10 @@ class Evaluator:
         if not batch.pairs:
             return batch.complete([], PairScores)
         with torch.autocast(self.context.scorer.device.type, enabled=False):
-            return batch.complete(self._evaluate(batch), PairScores)
+            return batch.complete((s for part in batch.same_size_parts() for s in self._evaluate(part)), PairScores)
 
     def _evaluate(self, batch: PairBatch) -> list[PairScores]:
-        # A batch without failed pairs and source order: the methods' results then follow the order of the tensors.
-        batch = PairBatch(batch.pairs, [], batch.inputs["image"], batch.inputs["text"])
+        # The batch has neither failed pairs nor a source order: the methods' results follow the order of the tensors.
         clean = self.context.scorer.clean(batch)
         pair_scores = [PairScores(pair) for pair in batch.pairs]
         for name, method in self.methods.items():

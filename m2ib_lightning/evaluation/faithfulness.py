@@ -54,8 +54,8 @@ class Faithfulness:
         heat = self.heatmaps(batch, results)  # (B, H, W)
         image = self._image_cosine(self.scorer.pixels(batch) * heat[:, None], clean)
         words = self.scorer.words(batch)
-        z, pooled = words.keep(self._word_heat(batch, results)), words.hidden.pooled
-        text = F.cosine_similarity(self.scorer.captions(z, pooled), clean.target("text"), dim=-1)
+        kept = self.scorer.captions(words.keep(self._word_heat(batch, results)), words.hidden.layout)
+        text = F.cosine_similarity(kept, clean.target("text"), dim=-1)
         constant = {m: torch.tensor([_is_constant(r, m) for r in results], device=image.device) for m in MODALITIES}
         image, text = image.masked_fill(constant["image"], torch.nan), text.masked_fill(constant["text"], torch.nan)
         return {

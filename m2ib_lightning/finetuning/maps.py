@@ -36,19 +36,18 @@ def readout_maps(
     network: BottleneckedModel, batch: PairBatch, outputs: Mapping[Modality, TowerOutput]
 ) -> list[Attribution]:
     """Return the maps that a trained readout made in a batch's forward pass, in nats per patch and per token."""
-    spec, image, text = network.encoder.towers["image"].spec, outputs["image"], outputs["text"]
-    assert spec.grid is not None
+    towers, image, text = network.encoder.towers, outputs["image"], outputs["text"]
     assert image.saliency is not None
     assert text.saliency is not None
-    grid = spec.grid(network.model, batch.inputs["image"])
-    patches = image.saliency[:, spec.prefix_tokens :].detach().cpu().unflatten(1, grid).numpy()
+    patches = image.saliency[:, towers["image"].spec.prefix_tokens :].detach().cpu().numpy()
     words = text.saliency.detach().cpu().numpy()
-    lengths = network.encoder.towers["text"].read_lengths(batch.inputs["text"])
+    read = towers["text"].reads(batch.inputs["text"]).cpu().numpy()
     similarity = F.cosine_similarity(image.clean, text.clean, dim=-1).tolist()
     results = []
-    for row, length in enumerate(lengths[: len(batch)]):
-        pair, tokens = token_saliency(batch.pairs[row], words[row], length)
-        results.append(Attribution(pair, similarity[row], TowerAttribution(patches[row]), TowerAttribution(tokens)))
+    for row, grid in enumerate(towers["image"].grids(batch.inputs["image"])):
+        pair, tokens = token_saliency(batch.pairs[row], words[row], read[row])
+        cells = patches[row, : math.prod(grid)].reshape(grid)
+        results.append(Attribution(pair, similarity[row], TowerAttribution(cells), TowerAttribution(tokens)))
     return results
 
 

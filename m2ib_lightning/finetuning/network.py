@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.families.family import Inputs
-from m2ib_lightning.encoder.towers import Encoder, Hidden
+from m2ib_lightning.encoder.layout import Hidden
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.finetuning.masks import MASKS, TrainedBottleneck
 from m2ib_lightning.finetuning.positives import owners
 from m2ib_lightning.m2ib.objective import mean_information
@@ -134,12 +135,12 @@ class BottleneckedModel(nn.Module):
         deep, clean = {}, {}
         for m, cut in cuts.items():
             tower, last = self.encoder.towers[m], self._deep_layer(m)
-            deep[m] = tower.advance(cut.z, self._layer(m), last)
-            clean[m] = tower.suffix(deep[m], last, cut.pooled)
+            deep[m] = tower.advance(cut.z, self._layer(m), last, cut.layout)
+            clean[m] = tower.suffix(deep[m], last, cut.layout)
         return deep, clean
 
     def _without_bottleneck(self, modality: Modality, cut: Hidden) -> TowerOutput:
-        embedding = self.encoder.towers[modality].suffix(cut.z, self._layer(modality), cut.pooled)
+        embedding = self.encoder.towers[modality].suffix(cut.z, self._layer(modality), cut.layout)
         return TowerOutput(embedding, embedding.new_zeros(len(embedding)), None, embedding)
 
     def _through_bottleneck(
@@ -147,5 +148,5 @@ class BottleneckedModel(nn.Module):
     ) -> TowerOutput:
         drawn = None if noise is None else noise(modality, cut.z)
         gated, information = self.bottlenecks[modality](cut.z, features, context, drawn)
-        embedding = self.encoder.towers[modality].suffix(gated, self._layer(modality), cut.pooled)
+        embedding = self.encoder.towers[modality].suffix(gated, self._layer(modality), cut.layout)
         return TowerOutput(embedding, mean_information(information, cut.valid), information.sum(-1), embedding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -29,15 +30,14 @@ def batch_results(
     """
     clean = similarity.tolist()
     image, text = traces["image"].cpu(), traces["text"].cpu() if "text" in traces else None
-    spec = towers["image"].spec
-    assert spec.grid is not None
-    grid = spec.grid(towers["image"].model, batch.inputs["image"])
-    lengths = [0] * len(batch) if text is None else towers["text"].read_lengths(batch.inputs["text"])
-    for index, (pair, length) in enumerate(zip(batch.pairs, lengths, strict=True)):
-        patches = _tower_result(image.saliency[index, spec.prefix_tokens :].reshape(grid).numpy(), image, index)
+    start = towers["image"].spec.prefix_tokens
+    read = None if text is None else towers["text"].reads(batch.inputs["text"]).cpu().numpy()
+    for index, (pair, grid) in enumerate(zip(batch.pairs, towers["image"].grids(batch.inputs["image"]), strict=True)):
+        cells = image.saliency[index, start : start + math.prod(grid)]
+        patches = _tower_result(cells.reshape(grid).numpy(), image, index)
         tokens = None
-        if text is not None:
-            pair, saliency = token_saliency(pair, text.saliency[index].numpy(), length)
+        if text is not None and read is not None:
+            pair, saliency = token_saliency(pair, text.saliency[index].numpy(), read[index])
             tokens = _tower_result(saliency, text, index)
         result = Attribution(pair, clean[index], patches, tokens)
         yield result if _is_finite(result) else Attribution(pair, error=NOT_FINITE)

@@ -19,8 +19,9 @@ from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.compilation import check_compiler
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.identity import IdentityCheck
+from m2ib_lightning.encoder.layout import Hidden
 from m2ib_lightning.encoder.suffix import Suffix, make_suffix
-from m2ib_lightning.encoder.towers import Encoder, Hidden
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.batch_results import batch_results
 from m2ib_lightning.m2ib.bottleneck import InformationBottleneck
@@ -272,7 +273,7 @@ class Explainer:
             target,
             self._noise[modality],
             draws,
-            plan_chunks(hidden.lengths(), draws, min(plan.max_rows, self._max_rows)),
+            plan_chunks(hidden.layout.lengths(), draws, min(plan.max_rows, self._max_rows)),
             _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
 

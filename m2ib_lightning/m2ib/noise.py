@@ -76,6 +76,9 @@ class NoiseBank:
     def __call__(self, step: int, tokens: int, like: Tensor) -> Tensor:
         """Return the noise (K, tokens, D) of a step, in the dtype and on the device of ``like``."""
         noise = self._steps.get(step)
+        draws, most, width = self.shape
+        if tokens > most:  # the model interpolates its positions for larger pictures, which are all of one size
+            return _process_cache(self.seed, self.modality, step, (draws, tokens, width)).to(like)
         if noise is None or noise.device != like.device or noise.dtype != like.dtype:
             noise = _process_cache(self.seed, self.modality, step, self.shape).to(like)
             if (len(self._steps) + 1) * noise.nbytes <= self._budget:

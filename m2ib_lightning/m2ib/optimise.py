@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from m2ib_lightning.config import Modality
-from m2ib_lightning.encoder.towers import Hidden
+from m2ib_lightning.encoder.layout import Hidden, Layout
 from m2ib_lightning.m2ib.bottleneck import InformationBottleneck
 from m2ib_lightning.m2ib.chunks import Chunk
 from m2ib_lightning.m2ib.objective import Terms, mean_information, similarities
@@ -20,8 +20,8 @@ from m2ib_lightning.m2ib.objective import Terms, mean_information, similarities
 Backward = Callable[[Tensor], None]
 """Runs the backward pass of a scalar loss, as ``Tensor.backward`` does."""
 
-SuffixFunction = Callable[[Tensor, Tensor | None], Tensor]
-"""Maps hidden states (N, T, D) and the positions (N,) of the pooled tokens to embeddings (N, E)."""
+SuffixFunction = Callable[[Tensor, Layout], Tensor]
+"""Maps hidden states (N, T, D) and their layout to embeddings (N, E)."""
 
 
 @dataclass
@@ -84,8 +84,8 @@ class Problem:
         whitened = self.whitened[chunk.pairs, : chunk.tokens]
         draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], gates)  # (b, k, T, D)
         pairs, count = draws.shape[:2]
-        pooled = None if self.hidden.pooled is None else self.hidden.pooled[chunk.pairs].repeat_interleave(count)
-        embeddings = self.suffix(draws.flatten(0, 1), pooled).to(self.target.dtype).view(pairs, count, -1)  # (b, k, E)
+        layout = self.hidden.layout.rows(chunk.pairs).cut(chunk.tokens).repeated(count)
+        embeddings = self.suffix(draws.flatten(0, 1), layout).to(self.target.dtype).view(pairs, count, -1)  # (b, k, E)
         return similarities(embeddings, self.target[chunk.pairs]).sum(-1) / self.draws
 
 

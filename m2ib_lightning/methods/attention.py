@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from m2ib_lightning.encoder.families.block_parts import BlockParts, PoolingParts
-from m2ib_lightning.encoder.towers import Hidden, Tower
+from m2ib_lightning.encoder.layout import Hidden, Layout
+from m2ib_lightning.encoder.towers import Tower
 from m2ib_lightning.errors import M2IBError
 
 
@@ -65,9 +66,9 @@ def check_attention(tower: Tower) -> None:
     """
     for block in tower.blocks:
         _parts(tower, block)
-    if tower.spec.pooled is None and tower.spec.pooling is None:
+    if tower.spec.pool is not None and tower.spec.pool_parts is None:
         raise M2IBError(
-            f"this method reads attention, and how the {tower.modality} tower pools is not known (TowerSpec.pooling)"
+            f"this method reads attention, and how the {tower.modality} tower pools is not known (TowerSpec.pool_parts)"
         )
 
 
@@ -83,22 +84,22 @@ def _parts(tower: Tower, block: Any) -> BlockParts:
 
 def trace(tower: Tower, hidden: Hidden) -> Traced:
     """Run embedded inputs through a tower that ``check_attention`` accepts."""
-    z, spec = hidden.z, tower.spec
+    z, spec, layout = hidden.z, tower.spec, hidden.layout
     layers: list[Attention] = []
     for block in tower.blocks:
-        z, layer = _run_block(_parts(tower, block), z, spec.causal)
+        z, layer = _run_block(_parts(tower, block), z, spec.causal, layout)
         layers.append(layer)
-    if hidden.pooled is not None:
-        vector = z[torch.arange(len(z), device=z.device), hidden.pooled]
-        return Traced(layers, spec.head(tower.model, vector), hidden.pooled)
-    assert spec.pooling is not None  # check_attention
-    embedding, layer = _run_pooling(spec.pooling(tower.model), z)
-    return Traced([*layers, layer], embedding, None)
+    if layout.pooled is not None:
+        return Traced(layers, tower.finish(z, layout), layout.pooled)
+    assert spec.pool_parts is not None  # check_attention
+    pooled, layer = _run_pooling(spec.pool_parts(tower.model), z)
+    return Traced([*layers, layer], spec.head(tower.model, pooled), None)
 
 
-def _run_block(parts: BlockParts, z: Tensor, causal: bool) -> tuple[Tensor, Attention]:
+def _run_block(parts: BlockParts, z: Tensor, causal: bool, layout: Layout) -> tuple[Tensor, Attention]:
     x = parts.norm1(z)
-    layer = _attend(parts.query(x), parts.key(x), parts.value(x), parts.heads, causal)
+    read = layout.valid if layout.padded and not causal else None
+    layer = _attend(parts.query(x), parts.key(x), parts.value(x), parts.heads, causal, read)
     z = z + parts.out(layer.output)
     return z + parts.down(parts.activation(parts.up(parts.norm2(z)))), layer
 
@@ -112,11 +113,15 @@ def _run_pooling(parts: PoolingParts, z: Tensor) -> tuple[Tensor, Attention]:
     return parts.rest(attention.out_proj(layer.output)[:, 0]), layer
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool) -> Attention:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool, read: Tensor | None = None
+) -> Attention:
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # (B, H, ., d)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
+    if read is not None:
+        scores = scores.masked_fill(~read[:, None, None], -torch.inf)
     weights = scores.softmax(-1)
     return Attention(query, key, value, weights, (weights @ v).transpose(1, 2).flatten(2))

@@ -50,14 +50,9 @@ class InputGradient(SaliencyMethod):
     @override
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         words = self.scorer.words(batch)
-        pooled = words.hidden.pooled
-        extra = (clean.target("text"),) if pooled is None else (clean.target("text"), pooled)
-
-        def cosine(z: Tensor, target: Tensor, at: Tensor | None = None) -> Tensor:
-            return F.cosine_similarity(self.scorer.captions(z, at), target, dim=-1)
-
         absent = words.hidden.z.where(~words.words[..., None], words.absent)
-        return self.over_width(self.attribute(cosine, words.hidden.z, absent, extra))
+        extra = (clean.target("text"), words.rows)
+        return self.over_width(self.attribute(self.scorer.caption_cosine(words), words.hidden.z, absent, extra))
 
     @abstractmethod
     def attribute(self, cosine: Any, inputs: Tensor, absent: Tensor, extra: tuple[Tensor, ...]) -> Tensor:

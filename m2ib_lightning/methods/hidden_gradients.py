@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from m2ib_lightning.config import Modality
-from m2ib_lightning.encoder.towers import Hidden
+from m2ib_lightning.encoder.layout import Hidden
 from m2ib_lightning.methods.by_name import register_method
 from m2ib_lightning.methods.method import Context, SaliencyMethod, at_least
 from m2ib_lightning.methods.scorer import Clean
@@ -60,12 +60,12 @@ class HiddenGradient(SaliencyMethod):
     def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
         """Return the maps (B, T) of a tower; ``used`` (B, T) is True for patches, or for the caption's own tokens."""
 
-    def gradient(self, modality: Modality, z: Tensor, pooled: Tensor | None, target: Tensor) -> Tensor:
-        """Return the gradient (B, T, D) of the cosine at z (B, T, D)."""
+    def gradient(self, modality: Modality, hidden: Hidden, target: Tensor, scale: float = 1.0) -> Tensor:
+        """Return the gradient (B, T, D) of the cosine at ``scale`` times the hidden states."""
         tower = self.context.model.encoder.towers[modality]
         with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            cosine = F.cosine_similarity(tower.suffix(z, self.layers[modality], pooled), target, dim=-1)
+            z = (scale * hidden.z).detach().requires_grad_()
+            cosine = F.cosine_similarity(tower.suffix(z, self.layers[modality], hidden.layout), target, dim=-1)
             return torch.autograd.grad(cosine.sum(), z)[0]
 
     def _hidden(self, modality: Modality, batch: PairBatch) -> Hidden:
@@ -86,7 +86,7 @@ class GradCAM(HiddenGradient):
 
     @override
     def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
-        gradient = self.gradient(modality, hidden.z, hidden.pooled, target)
+        gradient = self.gradient(modality, hidden, target)
         share = used / used.sum(1, keepdim=True)  # (B, T)
         weights = torch.einsum("bt,btd->bd", share.to(gradient), gradient)
         return torch.einsum("bd,btd->bt", weights, hidden.z).relu()
@@ -121,7 +121,7 @@ class NIB(HiddenGradient):
     def saliency(self, modality: Modality, hidden: Hidden, target: Tensor, used: Tensor) -> Tensor:
         total = torch.zeros_like(hidden.z)
         for step in range(1, self.steps + 1):
-            total += self.gradient(modality, step / self.steps * hidden.z, hidden.pooled, target)
+            total += self.gradient(modality, hidden, target, step / self.steps)
         return (hidden.z * total).sum(-1) / self.steps
 
 

@@ -113,7 +113,8 @@ class SaliencyMethod(Method):
         if not batch.pairs:
             return batch.complete([], Attribution)
         with torch.autocast(self.scorer.device.type, enabled=False):
-            return batch.complete(self._halve_until_it_fits(batch), Attribution)
+            parts = batch.same_size_parts()
+            return batch.complete((r for part in parts for r in self._halve_until_it_fits(part)), Attribution)
 
     @abstractmethod
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
@@ -143,14 +144,14 @@ class SaliencyMethod(Method):
         clean = self.scorer.clean(batch)
         grid = self.scorer.grid(batch)
         images = self.image_saliency(batch, clean).detach().cpu().reshape(-1, *grid).numpy()
-        texts, lengths = None, [0] * len(batch)
+        texts = read = None
         if batch.targets is None:
             texts = self.text_saliency(batch, clean).detach().cpu().numpy()
-            lengths = self.scorer.lengths(batch.inputs["text"])
-        for row, (pair, length) in enumerate(zip(batch.pairs, lengths, strict=True)):
+            read = self.scorer.reads(batch.inputs["text"]).cpu().numpy()
+        for row, pair in enumerate(batch.pairs):
             text = None
-            if texts is not None:
-                pair, tokens = token_saliency(pair, texts[row], length)
+            if texts is not None and read is not None:
+                pair, tokens = token_saliency(pair, texts[row], read[row])
                 text = TowerAttribution(tokens)
             result = Attribution(pair, float(clean.similarity[row]), TowerAttribution(images[row]), text, unit="")
             yield self.checked(result)

@@ -67,19 +67,14 @@ class Occlusion(SaliencyMethod):
     @torch.no_grad()
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         words = self.scorer.words(batch)
-        pooled, tokens = words.hidden.pooled, words.words.shape[1]
-        extra = (clean.target("text"),) if pooled is None else (clean.target("text"), pooled)
-
-        def cosine(z: Tensor, target: Tensor, at: Tensor | None = None) -> Tensor:
-            return F.cosine_similarity(self.scorer.captions(z, at), target, dim=-1)
-
+        tokens = words.words.shape[1]
         drop = (
             captum()
-            .FeatureAblation(cosine)
+            .FeatureAblation(self.scorer.caption_cosine(words))
             .attribute(
                 words.hidden.z,
                 words.hidden.z.where(~words.words[..., None], words.absent),
-                additional_forward_args=extra,
+                additional_forward_args=(clean.target("text"), words.rows),
                 feature_mask=torch.arange(tokens, device=words.words.device)[None, :, None],
                 perturbations_per_eval=max(1, self.scorer.at_a_time("text") // len(words.words)),
             )
@@ -116,7 +111,7 @@ class Sampling(SaliencyMethod):
     def text_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         words = self.scorer.words(batch)
         result = words.hidden.z.new_zeros(words.words.shape)
-        for row, length in enumerate(words.hidden.lengths()):
+        for row, length in enumerate(words.hidden.layout.lengths()):
             score = partial(self._score_words, words.one(row, length), clean.target("text")[row])
             positions = words.words[row].nonzero()[:, 0]
             result[row, positions] = self.explain_words(score, len(positions), result)
@@ -134,8 +129,8 @@ class Sampling(SaliencyMethod):
         """Return the cosines (N,) of altered captions; ``amount``, (N, words), is the share that stays."""
         per_token = amount.new_ones(len(amount), 1, words.words.shape[1])
         per_token[:, :, words.words[0]] = amount[:, None]
-        pooled = None if words.hidden.pooled is None else words.hidden.pooled.expand(len(amount))
-        return F.cosine_similarity(self.scorer.captions(words.keep(per_token)[:, 0], pooled), target, dim=-1)
+        layout = words.hidden.layout.repeated(len(amount))
+        return F.cosine_similarity(self.scorer.captions(words.keep(per_token)[:, 0], layout), target, dim=-1)
 
     @abstractmethod
     def explain_picture(self, score: Score, grid: tuple[int, int], picture: Tensor) -> Tensor:

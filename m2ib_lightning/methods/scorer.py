@@ -5,7 +5,7 @@ Legend: B pairs, N altered inputs, H x W pixels, T tokens, D width, E embedding 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.identity import IdentityCheck
+from m2ib_lightning.encoder.layout import Hidden, Layout
 from m2ib_lightning.encoder.suffix import Suffix, make_suffix
-from m2ib_lightning.encoder.towers import Encoder, Hidden
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.chunks import default_max_rows
 from m2ib_lightning.pairs.pair import PairBatch
@@ -37,11 +38,15 @@ class Words:
     absent: Tensor
     words: Tensor
 
+    @property
+    def rows(self) -> Tensor:
+        """(B,) the index of each caption, for functions that get several altered copies of them."""
+        return torch.arange(len(self.words), device=self.words.device)
+
     def one(self, row: int, length: int) -> Words:
         """Return one of the captions without its padding."""
-        hidden, part = self.hidden, (slice(row, row + 1), slice(length))
-        pooled = None if hidden.pooled is None else hidden.pooled[row : row + 1]
-        alone = Hidden(hidden.z[part], hidden.valid[part], pooled, padded=False)
+        part = (slice(row, row + 1), slice(length))
+        alone = Hidden(self.hidden.z[part], self.hidden.layout.rows(part[0]).cut(length))
         return Words(alone, self.absent[part], self.words[part])
 
     def keep(self, amount: Tensor) -> Tensor:
@@ -119,30 +124,45 @@ class Scorer:
         tower, suffix = self.encoder.towers["image"], self._suffix("image")
         parts = []
         for part in pixels.split(self.at_a_time("image")):
-            inputs = {"pixel_values": part}
-            pooled = None if tower.spec.pooled is None else tower.spec.pooled(tower.model, inputs)
-            parts.append(suffix(tower.spec.embed(tower.model, inputs), pooled))
+            hidden = tower.embed({"pixel_values": part})
+            parts.append(suffix(hidden.z, hidden.layout))
         return torch.cat(parts)
 
-    def captions(self, z: Tensor, pooled: Tensor | None) -> Tensor:
+    def captions(self, z: Tensor, layout: Layout) -> Tensor:
         """Embed captions to (N, E).
 
         Args:
             z: (N, T, D), hidden states as in ``Words``.
-            pooled: (N,), index of the token that pooling reads, or None.
+            layout: what the tower reads of them, and where it pools.
         """
         suffix, step = self._suffix("text"), self.at_a_time("text")
-        pooled_parts = [None] * -(-len(z) // step) if pooled is None else pooled.split(step)
-        return torch.cat([suffix(part, at) for part, at in zip(z.split(step), pooled_parts, strict=True)])
+        return torch.cat([suffix(*part) for part in zip(z.split(step), layout.split(step), strict=True)])
+
+    def caption_cosine(self, words: Words) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Return a function (z, target, rows) -> (N,) cosines of altered captions.
+
+        Args:
+            words: the captions. The function gets altered copies z (N, T, D) of them, the target (N, E) of each copy,
+                and the index (N,) of the caption that each is a copy of.
+        """
+
+        def cosine(z: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+            return F.cosine_similarity(self.captions(z, words.hidden.layout.rows(rows)), target, dim=-1)
+
+        return cosine
 
     def tokens(self, inputs: dict[str, Tensor]) -> Tensor:
         """Embed tokenised captions to (N, E)."""
         hidden = self.encoder.towers["text"].prefix(inputs, -1)
-        return self.captions(hidden.z, hidden.pooled)
+        return self.captions(hidden.z, hidden.layout)
 
     def lengths(self, inputs: dict[str, Tensor]) -> list[int]:
-        """Return how many tokens of each caption the tower reads."""
-        return self.encoder.towers["text"].read_lengths(inputs)
+        """Return how many leading tokens of each caption hold all that the tower reads."""
+        return Layout(self.reads(inputs), None).lengths()
+
+    def reads(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return which tokens (B, T) of each caption the tower reads."""
+        return self.encoder.towers["text"].reads(inputs)
 
     def words(self, batch: PairBatch) -> Words:
         """Embed the captions of a batch, so that words can be removed.
@@ -156,14 +176,19 @@ class Scorer:
                 "this method or metric removes words, and the model's family does not name its word embeddings: give "
                 "words= to its TowerSpec"
             )
-        table = tower.spec.words(tower.model).weight
-        hidden = tower.prefix(batch.inputs["text"], -1)
-        ids = batch.inputs["text"]["input_ids"]
-        absent = hidden.z - table[ids] + table.mean(0)
-        words = torch.zeros(ids.shape, dtype=torch.bool)
+        inputs = batch.inputs["text"]
+        hidden = tower.prefix(inputs, -1)
+        table = tower.spec.words(tower.model)
+        mean = table.weight.detach().mean(0)
+        hook = table.register_forward_hook(lambda module, arguments, words: mean.expand_as(words))
+        try:
+            absent = tower.prefix(inputs, -1).z
+        finally:
+            hook.remove()
+        words = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
         for row, pair in enumerate(batch.pairs):
             words[row, pair.token_positions] = True
-        return Words(hidden, absent, words.to(ids.device))
+        return Words(hidden, absent, words.to(absent.device))
 
     @torch.no_grad()
     def clean(self, batch: PairBatch) -> Clean:
@@ -190,10 +215,8 @@ class Scorer:
         return batch.inputs["image"]["pixel_values"].to(self.encoder.towers["image"].dtype)
 
     def grid(self, batch: PairBatch) -> tuple[int, int]:
-        """Return the batch's patch grid (height, width)."""
-        tower = self.encoder.towers["image"]
-        assert tower.spec.grid is not None
-        return tower.spec.grid(tower.model, batch.inputs["image"])
+        """Return the patch grid (height, width), the same for all pictures of the batch."""
+        return self.encoder.towers["image"].grids(batch.inputs["image"])[0]
 
     def _suffix(self, modality: Modality) -> Suffix:
         if self._suffixes is None:

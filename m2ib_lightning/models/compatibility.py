@@ -11,7 +11,7 @@ from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.pairs.framing import Framing
+from m2ib_lightning.pairs.variable_framing import make_framing
 
 _LARGEST_SIDE = 4096
 """Longest side in pixels of a picture that a processor may make. A processor's file may claim any size."""
@@ -51,7 +51,7 @@ def _check_padding(encoder: Encoder, tokenizer: Any) -> None:
 
 def _check_picture(encoder: Encoder, processor: Any) -> None:
     """Check that the image tower takes a picture as the processor makes it."""
-    framing, tower = Framing(processor.image_processor), encoder.towers["image"]
+    framing, tower = make_framing(processor.image_processor), encoder.towers["image"]
     width, height = framing.input_size
     problem = None
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
@@ -60,7 +60,7 @@ def _check_picture(encoder: Encoder, processor: Any) -> None:
         try:
             pixels, _ = framing(Image.new("RGB", (64, 48), "grey"))
             height, width = pixels.shape[-2:]
-            tower.spec.embed(encoder.model, {"pixel_values": pixels[None].to(next(encoder.model.parameters()))})
+            tower.embed({"pixel_values": pixels[None].to(next(encoder.model.parameters()))})
         except (ValueError, RuntimeError, TypeError, AttributeError) as error:
             problem = str(error).strip().split("\n")[0].rstrip(".")
     if problem is None:

@@ -112,10 +112,10 @@ def _is_hub_id(name: str) -> bool:
 
 def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
     """Load the model and its processor; check that no weight is missing and that both fit each other."""
-    from transformers import AutoConfig, AutoModel, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
     from transformers.utils import logging
 
-    from m2ib_lightning.encoder.families import family_of
+    from m2ib_lightning.models.classes import model_class
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -124,12 +124,10 @@ def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if "AutoModel" in (getattr(config, "auto_map", None) or {}):
             raise ValueError("trust_remote_code")
-        family_of(_Configured(config))  # refuses an unsupported family before the weights are read
-        model, report = AutoModel.from_pretrained(
+        model, report = model_class(config).from_pretrained(  # refuses an unsupported family before reading weights
             source,
             config=config,
             dtype="auto",
-            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to have them in the report
         )
@@ -160,16 +158,9 @@ def _from_pretrained(source: str, what: str) -> tuple[Encoder, Any]:
         if bars:
             logging.enable_progress_bar()
     check_weights(report, what)
-    encoder = Encoder(model.eval())
+    encoder = Encoder(unwrapped(model.eval()))
     check_compatible(encoder, processor)
     return encoder, processor
-
-
-@dataclass(frozen=True)
-class _Configured:
-    """A stand-in for a model that has only its configuration."""
-
-    config: Any
 
 
 def _preset(folder: Path) -> BottleneckSettings:

@@ -142,7 +142,8 @@ class PairBatch:
     Args:
         pairs: B prepared pairs, in the order of the tensors (``Preparer`` sorts them by the length of the caption).
         failed: pairs with an error, not in the tensors.
-        image_inputs: ``pixel_values`` (B, 3, H, W).
+        image_inputs: ``pixel_values`` (B, 3, H, W). Pictures of several sizes are flattened to (B, 3, longest), and
+            ``picture_sizes`` (B, 2) holds the height and width of each.
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
         order: keys of all pairs, failed ones included, in source order; None for ``pairs``, then ``failed``.
         targets: embeddings (B, embedding width) that the images are compared with; None for those of the captions.
@@ -198,6 +199,20 @@ class PairBatch:
         rows = torch.tensor(indices, dtype=torch.long)
         image, text, targets = self._tensors(lambda tensor: tensor[rows.to(tensor.device)])
         return PairBatch([self.pairs[index] for index in indices], [], image, text, targets=targets)
+
+    def same_size_parts(self) -> list[PairBatch]:
+        """Return batches in each of which all pictures have one size; failed pairs are left out."""
+        sizes = self.inputs["image"].get("picture_sizes")
+        if sizes is None:
+            return [PairBatch(self.pairs, [], self.inputs["image"], self.inputs["text"], targets=self.targets)]
+        parts = []
+        for height, width in sizes.unique(dim=0).tolist():
+            rows = (sizes == sizes.new_tensor([height, width])).all(-1).nonzero()[:, 0].tolist()
+            part = self.some(rows)
+            pixels = part.inputs["image"]["pixel_values"][..., : height * width].unflatten(-1, (height, width))
+            part.inputs["image"] = {"pixel_values": pixels}
+            parts.append(part)
+        return parts
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """Return the batch with its tensors on a device (Lightning calls this)."""

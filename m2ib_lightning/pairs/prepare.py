@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.fingerprint import fingerprint
-from m2ib_lightning.pairs.framing import Framing
 from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairSource, PreparedPair, RawPair
@@ -22,6 +22,7 @@ from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, gibberish, read_t
 from m2ib_lightning.pairs.urls.addresses import is_url
 from m2ib_lightning.pairs.urls.fetch import fetch_all
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
+from m2ib_lightning.pairs.variable_framing import make_framing
 
 _PICTURE_SIZE = 512  # largest side in pixels of the copy for display
 
@@ -53,7 +54,7 @@ class Preparer:
     ) -> None:
         self.processor = processor
         self.tokenizer = CaptionTokenizer(getattr(processor, "tokenizer", None), max_tokens)
-        self.framing = Framing(processor.image_processor, fit)
+        self.framing = make_framing(processor.image_processor, fit)
         self.padding = padding
         self.images = images or ImageRules()
         self.urls = urls or UrlSettings()
@@ -167,10 +168,9 @@ class Preparer:
         order = [(item.pair if isinstance(item, PreparedPair) else item).key for item in items]
         if not good:
             return PairBatch([], failed, {}, {}, order)
-        pixels = torch.stack([item.pixel_values for item in good])
         captions = [list(item.input_ids) for item in good]
-        text = self.pad(captions) if all(captions) else {}
-        return PairBatch([item.pair for item in good], failed, {"pixel_values": pixels}, text, order)
+        image, text = _image_inputs([item.pixel_values for item in good]), self.pad(captions) if all(captions) else {}
+        return PairBatch([item.pair for item in good], failed, image, text, order)
 
     def pad(self, captions: list[list[int]]) -> dict[str, Tensor]:
         """Return the ``input_ids`` and ``attention_mask`` (B, T) of tokenised captions, padded on the right."""
@@ -182,6 +182,15 @@ class Preparer:
             return_tensors="pt",
         )
         return dict(padded)
+
+
+def _image_inputs(pictures: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the image tower's inputs for pictures (3, H, W). Pictures of several sizes are flattened."""
+    if len({picture.shape for picture in pictures}) == 1:
+        return {"pixel_values": torch.stack(list(pictures))}
+    sizes = torch.tensor([picture.shape[-2:] for picture in pictures])
+    rows = pad_sequence([picture.flatten(1).T for picture in pictures], batch_first=True)  # (B, longest, 3)
+    return {"pixel_values": rows.transpose(1, 2).contiguous(), "picture_sizes": sizes}
 
 
 class PairDataset(Dataset[PreparedPair | Pair]):

@@ -11,7 +11,7 @@ from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.tower_attribution import Floats
 
 
-def token_saliency(pair: Pair, saliency: NDArray[np.floating], length: int) -> tuple[Pair, Floats]:
+def token_saliency(pair: Pair, saliency: NDArray[np.floating], read: NDArray[np.bool_]) -> tuple[Pair, Floats]:
     """Return the saliency of a caption's tokens, which is 0 where the tower does not read, and mark these tokens.
 
     A tower with causal attention reads no token behind the one that it pools at. What an optimisation or a control
@@ -20,12 +20,12 @@ def token_saliency(pair: Pair, saliency: NDArray[np.floating], length: int) -> t
     Args:
         pair: the pair.
         saliency: (T,) saliency of all tokens that the tower gets, special tokens included.
-        length: number of leading tokens that the tower reads.
+        read: (T,) whether the tower reads each of these tokens.
 
     Returns:
         The pair with ``unread``, and the saliency (tokens,) of its caption.
     """
-    unread = [index for index, position in enumerate(pair.token_positions) if position >= length]
+    unread = [index for index, position in enumerate(pair.token_positions) if not read[position]]
     values = np.array(saliency[pair.token_positions])
     values[unread] = 0
     return replace(pair, unread=unread) if unread else pair, values

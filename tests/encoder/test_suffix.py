@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.families import Family, TowerSpec
 from m2ib_lightning.encoder.frozen import frozen
+from m2ib_lightning.encoder.layout import Layout
 from m2ib_lightning.encoder.suffix import FusedSuffix, Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Tower
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
@@ -23,9 +24,9 @@ from tests.reference import clean_embeddings
 from tests.tiny import FAMILIES, make_batch, make_model, make_pairs
 
 
-def value_and_gradient(suffix: Suffix, hidden: torch.Tensor, pooled: torch.Tensor | None) -> list[torch.Tensor]:
+def value_and_gradient(suffix: Suffix, hidden: torch.Tensor, layout: Layout) -> list[torch.Tensor]:
     hidden = hidden.clone().requires_grad_()
-    embedding = suffix(hidden, pooled)
+    embedding = suffix(hidden, layout)
     weight = torch.arange(1.0, embedding.shape[-1] + 1, dtype=embedding.dtype).cos()  # a different weight per channel
     (gradient,) = torch.autograd.grad((embedding * weight).sum(), hidden)
     return [embedding.detach(), gradient]
@@ -35,10 +36,11 @@ def assert_equals_own_blocks(tower: Tower, tokens: int, position: int, layer: in
     generator = torch.Generator().manual_seed(layer + 2)
     hidden = torch.randn(3, tokens, tower.width, generator=generator, dtype=torch.float64)
     pooled = None if tower.spec.pooled is None else torch.tensor([position, max(0, position - 1), position])
+    layout = Layout(torch.ones(3, tokens, dtype=torch.bool), pooled, padded=False)
     fused = make_suffix(tower, layer, torch.float64)
     assert isinstance(fused, FusedSuffix)
-    expected = value_and_gradient(Suffix(tower, layer, torch.float64), hidden, pooled)
-    for actual, wanted in zip(value_and_gradient(fused, hidden, pooled), expected, strict=True):
+    expected = value_and_gradient(Suffix(tower, layer, torch.float64), hidden, layout)
+    for actual, wanted in zip(value_and_gradient(fused, hidden, layout), expected, strict=True):
         assert relative_difference(actual, wanted) < 1e-12
 
 
@@ -119,8 +121,9 @@ def test_hooks_that_transformers_leaves_behind_do_not_prevent_fusing() -> None:
 def test_no_gradient_reaches_a_weight() -> None:
     model = make_model("clip")
     tower = Encoder(model).towers["image"]
+    layout = Layout(torch.ones(2, 17, dtype=torch.bool), torch.zeros(2).long(), padded=False)
     with frozen(model):
-        value_and_gradient(make_suffix(tower, 0, torch.float32), torch.randn(2, 17, tower.width), torch.zeros(2).long())
+        value_and_gradient(make_suffix(tower, 0, torch.float32), torch.randn(2, 17, tower.width), layout)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -204,7 +204,7 @@ def test_nothing_removed_gives_the_clean_embeddings() -> None:
     with scorer.at_work(CPU, torch.float64), torch.no_grad():
         words, clean = scorer.words(setting.batch), scorer.clean(setting.batch)
         ones = torch.ones(words.words.shape)
-        embedded = scorer.captions(words.keep(ones), words.hidden.pooled)
+        embedded = scorer.captions(words.keep(ones), words.hidden.layout)
         pixels = scorer.images(scorer.pixels(setting.batch) * 1)
     assert torch.allclose(embedded, clean.embeddings["text"], atol=1e-12)
     assert torch.allclose(pixels, clean.embeddings["image"], atol=1e-12)

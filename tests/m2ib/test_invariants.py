@@ -53,7 +53,7 @@ def test_open_gates_leave_both_embeddings_unchanged(family: str, layer: int) -> 
             problem = problems[modality]
             noise = problem.noise(0, problem.whitened.shape[1], problem.whitened)
             draws = problem.bottleneck(problem.whitened, noise)
-            opened = problem.suffix(draws[:, 1], problem.hidden.pooled)
+            opened = problem.suffix(draws[:, 1], problem.hidden.layout)
             for index, pair in enumerate(pairs):
                 untouched = clean_embeddings(model, pair.pixels[None], torch.tensor([pair.ids]))
                 assert relative_difference(opened[index], untouched[modality][0]) < 1e-6

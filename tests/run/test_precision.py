@@ -68,7 +68,7 @@ def test_open_gates_leave_both_embeddings_unchanged(dtype: torch.dtype, toleranc
         problems, _ = explainer.problems(make_batch(model, pairs))
         for modality, problem in problems.items():
             draws = problem.bottleneck(problem.whitened, problem.noise(0, problem.whitened.shape[1], problem.whitened))
-            opened = problem.suffix(draws[:, 1].detach(), problem.hidden.pooled)
+            opened = problem.suffix(draws[:, 1].detach(), problem.hidden.layout)
             assert opened.dtype == torch.float32
             for index, pair in enumerate(pairs):
                 with torch.autocast("cpu", enabled=False):

@@ -1,55 +1,39 @@
-"""CLIP: an image tower that pools at its class token, and a causal text tower that pools at EOS."""
+"""CLIP: an image tower that pools at its class token, and a causal text tower that pools at EOS.
+
+MetaCLIP 2, CLIPSeg and OWL-ViT have the same towers under other class names.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers.masking_utils import create_causal_mask
 
 from m2ib_lightning.encoder.families.block_parts import clip_block_parts
-from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.reading import causal_mask, first_of, first_token, largest_id, no_mask, up_to
 
 _LEGACY_EOS = 2
 """Wrong EOS id in configs from before transformers PR 24773. Models with it pool at ``argmax(input_ids)``."""
 
 
-def _embed_image(model: Any, inputs: Inputs) -> Tensor:
-    return model.vision_model.pre_layrnorm(model.vision_model.embeddings(inputs["pixel_values"]))
-
-
-def _embed_text(model: Any, inputs: Inputs) -> Tensor:
-    return model.text_model.embeddings(input_ids=inputs["input_ids"])
-
-
-def _causal_arguments(model: Any, hidden: Tensor) -> dict[str, Any]:
-    mask = create_causal_mask(
-        config=model.text_model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
-    )
-    return {"attention_mask": mask, "is_causal": True}
+def _eos(model: Any) -> int:
+    end: int = model.text_model.config.eos_token_id
+    return end
 
 
 def _end_of_text(model: Any, inputs: Inputs) -> Tensor:
     """Return the position (B,) of the first EOS token."""
-    ids = inputs["input_ids"]
-    eos = model.text_model.config.eos_token_id
-    return ids.argmax(-1) if eos == _LEGACY_EOS else (ids == eos).int().argmax(-1)
+    position = largest_id if _eos(model) == _LEGACY_EOS else first_of(_eos)
+    return position(model, inputs)
 
 
-def _class_token(model: Any, inputs: Inputs) -> Tensor:
-    """Return the position (B,) of the class token, which is 0."""
-    pixels = inputs["pixel_values"]
-    return torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
-
-
-_IMAGE = TowerSpec(
-    embed=_embed_image,
+IMAGE = TowerSpec(
+    embed=lambda model, inputs: model.vision_model.pre_layrnorm(model.vision_model.embeddings(inputs["pixel_values"])),
     blocks=lambda model: model.vision_model.encoder.layers,
-    block_arguments=lambda model, hidden: {"attention_mask": None},
+    arguments=no_mask,
+    pooled=first_token,
     head=lambda model, pooled: model.visual_projection(model.vision_model.post_layernorm(pooled)),
-    pooled=_class_token,
-    lengths=None,
     max_tokens=lambda model: model.vision_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.vision_model.embeddings.position_embedding.embedding_dim,
     prefix_tokens=1,
@@ -57,13 +41,13 @@ _IMAGE = TowerSpec(
     parts=clip_block_parts,
 )
 
-_TEXT = TowerSpec(
-    embed=_embed_text,
+TEXT = TowerSpec(
+    embed=lambda model, inputs: model.text_model.embeddings(input_ids=inputs["input_ids"]),
     blocks=lambda model: model.text_model.encoder.layers,
-    block_arguments=_causal_arguments,
-    head=lambda model, pooled: model.text_projection(model.text_model.final_layer_norm(pooled)),
+    arguments=causal_mask(lambda model: model.text_model.config),
     pooled=_end_of_text,
-    lengths=lambda model, inputs: _end_of_text(model, inputs) + 1,
+    reads=up_to(_end_of_text),
+    head=lambda model, pooled: model.text_projection(model.text_model.final_layer_norm(pooled)),
     max_tokens=lambda model: model.text_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.text_model.embeddings.position_embedding.embedding_dim,
     parts=clip_block_parts,
@@ -71,4 +55,23 @@ _TEXT = TowerSpec(
     words=lambda model: model.text_model.embeddings.token_embedding,
 )
 
-register_family("clip", Family(image=_IMAGE, text=_TEXT))
+register_family(
+    "CLIPModel",
+    Family(
+        IMAGE,
+        TEXT,
+    ),
+    About(
+        "CLIP, and others of its layout (FashionCLIP, PubMedCLIP, StreetCLIP, 248 positions)",
+        "openai/clip-vit-base-patch16",
+        "bundled model",
+    ),
+)
+register_family(
+    "CLIPSegModel",
+    Family(
+        IMAGE,
+        TEXT,
+    ),
+    About("CLIPSeg's CLIP", "CIDAS/clipseg-rd64-refined", "random weights"),
+)

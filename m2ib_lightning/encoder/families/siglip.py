@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from m2ib_lightning.encoder.families.block_parts import PoolingParts, clip_block_parts
-from m2ib_lightning.encoder.families.family import Family, Inputs, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.reading import last_token, no_mask
+from m2ib_lightning.encoder.layout import Layout
 
 
-def _last_position(model: Any, inputs: Inputs) -> Tensor:
-    ids = inputs["input_ids"]
-    return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+def _pool(model: Any, hidden: Tensor, layout: Layout) -> Tensor:
+    pooled: Tensor = model.vision_model.head(model.vision_model.post_layernorm(hidden))
+    return pooled
 
 
-def _pooling(model: Any) -> PoolingParts:
+def _pool_parts(model: Any) -> PoolingParts:
     head = model.vision_model.head
 
     def rest(attended: Tensor) -> Tensor:
@@ -30,31 +31,43 @@ def _pooling(model: Any) -> PoolingParts:
     return PoolingParts(model.vision_model.post_layernorm, head.probe[0], head.attention, rest)
 
 
-_IMAGE = TowerSpec(
+def as_pooled(model: Any, pooled: Tensor) -> Tensor:
+    """Return the pooled vector: no projection follows."""
+    return pooled
+
+
+IMAGE = TowerSpec(
     embed=lambda model, inputs: model.vision_model.embeddings(inputs["pixel_values"]),
     blocks=lambda model: model.vision_model.encoder.layers,
-    block_arguments=lambda model, hidden: {"attention_mask": None},
-    head=lambda model, hidden: model.vision_model.head(model.vision_model.post_layernorm(hidden)),
-    pooled=None,
-    lengths=None,
+    arguments=no_mask,
+    pool=_pool,
+    head=as_pooled,
     max_tokens=lambda model: model.vision_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.vision_model.embeddings.position_embedding.embedding_dim,
     grid=patch_grid,
     parts=clip_block_parts,
-    pooling=_pooling,
+    pool_parts=_pool_parts,
 )
 
-_TEXT = TowerSpec(
+TEXT = TowerSpec(
     embed=lambda model, inputs: model.text_model.embeddings(input_ids=inputs["input_ids"]),
     blocks=lambda model: model.text_model.encoder.layers,
-    block_arguments=lambda model, hidden: {"attention_mask": None},
+    arguments=no_mask,
+    pooled=last_token,
     head=lambda model, pooled: model.text_model.head(model.text_model.final_layer_norm(pooled)),
-    pooled=_last_position,
-    lengths=None,
     max_tokens=lambda model: model.text_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.text_model.embeddings.position_embedding.embedding_dim,
     parts=clip_block_parts,
     words=lambda model: model.text_model.embeddings.token_embedding,
 )
 
-register_family("siglip", Family(image=_IMAGE, text=_TEXT, padding="max_length", text_arguments=("input_ids",)))
+register_family(
+    "SiglipModel",
+    Family(
+        IMAGE,
+        TEXT,
+        padding="max_length",
+        text_arguments=("input_ids",),
+    ),
+    About("SigLIP, and SigLIP 2 at a fixed resolution", "google/siglip-base-patch16-224", "random weights"),
+)
