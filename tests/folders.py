@@ -48,7 +48,7 @@ def save_clip_folder(
     ``legacy`` makes a folder like the first CLIP models: the end of text has the largest id, though the config says 2,
     and is the padding too.
     """
-    tokenizer = _word_tokenizer(["<unk>", BOS], EOS, f"{BOS} $A {EOS}", max_tokens) if legacy else build_tokenizer()
+    tokenizer = word_tokenizer(["<unk>", BOS], EOS, f"{BOS} $A {EOS}", max_tokens) if legacy else build_tokenizer()
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": text_width,
@@ -80,7 +80,7 @@ def save_siglip_folder(folder: Path, *, sentencepiece: bool = False, max_tokens:
     if sentencepiece:
         tokenizer: Any = sentencepiece_tokenizer(folder, max_tokens)
     else:
-        tokenizer = _word_tokenizer(["<unk>"], "</s>", "$A </s>", max_tokens)
+        tokenizer = word_tokenizer(["<unk>"], "</s>", "$A </s>", max_tokens)
     shared = {"intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
     text = {"hidden_size": 32, "vocab_size": len(tokenizer), "max_position_embeddings": max_tokens}
     vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
@@ -92,7 +92,7 @@ def save_siglip_folder(folder: Path, *, sentencepiece: bool = False, max_tokens:
     return folder
 
 
-def _word_tokenizer(first: list[str], last: str, template: str, max_tokens: int) -> PreTrainedTokenizerFast:
+def word_tokenizer(first: list[str], last: str, template: str, max_tokens: int) -> PreTrainedTokenizerFast:
     """Make a fast tokenizer with a token per word; ``last`` ends the text, pads it, and has the largest id."""
     vocabulary = {word: index for index, word in enumerate([*first, *WORDS, last])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -6,7 +6,7 @@ nothing, and shares no code with the package. Legend: K noise draws, T tokens, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,17 +31,25 @@ def blocks_of(model: Any, modality: str) -> Any:
 
 
 @contextmanager
-def replaced(model: Any, modality: str, layer: int, make: Any) -> Iterator[None]:
+def replaced_in(blocks: Any, layer: int, make: Any) -> Iterator[None]:
     """Replace the hidden states after block ``layer`` (before the first block for -1) by ``make`` of them."""
-    blocks = blocks_of(model, modality)
+
+    def after(module: Any, args: Any, output: Any) -> Any:
+        return make(output) if torch.is_tensor(output) else (make(output[0]), *output[1:])
+
     if layer == -1:
         handle = blocks[0].register_forward_pre_hook(lambda module, args: (make(args[0]), *args[1:]))
     else:
-        handle = blocks[layer].register_forward_hook(lambda module, args, output: make(output))
+        handle = blocks[layer].register_forward_hook(after)
     try:
         yield
     finally:
         handle.remove()
+
+
+def replaced(model: Any, modality: str, layer: int, make: Any) -> Any:
+    """Replace the hidden states of a tower of CLIP or SigLIP, as ``replaced_in`` does."""
+    return replaced_in(blocks_of(model, modality), layer, make)
 
 
 def embed(model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
@@ -65,11 +73,29 @@ def hidden_states(model: Any, modality: str, layer: int, pixel_values: Tensor, i
 
 
 def explain_reference(
-    model: Any,
-    modality: str,
-    pixel_values: Tensor,
-    input_ids: Tensor,
+    model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor, **options: Any
+) -> dict[str, Any]:
+    """Explain one tower of one pair: ``pixel_values`` (1, 3, H, W), ``input_ids`` (1, T) without padding."""
+    largest = (
+        model.vision_model.embeddings.num_positions
+        if modality == "image"
+        else model.config.text_config.max_position_embeddings
+    )
+
+    def run(rows: int) -> Tensor:
+        return embed(model, modality, pixel_values.expand(rows, -1, -1, -1), input_ids.expand(rows, -1))
+
+    target = clean_embeddings(model, pixel_values, input_ids)["text" if modality == "image" else "image"][0]
+    return explain_tower(run, blocks_of(model, modality), target, modality=modality, largest=largest, **options)
+
+
+def explain_tower(
+    run: Callable[[int], Tensor],
+    blocks: Any,
+    target: Tensor,
     *,
+    modality: str,
+    largest: int,
     layer: int,
     beta: float,
     sigma: float = 1.0,
@@ -82,17 +108,38 @@ def explain_reference(
     initial_alpha: float = 5.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Explain one tower of one pair: ``pixel_values`` (1, 3, H, W), ``input_ids`` (1, T) without padding."""
-    z = hidden_states(model, modality, layer, pixel_values, input_ids)[0]  # (T, D)
+    """Explain one tower of one pair.
+
+    Args:
+        run: function from a number of copies of the input to their embeddings (copies, E), by the untouched model.
+        blocks: the tower's blocks.
+        target: embedding (E,) of the other tower.
+        modality: the tower.
+        largest: the tower's largest number of tokens, for which the noise is drawn.
+        layer: block after which the hidden states are replaced.
+        beta: weight of the information.
+        sigma: scale of the noise.
+        granularity: ``element`` or ``token``.
+        mean: (D,) mean of the prior; None for 0.
+        std: (D,) standard deviation of the prior; None for 1.
+        steps: number of steps.
+        lr: learning rate.
+        noise_samples: number of draws K.
+        initial_alpha: first value of each alpha.
+        seed: seed of the noise.
+    """
+    seen = []
+
+    def look(hidden: Tensor) -> Tensor:
+        seen.append(hidden.detach().clone())
+        return hidden
+
+    with torch.no_grad(), replaced_in(blocks, layer, look):
+        run(1)
+    z = seen[0][0]  # (T, D)
     tokens, width = z.shape
     m = torch.zeros(width, dtype=z.dtype) if mean is None else mean.to(z.dtype)
     s = torch.ones(width, dtype=z.dtype) if std is None else std.to(z.dtype)
-    target = clean_embeddings(model, pixel_values, input_ids)["text" if modality == "image" else "image"][0]
-    largest = (
-        model.vision_model.embeddings.num_positions
-        if modality == "image"
-        else model.config.text_config.max_position_embeddings
-    )
     gates = width if granularity == "element" else 1
     alpha = torch.full((tokens, gates), initial_alpha, dtype=z.dtype, requires_grad=True)
     optimizer = torch.optim.Adam([alpha], lr=lr)
@@ -108,13 +155,8 @@ def explain_reference(
         variance = (1 - lambda_) ** 2
         information = -0.5 * (1 + torch.log(variance) - (lambda_ * whitened) ** 2 - variance)  # (T, D)
 
-        with replaced(model, modality, layer, lambda hidden, t=t: t):
-            embeddings = embed(
-                model,
-                modality,
-                pixel_values.expand(noise_samples, -1, -1, -1),
-                input_ids.expand(noise_samples, -1),
-            )
+        with replaced_in(blocks, layer, lambda hidden, t=t: t):
+            embeddings = run(noise_samples)
         cosines = [(e / e.norm()) @ (target / target.norm()) for e in embeddings]
         similarity = torch.stack(cosines).mean()
         loss = beta * information.mean() - similarity

@@ -14,7 +14,8 @@ import torch
 import transformers
 from tokenizers import processors
 
-from m2ib_lightning.scenes.tokenizer import BOS_ID, EOS_ID, PAD_ID, build_tokenizer
+from m2ib_lightning.scenes.tokenizer import BOS, BOS_ID, EOS, EOS_ID, PAD_ID, build_tokenizer
+from tests.folders import word_tokenizer
 
 SIDE, PATCH = 32, 8
 WORDS = ("a", "red", "circle", "blue", "star", "and", "green", "square", "the", "next", "to")
@@ -24,10 +25,35 @@ _SQUARE = {"height": SIDE, "width": SIDE}
 
 
 class Member(NamedTuple):
-    """A tiny model and its processor."""
+    """A tiny model, its processor, and what an oracle must know of it.
+
+    Attributes:
+        model: the model.
+        processor: its processor.
+        image_blocks: attribute path of the image tower's blocks.
+        text_blocks: likewise, of the text tower.
+        own_image: function (model, inputs) -> (B, E) by the untouched model; None for ``get_image_features``.
+        own_text: likewise, of captions.
+    """
 
     model: Any
     processor: Any
+    image_blocks: str = "vision_model.encoder.layers"
+    text_blocks: str = "text_model.encoder.layers"
+    own_image: Callable[[Any, dict[str, Any]], torch.Tensor] | None = None
+    own_text: Callable[[Any, dict[str, Any]], torch.Tensor] | None = None
+
+    def blocks(self, modality: str) -> Any:
+        """Return the blocks of a tower."""
+        return self.model.get_submodule(self.image_blocks if modality == "image" else self.text_blocks)
+
+    def embed(self, modality: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings (B, E) of the untouched model."""
+        own = self.own_image if modality == "image" else self.own_text
+        if own is not None:
+            return own(self.model, inputs)
+        embedding: torch.Tensor = getattr(self.model, f"get_{modality}_features")(**inputs).pooler_output
+        return embedding
 
 
 def make_member(name: str) -> Member:
@@ -118,6 +144,14 @@ def _like_clip(name: str, processor: Any = None, image_processor: Any = None, **
     )
 
 
+def _owl(name: str) -> Member:
+    tokenizer = word_tokenizer(["<unk>", BOS], EOS, f"{BOS} $A {EOS}", 32)  # the end of text has the largest id
+    text = _clip_text(vocab_size=len(tokenizer), eos_token_id=len(tokenizer) - 1)
+    config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=_VISION, projection_dim=24)
+    processor = transformers.CLIPProcessor(_image_processor("OwlViT"), tokenizer)
+    return Member(getattr(transformers, f"{name}Model")(config), processor)
+
+
 def _siglip() -> Member:
     tokenizer = _gemma_tokenizer()
     text = _SIZES | {"vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 48}
@@ -145,13 +179,13 @@ def _altclip() -> Member:
     text = _xlm_text(max_position_embeddings=24, project_dim=40, pad_token_id=1)
     config = transformers.AltCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=24)
     processor = transformers.AltCLIPProcessor(_crop(), _xlm_roberta_tokenizer())
-    return Member(transformers.AltCLIPModel(config), processor)
+    return Member(transformers.AltCLIPModel(config), processor, text_blocks="text_model.roberta.encoder.layers")
 
 
 def _chinese_clip() -> Member:
     config = transformers.ChineseCLIPConfig(text_config=_bert_text(), vision_config=_VISION, projection_dim=24)
     processor = transformers.ChineseCLIPProcessor(_crop("ChineseCLIP"), _bert_tokenizer())
-    return Member(transformers.ChineseCLIPModel(config), processor)
+    return Member(transformers.ChineseCLIPModel(config), processor, text_blocks="text_model.encoder.layer")
 
 
 def _blip(name: str) -> Member:
@@ -160,13 +194,30 @@ def _blip(name: str) -> Member:
         text_config=text, vision_config=_VISION, image_text_hidden_size=24, projection_dim=24
     )
     processor = transformers.BlipProcessor(_image_processor("Blip"), _bert_tokenizer())
-    return Member(getattr(transformers, name)(config), processor)
+    model = getattr(transformers, name)(config)
+    if name == "BlipModel":
+        return Member(model, processor, text_blocks="text_model.encoder.layer")
+    return Member(
+        model,
+        processor,
+        text_blocks="text_encoder.encoder.layer",
+        own_image=lambda model, inputs: model.vision_proj(model.vision_model(**inputs).last_hidden_state[:, 0]),
+        own_text=lambda model, inputs: model.text_proj(model.text_encoder(**inputs).last_hidden_state[:, 0]),
+    )
 
 
 def _aimv2() -> Member:
     vision = _VISION | {"use_head": True}
     config = transformers.Aimv2Config(text_config=_clip_text(), vision_config=vision, projection_dim=24)
-    return Member(transformers.Aimv2Model(config), transformers.CLIPProcessor(_crop(), build_tokenizer()))
+
+    def own_text(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        tokens = inputs["input_ids"].shape[1]  # transformers leaves the causal mask out where nothing is padded
+        mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
+        embedding: torch.Tensor = model.get_text_features(inputs["input_ids"], attention_mask=mask).pooler_output
+        return embedding
+
+    processor = transformers.CLIPProcessor(_crop(), build_tokenizer())
+    return Member(transformers.Aimv2Model(config), processor, own_text=own_text)
 
 
 def _tipsv2() -> Member:
@@ -175,7 +226,7 @@ def _tipsv2() -> Member:
     config = transformers.Tipsv2Config(text_config=_bert_text(), vision_config=vision)
     # its SentencePiece tokenizer needs a trained file; any other tokenizer with a mask will do
     processor = transformers.CLIPProcessor(_crop(), _bert_tokenizer())
-    return Member(transformers.Tipsv2Model(config), processor)
+    return Member(transformers.Tipsv2Model(config), processor, image_blocks="vision_model.encoder.layer")
 
 
 def _flava() -> Member:
@@ -184,7 +235,14 @@ def _flava() -> Member:
         text_config=_bert_text(), image_config=image, multimodal_config=_SIZES, projection_dim=24, hidden_size=32
     )
     processor = transformers.FlavaProcessor(_image_processor("Flava", crop_size=_SQUARE), _bert_tokenizer())
-    return Member(transformers.FlavaModel(config), processor)
+    return Member(
+        transformers.FlavaModel(config),
+        processor,
+        "image_model.encoder.layer",
+        "text_model.encoder.layer",
+        own_image=lambda model, inputs: model.get_image_features(**inputs).pooler_output[:, 0],
+        own_text=lambda model, inputs: model.get_text_features(**inputs).pooler_output[:, 0],
+    )
 
 
 def _dual(vision: Any, text: Any) -> Member:
@@ -193,7 +251,9 @@ def _dual(vision: Any, text: Any) -> Member:
     processor = transformers.VisionTextDualEncoderProcessor(
         _image_processor("ViT"), _xlm_roberta_tokenizer() if roberta else _bert_tokenizer()
     )
-    return Member(transformers.VisionTextDualEncoderModel(config), processor)
+    blocks = {"clip_vision_model": "vision_model.encoder.layers", "dinov2": "vision_model.encoder.layer"}
+    image_blocks = blocks.get(vision.model_type, "vision_model.layers")
+    return Member(transformers.VisionTextDualEncoderModel(config), processor, image_blocks, "text_model.encoder.layer")
 
 
 def _bert_config() -> Any:
@@ -205,8 +265,8 @@ MEMBERS: dict[str, Callable[[], Member]] = {
     "CLIPModel-248-positions": lambda: _like_clip("CLIP", max_position_embeddings=248),
     "CLIPSegModel": lambda: _like_clip("CLIPSeg", transformers.CLIPSegProcessor, _image_processor("ViT")),
     "MetaClip2Model": _metaclip_2,
-    "OwlViTModel": lambda: _like_clip("OwlViT", image_processor=_image_processor("OwlViT"), eos_token_id=None),
-    "Owlv2Model": lambda: _like_clip("Owlv2", image_processor=_image_processor("OwlViT"), eos_token_id=None),
+    "OwlViTModel": lambda: _owl("OwlViT"),
+    "Owlv2Model": lambda: _owl("Owlv2"),
     "SiglipModel": _siglip,
     "Siglip2Model": _siglip2,
     "AltCLIPModel": _altclip,

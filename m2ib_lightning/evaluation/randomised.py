@@ -40,8 +40,7 @@ class RandomisedModel:
 
     def cascade(self) -> Iterator[int]:
         """Randomise the copy stage by stage; yield the percentage of random stages, at most six times."""
-        source = self.original.encoder.model.state_dict()
-        self.model.encoder.model.load_state_dict(source)
+        self._restore()
         last = len(self.stages)
         stops = {max(1, round(last * k / _MAX_STOPS)) for k in range(1, _MAX_STOPS + 1)}
         for done, names in enumerate(self.stages, 1):
@@ -49,6 +48,13 @@ class RandomisedModel:
                 self._shuffle(name)
             if done in stops:
                 yield round(100 * done / last)
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        """Give the copy the original's parameters. Its buffers never change."""
+        original = dict(self.original.encoder.model.named_parameters())
+        for name, parameter in self.model.encoder.model.named_parameters():
+            parameter.copy_(original[name])
 
     @torch.no_grad()
     def _shuffle(self, name: str) -> None:

@@ -6,13 +6,13 @@ Legend: B pairs of this rank, N of all ranks, E embedding size; C captions of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.finetuning.losses import contrastive_loss, sigmoid_loss, similarity_loss
 from m2ib_lightning.finetuning.network import TowerOutput
 from m2ib_lightning.finetuning.positives import caption_signatures, picture_signatures, positives
@@ -22,7 +22,7 @@ from m2ib_lightning.pairs.pair import Pair
 
 def batch_loss(
     name: str,
-    model: nn.Module,
+    encoder: Encoder,
     outputs: Mapping[Modality, TowerOutput],
     pairs: Sequence[Pair],
     hard_negatives: int,
@@ -32,7 +32,7 @@ def batch_loss(
 
     Args:
         name: ``contrastive``, ``sigmoid`` or ``similarity``.
-        model: the Hugging Face model, for its temperature and bias.
+        encoder: the model, for its temperature and bias.
         outputs: this rank's outputs for B pictures and C captions.
         pairs: the B pairs.
         hard_negatives: number of hard negatives of each pair.
@@ -44,12 +44,12 @@ def batch_loss(
             return similarity_loss(image.embedding, text.clean.detach()) + similarity_loss(
                 text.embedding, image.clean.detach()
             )
-        return _contrast(name, model, outputs, pairs, hard_negatives, ranks)
+        return _contrast(name, encoder, outputs, pairs, hard_negatives, ranks)
 
 
 def _contrast(
     name: str,
-    model: Any,
+    encoder: Encoder,
     outputs: Mapping[Modality, TowerOutput],
     pairs: Sequence[Pair],
     hard_negatives: int,
@@ -60,9 +60,9 @@ def _contrast(
     captions = ranks.gather(caption_signatures(pairs, hard_negatives).to(images.device))
     own_pictures, own_captions = (ranks.own_rows(len(outputs[m].embedding)) for m in MODALITIES)
     rows = positives(pictures[own_pictures], captions)  # (B, M)
-    scale = model.logit_scale.exp()
+    scale = encoder.family.scale(encoder.model)
     if name == "sigmoid":
-        bias = getattr(model, "logit_bias", scale.new_zeros(()))
+        bias = getattr(encoder.model, "logit_bias", scale.new_zeros(()))
         return sigmoid_loss(images, texts, scale, bias, rows, own_pictures)
     columns = positives(pictures, captions[own_captions]).T  # (C, N)
     answered = ranks.gather(columns.any(1).sum()[None]).float().mean()

@@ -20,6 +20,7 @@ from m2ib_lightning.finetuning.maps import draw
 from m2ib_lightning.finetuning.network import BottleneckedModel
 from m2ib_lightning.finetuning.options import check_options, loss_name, trained_names
 from m2ib_lightning.finetuning.ranks import Ranks
+from m2ib_lightning.finetuning.reach import reached_weights
 from m2ib_lightning.finetuning.sharded import shard
 from m2ib_lightning.finetuning.training_noise import pair_noise
 from m2ib_lightning.finetuning.training_optimizer import optimizer_and_schedule
@@ -108,10 +109,12 @@ class IBClipModule(LightningModule):
 
     def _freeze(self) -> None:
         trained = set(trained_names(self.loaded, self.options.train))
+        # DDP would wait for the gradient of a parameter that the loss does not read.
+        if trained:
+            self.network.model.requires_grad_(True)
+            trained &= reached_weights(self.loaded) | ({"logit_bias"} if self.loss_name == "sigmoid" else set())
         for name, parameter in self.network.model.named_parameters():
-            # DDP would wait for the gradient of a parameter that the loss does not read.
-            unused = self.loss_name != "sigmoid" and name == "logit_bias"
-            parameter.requires_grad_(name in trained and not unused)
+            parameter.requires_grad_(name in trained)
         self.network.model.train(bool(trained))
 
     @property
@@ -136,7 +139,7 @@ class IBClipModule(LightningModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         outputs = self.network(batch.inputs, pair_noise(self.seed, self.current_epoch, batch.pairs))
         loss = batch_loss(
-            self.loss_name, self.network.model, outputs, batch.pairs, self.options.hard_negatives, Ranks(self)
+            self.loss_name, self.loaded.encoder, outputs, batch.pairs, self.options.hard_negatives, Ranks(self)
         )
         beta = min(1.0, (self.global_step + 1) / max(1, self.options.beta_warmup))
         for modality, output in outputs.items():
@@ -160,10 +163,11 @@ class IBClipModule(LightningModule):
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
         self.has_stepped = True
-        model: Any = self.network.model
-        if model.logit_scale.requires_grad and self.loss_name == "contrastive":  # SigLIP starts above CLIP's bound
+        scale: Any = getattr(self.network.model, "logit_scale", None)
+        # SigLIP starts above CLIP's bound
+        if scale is not None and scale.requires_grad and self.loss_name == "contrastive":
             with torch.no_grad():
-                model.logit_scale.clamp_(max=math.log(self.options.max_logit_scale))
+                scale.clamp_(max=math.log(self.options.max_logit_scale))
 
     @override
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:

@@ -33,6 +33,12 @@ def _own_text(model: Any, inputs: Inputs) -> Tensor:
     return projected
 
 
+def _scale(model: Any) -> Tensor:
+    """Return 1 / 0.07, where BLIP's training begins (Li et al., ICML 2022); the class has no temperature."""
+    weight: Tensor = model.vision_proj.weight
+    return weight.new_tensor(1 / 0.07)
+
+
 _RETRIEVAL_IMAGE = TowerSpec(
     embed=lambda model, inputs: model.vision_model.embeddings(inputs["pixel_values"]),
     blocks=lambda model: model.vision_model.encoder.layers,
@@ -67,6 +73,7 @@ register_family(
     Family(
         _RETRIEVAL_IMAGE,
         _RETRIEVAL_TEXT,
+        scale=_scale,
     ),
     About("BLIP, image-text retrieval (its contrastive towers)", "Salesforce/blip-itm-base-coco", "random weights"),
 )

@@ -83,6 +83,12 @@ def patch_grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
     return size[0] // patch, size[1] // patch
 
 
+def logit_scale(model: Any) -> Tensor:
+    """Return the factor of the cosines of a model that learns its logarithm."""
+    factor: Tensor = model.logit_scale.exp()
+    return factor
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of image-text models: its two towers, and how its captions are padded.
@@ -92,12 +98,14 @@ class Family:
         text: description of the text tower.
         padding: the tokenizer's ``padding`` argument: True (to the longest caption of the batch) or ``"max_length"``.
         text_arguments: names of the tokenizer's outputs that the model is called with.
+        scale: model -> (), the factor of the cosines in the model's own loss, for fine-tuning.
     """
 
     image: TowerSpec
     text: TowerSpec
     padding: bool | str = True
     text_arguments: tuple[str, ...] = ("input_ids", "attention_mask")
+    scale: Callable[[Any], Tensor] = logit_scale
 
 
 FamilySource = Family | Callable[[Any], Family]

@@ -13,9 +13,9 @@ from m2ib_lightning.encoder.layout import Layout
 
 
 def _mean(model: Any, hidden: Tensor, layout: Layout) -> Tensor:
-    read = layout.valid[..., None].to(hidden.dtype)
-    total = (model.text_model.final_layer_norm(hidden) * read).sum(1)
-    return total / (read.sum(1) + model.text_model.config.pooling_epsilon)
+    total = (model.text_model.final_layer_norm(hidden) * layout.valid[..., None]).sum(1)
+    count = layout.valid.sum(1, keepdim=True) + model.text_model.config.pooling_epsilon
+    return total / count
 
 
 def _family(config: Any) -> Family:
@@ -43,7 +43,7 @@ def _family(config: Any) -> Family:
         width=lambda model: model.text_model.config.hidden_size,
         words=lambda model: model.text_model.embeddings.token_embedding,
     )
-    return Family(image, text)
+    return Family(image, text, scale=lambda model: 1 / model.temperature)
 
 
 register_family("Tipsv2Model", _family, About("TIPSv2", "google/tipsv2-b14", "random weights"))
