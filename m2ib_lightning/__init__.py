@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.m2ib.settings import BottleneckSettings as BottleneckSettings
     from m2ib_lightning.methods import register_method as register_method
     from m2ib_lightning.models import load_model as load_model
+    from m2ib_lightning.models.catalogue import list_models as list_models
     from m2ib_lightning.results.attribution import Attribution as Attribution
     from m2ib_lightning.run.m2ib_module import M2IBModule as M2IBModule
     from m2ib_lightning.run.precision import half_precision as half_precision
@@ -36,6 +37,7 @@ _MODULES = {
     "ScenesDataModule": "datamodules",
     "explain": "api.explain",
     "half_precision": "run.precision",
+    "list_models": "models.catalogue",
     "load_attributions": "run.table",
     "load_model": "models",
     "register_datamodule": "datamodules",

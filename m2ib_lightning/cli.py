@@ -33,6 +33,7 @@ COMMANDS = {
 USAGE = """\
 usage: python fit.py [--config NAME_OR_FILE] [key=value ...]      (installed: m2ib-fit ...)
        python fit.py SUBCOMMAND ...                               (SUBCOMMAND --help lists its arguments)
+       python fit.py --models                                     (lists the models that can be explained)
 
 Explains image-text pairs and writes a table, pictures and curves to a run directory.
 Keys of the command line override those of --config, which override the defaults.
@@ -82,7 +83,7 @@ def _run_subcommand(name: str, words: list[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Config | str:
-    """Return the configuration that the arguments give, or the text of ``--help``.
+    """Return the configuration that the arguments give, or the text of ``--help`` or ``--models``.
 
     Raises:
         M2IBError: if a key is unknown, a value has the wrong type, a config does not exist, or a word is not
@@ -90,6 +91,10 @@ def parse(arguments: Sequence[str]) -> Config | str:
     """
     if any(word in ("-h", "--help") for word in arguments):
         return help_text()
+    if "--models" in arguments:
+        from m2ib_lightning.models.catalogue import models_text  # late: it needs torch
+
+        return models_text()
     name, pairs = _split(list(arguments))
     config = OmegaConf.structured(Config)
     if name is not None:

@@ -100,7 +100,7 @@ def test_a_family_that_is_not_supported(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert main([f"model.name={tmp_path}", f"output_dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
-    assert "models of type 'bert' are not supported; the supported types are clip" in error
+    assert "models of class BertModel (model_type 'bert') are not supported; the supported ones are Aimv2Model" in error
     assert "m2ib_lightning.register_family" in error
 
 

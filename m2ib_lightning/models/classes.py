@@ -14,9 +14,9 @@ from m2ib_lightning.models.unwrap import CONTAINERS
 def model_class(config: Any) -> Any:
     """Return the class that the weights of a folder are of, if its family is supported.
 
-    It is the class that ``architectures`` in ``config.json`` names. ``AutoModel`` may take another one: for the folder
-    of a BLIP retrieval model it makes a ``BlipModel``, whose text tower finds no weights. Without ``architectures`` it
-    is the class of ``AutoModel``.
+    It is the class that ``architectures`` in ``config.json`` names, of transformers or registered with ``AutoModel``.
+    ``AutoModel`` alone may take another one: for the folder of a BLIP retrieval model it makes a ``BlipModel``, whose
+    text tower finds no weights. Without ``architectures`` it is the class of ``AutoModel``.
 
     Args:
         config: the folder's configuration.
@@ -25,13 +25,16 @@ def model_class(config: Any) -> Any:
         M2IBError: if there is no such class, or its family is not supported.
     """
     names = getattr(config, "architectures", None) or []
-    named = getattr(transformers, str(names[0]), None) if names else None
-    model = named if isinstance(named, type) else _from_auto_model(config)
-    if model is None:
-        raise M2IBError(
-            f"config.json names the class {', '.join(map(str, names)) or 'of no model'} (model_type "
-            f"{getattr(config, 'model_type', None)!r}), which transformers {transformers.__version__} does not have"
-        )
+    name = str(names[0]) if names else None
+    model = getattr(transformers, name, None) if name else None
+    if not isinstance(model, type):
+        model = _from_auto_model(config)
+        if model is None or name not in (None, model.__name__):
+            raise M2IBError(
+                f"config.json names the class {name!r} (model_type {getattr(config, 'model_type', None)!r}), which "
+                f"transformers {transformers.__version__} does not have. Register a class of your own with "
+                "AutoModel.register, or save the weights as a class that --models lists"
+            )
     explained = CONTAINERS[model.__name__].holds if model.__name__ in CONTAINERS else model.__name__
     family_of_class([explained, *(base.__name__ for base in model.__mro__[1:])], config)
     return model

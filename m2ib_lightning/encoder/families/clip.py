@@ -62,7 +62,7 @@ register_family(
         TEXT,
     ),
     About(
-        "CLIP, and others of its layout (FashionCLIP, PubMedCLIP, StreetCLIP, 248 positions)",
+        "CLIP, FashionCLIP, PubMedCLIP, StreetCLIP, Long-CLIP",
         "openai/clip-vit-base-patch16",
         "bundled model",
     ),
