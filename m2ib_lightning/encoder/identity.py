@@ -26,13 +26,15 @@ _FAST_TOLERANCE = 1e-2
 """The same where float32 products may be rounded to TF32 or bfloat16 (``torch.set_float32_matmul_precision``)."""
 
 PAIRS = 2
-"""Number of pairs that are compared. Two captions of different lengths show what padding does."""
+"""Number of pairs that are compared: the first and the last of a batch, which is sorted by the length of the caption.
+
+Two captions of different lengths show what padding does."""
 
 
 class IdentityCheck:
     r"""Compares the cut towers, with every gate open, with the model's own ``get_*_features`` and ``forward``.
 
-    The comparison runs once, on the first pairs of a batch. The distance is
+    The comparison runs once, on two pairs of a batch. The distance is
     :math:`\lVert a/\lVert a\rVert - b/\lVert b\rVert \rVert`, because only the direction of an embedding matters. A
     pair for which the model gives NaN is left out: NaN in the embedding of padding reaches it there, and not here.
 
@@ -62,7 +64,7 @@ class IdentityCheck:
         if self._done:
             return
         few: dict[Modality, Inputs] = {
-            m: {name: tensor[:PAIRS] for name, tensor in tensors.items()} for m, tensors in inputs.items() if tensors
+            m: {name: _ends(tensor) for name, tensor in tensors.items()} for m, tensors in inputs.items() if tensors
         }
         device = next(self.encoder.model.parameters()).device
         with torch.autocast(device.type, enabled=False):
@@ -73,6 +75,11 @@ class IdentityCheck:
             for modality, reference in _from_forward(self.encoder, few).items():
                 _compare(self.encoder, modality, embeddings[modality], reference, "forward")
         self._done = True
+
+
+def _ends(tensor: Tensor) -> Tensor:
+    """Return the first and the last row of a tensor (B, ...); the only row if B is 1."""
+    return tensor if len(tensor) < PAIRS else torch.stack([tensor[0], tensor[-1]])
 
 
 def _embed(suffix: Suffix, inputs: Inputs) -> Tensor:
