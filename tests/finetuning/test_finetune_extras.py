@@ -110,6 +110,7 @@ def test_a_run_with_adapters_leaves_a_plain_model(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=finetune", "finetune.train=lora", "finetune.lr=1e-2", "finetune.warmup=1", "trainer.max_epochs=1"]
     words += ["data.limit=16", "finetune.validation=0", "data.batch_size=8", "trainer.enable_progress_bar=false"]
+    words += ["bottleneck.calibration_pairs=8"]
     assert main([*words, f"output_dir={run}"]) == 0
     trained, start = CLIPModel.from_pretrained(run / "model"), load_model("scenes").encoder.model
     assert list(trained.state_dict()) == list(start.state_dict())
