@@ -272,7 +272,7 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
 
-@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
     """The model is frozen, so the maps are those of the bundled model; the first ones are drawn."""
     model, data = scenes_with_quick_maps(24, 4, validation=0.3, pictures=3)
