@@ -180,7 +180,12 @@ def run(home: Path, table: Path, out: Path) -> list[dict[str, Any]]:
     keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={table}", f"data.image_root={home}"]
     fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "data.num_workers=0", "data.image_timeout=2"]
     fast.append("data.image_formats=[SLEEPY]")
-    quiet = ["trainer.enable_progress_bar=false", "trainer.precision=64-true", "output.tensorboard_images=0", "output.heatmaps=0"]
+    quiet = [
+        "trainer.enable_progress_bar=false",
+        "trainer.precision=64-true",
+        "output.tensorboard_images=0",
+        "output.heatmaps=0",
+    ]
     assert main([*keys, *fast, *quiet, f"output_dir={out}"]) == 0
     parts = sorted((out / "attributions").iterdir())
     return [row for part in parts for row in pq.read_table(part).to_pylist()]

@@ -106,7 +106,7 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Path:
 BRIEF = ["trainer.max_epochs=1", "data.limit=9", "finetune.mask=readout", "finetune.maps=0"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, brief: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*QUIET, "finetune.lr=1e-4", f"output_dir={folder}", *BRIEF]

@@ -84,12 +84,12 @@ def test_a_start_that_was_killed_does_not_count(tmp_path: Path) -> None:
     assert ours.recv() == 1
     assert other.pid is not None
     os.kill(other.pid, signal.SIGKILL)
-    other.join(30)
     began = time.monotonic()
     launch, lock = begin_locked_launch(RunDirectory(tmp_path), 1, 10)
     lock.close()
     assert launch.number == 2
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0  # a start that takes it for one at work waits 5 s
+    other.join(30)
 
 
 def test_a_rank_joins_only_the_last_launch_with_its_number_of_ranks(tmp_path: Path) -> None:
