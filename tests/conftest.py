@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, this process's rank, and the order.
+"""Shared by all tests: no network, quick pictures, this process's rank, and the order.
 
 Nothing heavy is imported here, because pytest's main process loads this file too, before its workers start.
 """
@@ -24,6 +24,23 @@ def rank() -> Iterator[None]:
     before = getattr(lightning, "rank", 0)
     yield
     lightning.rank = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_pictures() -> Iterator[None]:
+    """Compress PNG files less, which is most of the work of a run over a few pairs; their pixels are the same."""
+    from PIL import Image
+
+    Image.init()
+    save = Image.SAVE["PNG"]
+
+    def save_quickly(image: Image.Image, file: Any, name: Any) -> None:
+        image.encoderinfo.setdefault("compress_level", 1)
+        save(image, file, name)
+
+    Image.register_save("PNG", save_quickly)
+    yield
+    Image.register_save("PNG", save)
 
 
 SLOW_SECONDS = 600

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,15 @@ def modules(root: Path) -> dict[str, Path]:
     return by_name
 
 
-def imports(module: str, path: Path, names: set[str]) -> Iterator[str]:
-    """The package's modules that a module imports when it runs, late imports included."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def imports(module: str, text: str, is_package: bool, names: frozenset[str]) -> list[str]:
+    """The package's modules that a module with some text imports when it runs, late imports included."""
+    return list(_imports(module, ast.parse(text), is_package, names))
+
+
+def _imports(module: str, tree: ast.Module, is_package: bool, names: frozenset[str]) -> Iterator[str]:
     skipped = {id(node) for branch in ast.walk(tree) if is_for_types(branch) for node in ast.walk(branch)}
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    package = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
@@ -79,7 +84,8 @@ def arrows(root: Path) -> dict[tuple[str, str], set[str]]:
     crossings = defaultdict(set)
     by_name = modules(root)
     for module, path in by_name.items():
-        for target in imports(module, path, set(by_name)):
+        text = path.read_text(encoding="utf-8")
+        for target in imports(module, text, path.name == "__init__.py", frozenset(by_name)):
             if room(module) != room(target):
                 crossings[room(module), room(target)].add(f"{module} -> {target}")
     return dict(crossings)

@@ -30,8 +30,14 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(ROOT / folder))
 
 
-@pytest.mark.parametrize("size", [SMALL, DEEP])
-@pytest.mark.parametrize("layer", [None, -1, 0])
+@pytest.mark.parametrize(
+    ("size", "layer"),
+    [
+        *((SMALL, layer) for layer in (None, -1, 0)),
+        (DEEP, None),
+        *(pytest.param(DEEP, layer, marks=pytest.mark.slow) for layer in (-1, 0)),
+    ],
+)
 def test_the_formula_counts_what_torch_counts(size: dict[str, int], layer: int | None) -> None:
     from arithmetic import tower_flops
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ CAPTIONS = ["a red circle", "the small blue star and a white ring", "ring"]
 @pytest.fixture(scope="module", params=["clip", "siglip"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     save: Any = save_clip_folder if request.param == "clip" else save_siglip_folder
-    return load_model(str(save(tmp_path_factory.mktemp("model"))))
+    loaded = load_model(str(save(tmp_path_factory.mktemp("model"))))
+    return replace(loaded, preset=loaded.preset.override({"noise_samples": 3}))
 
 
 @pytest.fixture(scope="module")

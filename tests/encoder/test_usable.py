@@ -93,7 +93,7 @@ def _compiled_in_parallel(model: Any) -> Any:
     [
         nn.DataParallel,
         torch.optim.swa_utils.AveragedModel,
-        _compiled_in_parallel,
+        pytest.param(_compiled_in_parallel, marks=pytest.mark.slow),  # PyTorch's compiler takes seconds to import
     ],
 )
 def test_a_wrapper_that_changes_nothing_is_taken_off(wrap: Callable[[Any], Any]) -> None:

@@ -23,9 +23,11 @@ from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
 from tests import ROOT
 
-FAST = '["m2ib:steps=3,noise_samples=2", saliency, random, centre]'
+M2IB = "m2ib:steps=1,noise_samples=1"
+FAST = f'["{M2IB}", saliency, random, centre]'
 QUIET = ["task=evaluate", "trainer.enable_progress_bar=false", "evaluate.resamples=50"]
 SMALL = [*QUIET, f"evaluate.methods={FAST}", "evaluate.baseline=saliency", "evaluate.pictures=1"]
+PAIRS = 3
 SMALL += ["trainer.precision=64-true"]  # rank measures jump where two nearly equal pixels change places
 
 
@@ -50,32 +52,32 @@ def assert_same_scores(one: Path, other: Path, tolerance: float = 1e-6) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    assert run("data.limit=4", "evaluate.probed=2", "evaluate.seeds=2", f"output_dir={folder}") == 0
+    assert run(f"data.limit={PAIRS}", "evaluate.probed=2", "evaluate.seeds=2", f"output_dir={folder}") == 0
     return folder
 
 
 def test_every_measure_of_every_method_is_written(done: Path) -> None:
     scores = load_scores(done)
-    assert list(scores["key"].unique()) == [f"scenes-0:{index}" for index in range(4)]
+    assert list(scores["key"].unique()) == [f"scenes-0:{index}" for index in range(PAIRS)]
     measures = set(scores["measure"])
     expected = {name for name, m in MEASURES.items() if m.group in (*DEFAULT_GROUPS, "time")}
     probes = {"image_randomised", "text_randomised", "matched_auc"}  # derived from stages, and from losses
     assert expected - probes <= measures
     assert {"image_randomised_100", "text_randomised_17", "loss_matched", "loss_shuffled"} <= measures
     main_seed = scores[(scores["seed"] == 0) & (scores["measure"] == "image_pointing")]
-    assert main_seed.groupby("method").size().to_dict() == {m: 4 for m in main_seed["method"].unique()}
+    assert main_seed.groupby("method").size().to_dict() == {m: PAIRS for m in main_seed["method"].unique()}
     assert len(main_seed["method"].unique()) == 4
     second = scores[scores["seed"] == 1]
     assert set(second["key"]) == {"scenes-0:0", "scenes-0:1"}  # the probed pairs
-    assert set(second["method"]) == {"m2ib:steps=3,noise_samples=2", "random"}  # the random methods
+    assert set(second["method"]) == {M2IB, "random"}  # the random methods
 
 
 def test_the_summary_is_json_with_means_intervals_and_differences(done: Path) -> None:
     summary = json.loads((done / "summary.json").read_text(), parse_constant=lambda text: pytest.fail(text))
-    assert summary["pairs_done"] == 4
-    m2ib = summary["methods"]["m2ib:steps=3,noise_samples=2"]
+    assert summary["pairs_done"] == PAIRS
+    m2ib = summary["methods"][M2IB]
     assert m2ib["image_auroc"]["low"] <= m2ib["image_auroc"]["mean"] <= m2ib["image_auroc"]["high"]
-    assert m2ib["image_auroc"]["pairs"] == 4
+    assert m2ib["image_auroc"]["pairs"] == PAIRS
     assert "minus_saliency" in m2ib["image_auroc"]
     assert "minus_saliency" not in summary["methods"]["saliency"]["image_auroc"]
     assert list(summary["cascade"]["image"]["saliency"]) == ["17", "33", "50", "67", "83", "100"]
@@ -98,7 +100,7 @@ def test_controls_ignore_the_pair(done: Path) -> None:
 
 def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     table = (done / "table.md").read_text()
-    for name in ("m2ib:steps=3,noise_samples=2", "saliency", "random", "centre"):
+    for name in (M2IB, "saliency", "random", "centre"):
         assert f"| {name} |" in table
     assert table.count("\n### ") == len(DEFAULT_GROUPS) + 1  # and the time
     page = (done / "report.html").read_text()
@@ -131,11 +133,11 @@ def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
 
 def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) -> None:
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    options = ['evaluate.methods=["m2ib:steps=3,noise_samples=2", saliency, random]']
+    options = [f'evaluate.methods=["{M2IB}", saliency, random]']
     options += ["evaluate.metrics=[localisation, confidence, structure, probes]", "evaluate.probed=1"]
-    assert run("data.limit=3", *options, f"output_dir={whole}") == 0
+    assert run("data.limit=2", *options, f"output_dir={whole}") == 0
     assert run("data.limit=1", *options, f"output_dir={folder}") == 0
-    assert run("data.limit=3", "resume=true", "data.batch_size=1", *options, f"output_dir={folder}") == 0
+    assert run("data.limit=2", "resume=true", "data.batch_size=1", *options, f"output_dir={folder}") == 0
     # The batches differ, so maps differ by rounding, and nearly equal pixels change places.
     assert_same_scores(folder, whole, tolerance=1e-4)
 
@@ -143,9 +145,9 @@ def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) ->
 def test_another_task_or_other_methods_are_refused_in_the_same_directory(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("data.limit=4", "resume=true", "evaluate.probed=3", "evaluate.seeds=2", f"output_dir={done}") == 2
+    assert run(f"data.limit={PAIRS}", "resume=true", "evaluate.probed=3", "evaluate.seeds=2", f"output_dir={done}") == 2
     assert "evaluate.probed was 2 and is now 3" in capsys.readouterr().err
-    assert main(["data.limit=4", "resume=true", f"output_dir={done}"]) == 2
+    assert main([f"data.limit={PAIRS}", "resume=true", f"output_dir={done}"]) == 2
     assert "task was 'evaluate' and is now 'attribute'" in capsys.readouterr().err
 
 
@@ -154,7 +156,7 @@ def test_two_ranks_give_the_numbers_of_one(done: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [
         *SMALL,
-        "data.limit=4",
+        f"data.limit={PAIRS}",
         "evaluate.probed=2",
         "evaluate.seeds=2",
         f"output_dir={folder}",
@@ -233,7 +235,7 @@ def test_a_source_without_masks_skips_the_measures_that_need_them(
         "data.name=captions",
         f"data.path={table}",
         "data.num_workers=0",
-        'evaluate.methods=["m2ib:steps=3,noise_samples=2", saliency]',
+        f'evaluate.methods=["{M2IB}", saliency]',
         "evaluate.metrics=[localisation, confidence, probes]",
         "evaluate.probed=2",
         "evaluate.seeds=1",
@@ -248,7 +250,7 @@ def test_a_source_without_masks_skips_the_measures_that_need_them(
     assert "image_pointing" not in methods["saliency"]
     assert methods["saliency"]["image_drop"]["pairs"] == 2
     assert methods["saliency"]["prompt_gibberish"]["pairs"] == 2
-    assert methods["m2ib:steps=3,noise_samples=2"]["matched_auc"]["pairs"] == 2
+    assert methods[M2IB]["matched_auc"]["pairs"] == 2
 
 
 def test_masks_of_another_size_empty_ones_and_broken_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,7 @@ def test_a_run_with_adapters_leaves_a_plain_model(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=finetune", "finetune.train=lora", "finetune.lr=1e-2", "finetune.warmup=1", "trainer.max_epochs=1"]
     words += ["data.limit=16", "finetune.validation=0", "data.batch_size=8", "trainer.enable_progress_bar=false"]
+    words += ["bottleneck.calibration_pairs=8"]
     assert main([*words, f"output_dir={run}"]) == 0
     trained, start = CLIPModel.from_pretrained(run / "model"), load_model("scenes").encoder.model
     assert list(trained.state_dict()) == list(start.state_dict())
@@ -271,7 +272,7 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
 
-@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
     """The model is frozen, so the maps are those of the bundled model; the first ones are drawn."""
     model, data = scenes_with_quick_maps(24, 4, validation=0.3, pictures=3)

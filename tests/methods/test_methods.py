@@ -210,13 +210,13 @@ def test_neighbours_and_order_do_not_matter_and_the_model_is_untouched(
     name: str, family: str, dtype: torch.dtype
 ) -> None:
     model = make_model(family)
-    pairs = make_pairs(model, [3, 7, 1])
+    pairs = make_pairs(model, [7, 1])
     before = snapshot(model)
     method = make_method(name, context_of(model))
     double = 1e-5 if name.startswith("kernelshap") else 1e-9  # Captum's regression is in float32
     tolerance, floor = (double, 1e-15) if dtype == torch.float64 else (1e-4, 3e-7)
     together = run(method, make_batch(model, pairs), dtype)
-    reverse = run(method, make_batch(model, pairs[::-1], list("210")), dtype)[::-1]
+    reverse = run(method, make_batch(model, pairs[::-1], list("10")), dtype)[::-1]
     for index, pair in enumerate(pairs):
         (alone,) = run(method, make_batch(model, [pair], [str(index)]), dtype)
         for other in (together[index], reverse[index]):

@@ -28,6 +28,15 @@ PRECISIONS = [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
 MODELS = [("clip", {}), ("clip-legacy", DEEP), ("siglip", {})]
 
 
+def each_type_and_each_model() -> list[Any]:
+    """All of them in bfloat16, and the small CLIP in float16; the others in float16 are slow."""
+    return [
+        pytest.param(dtype, tolerance, *model, marks=pytest.mark.slow if row and index else ())
+        for row, (dtype, tolerance) in enumerate(PRECISIONS)
+        for index, model in enumerate(MODELS)
+    ]
+
+
 def explain_in(dtype: torch.dtype, model: Any, order: list[int]) -> dict[str, Attribution]:
     pairs, explainer = make_pairs(model, LENGTHS), make_explainer(model)
     batch = make_batch(model, [pairs[k] for k in order], [str(k) for k in order])
@@ -42,8 +51,7 @@ def assert_close(a: Attribution, b: Attribution, tolerance: float) -> None:
         assert relative_difference(saliency, expected) < tolerance, modality
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-@pytest.mark.parametrize(("family", "size"), MODELS)
+@pytest.mark.parametrize(("dtype", "tolerance", "family", "size"), each_type_and_each_model())
 def test_parity_and_independence(dtype: torch.dtype, tolerance: float, family: str, size: dict[str, Any]) -> None:
     model = make_model(family, **size)
     before = snapshot(model)

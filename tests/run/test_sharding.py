@@ -18,7 +18,7 @@ from m2ib_lightning.cli import main
 from m2ib_lightning.run.differences import differences
 from tests import ROOT
 from tests.folders import save_clip_folder
-from tests.ranks import free_port
+from tests.ranks import free_port, launch_forks
 
 PAIRS = 31
 """Few, because the start of the processes takes most of the time."""
@@ -90,10 +90,32 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     return printed, errors
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_several_ranks_give_the_table_of_one(ranks: int, keys: list[str], single: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    printed, errors = finish(start([*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]))
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", f"trainer.devices={ranks}"]
+    printed, errors = finish(start(words))
+    assert_table_of_one(run, single, ranks, printed, errors)
+
+
+def test_a_rank_and_its_fork_give_the_table_of_one(
+    keys: list[str],
+    single: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The launcher and both ranks, without the cost of a new process."""
+    run = tmp_path / "run"
+    words = [*keys, f"data.limit={PAIRS}", f"output_dir={run}", "trainer.devices=2"]
+    assert launch_forks(words, monkeypatch) == 0
+    printed, errors = capfd.readouterr()
+    assert_table_of_one(run, single, 2, printed, errors)
+
+
+def assert_table_of_one(run: Path, single: Path, ranks: int, printed: str, errors: str) -> None:
+    """Check the files and messages of a run on several ranks."""
     assert differences(run, single) == []
     assert f"{PAIRS} pairs on {ranks} ranks" in printed
     assert printed.count(f"{PAIRS} pairs explained") == 1

@@ -60,10 +60,12 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "pairs.csv"
 
 
+def parts_of(run: Path) -> list[str]:
+    return sorted(str(part) for part in (run / "attributions").glob("*.parquet"))
+
+
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    parts = sorted(str(part) for part in (run / "attributions").glob("*.parquet"))
-    table = datasets.load_dataset("parquet", data_files=parts, split="train", cache_dir=str(run / "cache"))
-    return list(table)
+    return [row for part in parts_of(run) for row in pq.read_table(part).to_pylist()]
 
 
 def run_captions(folder: Path, table: Path, run: Path, *more: str) -> int:
@@ -75,7 +77,8 @@ def test_the_run_directory(folder: Path, table: Path, tmp_path: Path, capsys: py
     run = tmp_path / "run"
     assert run_captions(folder, table, run, "data.id_column=uid", "output.tensorboard_images=2") == 0
 
-    rows = read_rows(run)
+    files = {"data_files": parts_of(run), "cache_dir": str(run / "cache")}
+    rows = list(datasets.load_dataset("parquet", split="train", **files))
     assert list(rows[0]) == SCHEMA.names
     assert [row["key"] for row in rows] == [f"pairs.csv:{k}" for k in range(4)]
     for row, (name, size, caption) in zip(rows, PAIRS, strict=True):
@@ -140,13 +143,13 @@ def test_curves_and_pictures_reach_tensorboard(folder: Path, table: Path, tmp_pa
 def test_broken_pairs_become_rows_and_the_others_do_not_change(
     folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_captions(folder, table, tmp_path / "clean") == 0
+    assert run_captions(folder, table, tmp_path / "clean", NO_PICTURES) == 0
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken = 'broken.png,"a star",x\nmissing.png,"a star",y\none.png,"  ",z\n'
     head, *rows = table.read_text().splitlines(keepends=True)
     table.write_text(head + rows[0] + broken + "".join(rows[1:]))
     capsys.readouterr()
-    assert run_captions(folder, table, tmp_path / "mixed", "data.batch_size=3") == 0
+    assert run_captions(folder, table, tmp_path / "mixed", "data.batch_size=3", NO_PICTURES) == 0
     printed = capsys.readouterr()
 
     in_order = [row["key"] for row in read_rows(tmp_path / "mixed")]

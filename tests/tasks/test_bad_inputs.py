@@ -180,7 +180,12 @@ def run(home: Path, table: Path, out: Path) -> list[dict[str, Any]]:
     keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={table}", f"data.image_root={home}"]
     fast = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "data.num_workers=0", "data.image_timeout=2"]
     fast.append("data.image_formats=[SLEEPY]")
-    quiet = ["trainer.enable_progress_bar=false", "trainer.precision=64-true", "output.tensorboard_images=0"]
+    quiet = [
+        "trainer.enable_progress_bar=false",
+        "trainer.precision=64-true",
+        "output.tensorboard_images=0",
+        "output.heatmaps=0",
+    ]
     assert main([*keys, *fast, *quiet, f"output_dir={out}"]) == 0
     parts = sorted((out / "attributions").iterdir())
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
@@ -323,7 +328,8 @@ def test_no_id_leaves_the_run_directory(home: Path, tmp_path: Path) -> None:
     before = sorted(path for path in tmp_path.rglob("*"))
     keys = [f"model.name={home / 'model'}", "data.name=captions", f"data.path={tmp_path / 'pairs.jsonl'}"]
     more = ["data.id_column=uid", f"data.image_root={home}", "bottleneck.steps=1", "bottleneck.noise_samples=1"]
-    assert main([*keys, *more, "data.num_workers=0", f"output_dir={tmp_path / 'run'}"]) == 0
+    more += ["data.num_workers=0", "output.tensorboard_images=0"]
+    assert main([*keys, *more, f"output_dir={tmp_path / 'run'}"]) == 0
     assert sorted(path for path in tmp_path.rglob("*") if tmp_path / "run" not in (path, *path.parents)) == before
     (part,) = (tmp_path / "run" / "attributions").iterdir()
     rows = pq.read_table(part).to_pylist()

@@ -88,7 +88,7 @@ def test_a_start_that_was_killed_does_not_count(tmp_path: Path) -> None:
     launch, lock = begin_locked_launch(RunDirectory(tmp_path), 1, 10)
     lock.close()
     assert launch.number == 2
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0  # a start that takes it for one at work waits 5 s
     other.join(30)
 
 

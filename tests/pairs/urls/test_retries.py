@@ -45,7 +45,7 @@ def test_a_slow_server_times_out(site: Site, slow: Behaviour) -> None:
     threads, began = set(threading.enumerate()), time.monotonic()
     message = failure(site.at("/slow"), timeout=0.2, retries=1)
     assert "it took longer than 0.2 s (data.url_timeout) (2 tries; data.url_retries)" in message
-    assert 0.4 <= time.monotonic() - began < 3
+    assert 0.4 <= time.monotonic() - began < 30  # the server would never end
     assert_threads_end(threads)  # although the server still drips
 
 
@@ -53,7 +53,7 @@ def assert_threads_end(before: set[threading.Thread]) -> None:
     """The threads of attempts that started since ``before`` end."""
     for thread in set(threading.enumerate()) - before:
         if "(work)" in thread.name:
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive()
 
 
@@ -158,8 +158,8 @@ def test_a_silent_address_leaves_time_for_the_next(site: Site, monkeypatch: pyte
 
 def test_the_answer_may_take_all_remaining_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, ["127.0.0.1", "127.0.0.2"])
-    site.routes["/late.png"] = lambda h: h.send() if not h.server.over.wait(0.7) else None
-    assert fetch(site.at("/late.png", "both.invalid"), settings(timeout=1.2, retries=0)) == BODY
+    site.routes["/late.png"] = lambda h: h.send() if not h.server.over.wait(1.2) else None
+    assert fetch(site.at("/late.png", "both.invalid"), settings(timeout=2.0, retries=0)) == BODY
 
 
 @pytest.mark.parametrize(("number", "looked_up"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 3)])
