@@ -2,7 +2,21 @@
 
 from m2ib_lightning.datamodules.base import PairDataModule, register_datamodule
 from m2ib_lightning.datamodules.captions import CaptionsDataModule
+from m2ib_lightning.datamodules.coco_captions import CocoDataModule
+from m2ib_lightning.datamodules.flickr30k_entities import Flickr30kEntitiesDataModule
+from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
+from m2ib_lightning.datamodules.refcoco import RefCocoDataModule
 from m2ib_lightning.datamodules.scene_course import SceneCourseDataModule
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
 
-__all__ = ["CaptionsDataModule", "PairDataModule", "SceneCourseDataModule", "ScenesDataModule", "register_datamodule"]
+__all__ = [
+    "CaptionsDataModule",
+    "CocoDataModule",
+    "Flickr30kEntitiesDataModule",
+    "MsCxrDataModule",
+    "PairDataModule",
+    "RefCocoDataModule",
+    "SceneCourseDataModule",
+    "ScenesDataModule",
+    "register_datamodule",
+]

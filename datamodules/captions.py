@@ -11,14 +11,13 @@ from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule, loader_arguments, register_datamodule
+from m2ib_lightning.datamodules.opening import check_open_timeout, open_in_time
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.shards.streams import Shards, open_shards
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.open_table import Table, open_table
-from m2ib_lightning.pairs.time_limit import within
-from m2ib_lightning.pairs.waiting import WAITING
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -110,6 +109,8 @@ class CaptionsDataModule(PairDataModule):
         options: arguments of ``PairDataModule``.
     """
 
+    source_name = "captions"
+
     def __init__(
         self,
         preparer: Preparer,
@@ -123,8 +124,7 @@ class CaptionsDataModule(PairDataModule):
         **options: Any,
     ) -> None:
         super().__init__(preparer, **options)
-        if not open_timeout > 0:
-            raise M2IBError(f"data.open_timeout must be a number of seconds above 0, got {open_timeout}")
+        check_open_timeout(open_timeout)
         self.open_timeout = open_timeout
         self.path = str(path)
         self.columns = columns or Columns()
@@ -154,7 +154,7 @@ class CaptionsDataModule(PairDataModule):
                 data.label_column,
             ),
             image_root=data.image_root,
-            split=data.split,
+            split=data.split or "train",
             streaming=data.streaming,
             open_timeout=data.open_timeout,
             **loader_arguments(config),
@@ -164,14 +164,7 @@ class CaptionsDataModule(PairDataModule):
     def open_source(self) -> PairSource | PairStream:
         if self.image_root is not None and not self.image_root.is_dir():
             raise M2IBError(f"data.image_root={str(self.image_root)!r} is not a folder")
-        try:
-            with WAITING:  # a stop signal ends it, however long the source takes
-                return within(self.open_timeout, self._open)
-        except TimeoutError:
-            raise M2IBError(
-                f"data.path={self.path!r} was still being opened after {self.open_timeout:g} s "
-                "(data.open_timeout): give a smaller table, shards with data.streaming=true, or more time"
-            ) from None
+        return open_in_time(self.source_name, self.path, self.open_timeout, self._open)
 
     def _open(self) -> PairSource | PairStream:
         names = (self.columns.text, self.columns.image)

@@ -93,15 +93,28 @@ class DataConfig:
 
     name: str | None = _key(
         None,
-        "data source: 'scenes' (synthetic), 'captions' (any image-text table) or 'scene-course' (for training); null: "
-        "'captions' with data.path, else 'scenes'",
+        "data source: 'scenes' (synthetic), 'captions' (any image-text table), 'scene-course' (for training), or the "
+        "layout of a published data set: coco, flickr30k-entities, refcoco, visual-genome, ms-cxr, "
+        "conceptual-captions, labelme, label-studio; null: 'captions' with data.path, else 'scenes'",
     )
     path: str | None = _key(
-        None, "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob)"
+        None,
+        "captions: a .csv, .tsv, .jsonl or .parquet file, an image folder, a hub data set, or shards (a glob); other "
+        "sources: the file or folder of annotations (docs/data.md)",
     )
-    split: str = _key("train", "captions: split of a hub data set")
+    split: str | None = _key(
+        None,
+        "captions: split of a hub data set (null: train); flickr30k-entities, refcoco, ms-cxr: split to read (null: "
+        "all)",
+    )
+    instances: str | None = _key(
+        None, "coco, refcoco: COCO file with the objects' masks; null: the one beside data.path, if there is one"
+    )
+    one_caption: bool = _key(
+        False, "coco, flickr30k-entities, refcoco: whether only the first caption of a picture (of an object) is read"
+    )
     image_column: str = _key("image", "captions: column with the images (paths, or pictures)")
-    text_column: str = _key("caption", "captions: column with the captions")
+    text_column: str = _key("caption", "captions: column with the captions; labelme, label-studio: the field")
     id_column: str | None = _key(None, "captions: column with your own ids; null: none")
     mask_column: str | None = _key(None, "captions: column with masks of what the caption names (paths, or pictures)")
     box_column: str | None = _key(
@@ -112,7 +125,9 @@ class DataConfig:
         "captions: column with captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
     label_column: str | None = _key(None, "captions: column with the pictures' classes, for zero-shot accuracy")
-    image_root: str | None = _key(None, "captions: folder where relative image paths start; null: the table's folder")
+    image_root: str | None = _key(
+        None, "folder where relative image paths start; null: the table's folder, or the usual place beside annotations"
+    )
     fit: str | None = _key(
         None, "how pictures fit the input: 'crop' (as CLIP), 'pad', 'stretch' (as SigLIP); null: the model's default"
     )
@@ -133,7 +148,7 @@ class DataConfig:
     image_formats: list[str] | None = _key(
         None, "formats of Pillow to read besides JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and PPM, as in [ICO]"
     )
-    open_timeout: float = _key(600.0, "captions: seconds that opening the source may take")
+    open_timeout: float = _key(600.0, "seconds that opening the source may take")
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
     mentioned: int = _key(1, "scenes: number of objects that the caption names")
     limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")

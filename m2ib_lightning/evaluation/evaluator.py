@@ -78,6 +78,7 @@ class PairScores:
             "heatmap": self.heatmap,
             "error": self.error,
             "fingerprint": pair.fingerprint,
+            "sentence": pair.sentence,
         }
 
 

@@ -37,6 +37,7 @@ SCORES_SCHEMA = pa.schema(
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null where the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source
+        pa.field("sentence", pa.string()),  # that the caption is a phrase of, or null
     ]
 )
 

@@ -30,6 +30,7 @@ class RawPair:
         error: reason why the source could not read the pair, or None.
         truth: ground truth of the pair, or None if the source has none.
         fingerprint: digest of the caption and the image (``pairs.fingerprint``); None if it was not taken.
+        sentence: the sentence that the caption is a phrase of; None for a caption that stands alone.
     """
 
     key: str
@@ -40,6 +41,7 @@ class RawPair:
     error: str | None = None
     truth: RawTruth | None = None
     fingerprint: str | None = None
+    sentence: str | None = None
 
 
 class PairSource(Protocol):
@@ -93,6 +95,7 @@ class Pair:
         error: reason why the pair can't be explained, or None.
         truth: ground truth of the pair, or None if the source has none.
         fingerprint: digest of the source's caption and image, by which a resumed run sees a change.
+        sentence: the sentence that the caption is a phrase of, or None.
     """
 
     key: str
@@ -113,6 +116,7 @@ class Pair:
     error: str | None = None
     truth: Truth | None = None
     fingerprint: str | None = None
+    sentence: str | None = None
 
     def __post_init__(self) -> None:
         if self.error is not None:  # it may quote data

@@ -102,6 +102,7 @@ class Preparer:
             "caption": raw.caption if isinstance(raw.caption, str) else None,  # a list or a number is not a caption
             "position": position,
             "fingerprint": raw.fingerprint,
+            "sentence": raw.sentence,
         }
         try:
             if raw.error is not None:

@@ -6,7 +6,7 @@ Legend: H x W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,9 @@ _MASK_THRESHOLD = 128
 
 _MAX_BOXES = 10_000
 """Largest number of boxes of a pair."""
+
+_SAME_SHAPE = 0.02
+"""Largest relative difference in the ratio of width to height at which two sizes are those of one picture."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,25 @@ class RawTruth:
     """Ground truth of a pair as its source provides it.
 
     Attributes:
-        mask: mask of what the caption names: an array (H, W) bool, or an image that is light inside.
+        mask: mask of what the caption names: an array (H, W) bool, an image that is light inside, or a function that
+            draws such an array; the worker that reads the pair calls it.
         boxes: boxes (left, top, width, height) in pixels of the picture; they replace the mask.
         content: character spans of the caption's content words.
         others: other captions for the picture.
         contains: names of everything in the picture, if all of it is known (at most 32).
         named: names that the caption states (at most 4); it is true of any picture that contains them all.
         label: class of the picture.
+        size: (width, height) of the picture that the mask or the boxes were made for; None for the picture itself.
     """
 
-    mask: ImageLike | Mask | None = None
+    mask: ImageLike | Mask | Callable[[], Mask] | None = None
     boxes: Sequence[Sequence[float]] | None = None
     content: list[tuple[int, int]] | None = None
     others: list[OtherCaption] = field(default_factory=list)
     contains: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     label: str | None = None
+    size: tuple[int, int] | None = None
 
     def with_other(self, other: OtherCaption) -> RawTruth:
         """Return the same truth with one more caption."""
@@ -121,11 +127,15 @@ def read_truth(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None = 
 
 
 def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -> tuple[Mask | None, bool]:
+    if raw.size is not None:
+        _check_shape(raw.size, size)
     if raw.boxes is not None:
-        return _mask_of_boxes(raw.boxes, size), False
-    if raw.mask is None:
+        mask = _mask_of_boxes(raw.boxes, raw.size or size)
+    elif raw.mask is None:
         return None, False
-    if isinstance(raw.mask, np.ndarray) and raw.mask.dtype == np.bool_:
+    elif callable(raw.mask):
+        mask = raw.mask()
+    elif isinstance(raw.mask, np.ndarray) and raw.mask.dtype == np.bool_:
         mask = raw.mask
     else:
         try:
@@ -136,6 +146,15 @@ def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -
     if resized:
         mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     return mask, resized
+
+
+def _check_shape(annotated: tuple[int, int], size: tuple[int, int]) -> None:
+    """Check that a picture can be a smaller or larger copy of the one that was annotated."""
+    if abs(annotated[0] * size[1] / (annotated[1] * size[0]) - 1) > _SAME_SHAPE:
+        raise PairError(
+            f"the annotation is of a picture of {annotated[0]} x {annotated[1]} pixels, and the picture has "
+            f"{size[0]} x {size[1]}: give the picture that was annotated, or a copy of another size"
+        )
 
 
 def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:

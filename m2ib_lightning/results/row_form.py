@@ -22,7 +22,7 @@ def row_of(result: Attribution) -> dict[str, Any]:
     """Return the table row of a result."""
     pair = result.pair
     row: dict[str, Any] = {"key": pair.key, "id": pair.id, "image": pair.image, "caption": pair.caption}
-    row["fingerprint"] = pair.fingerprint
+    row |= {"fingerprint": pair.fingerprint, "sentence": pair.sentence}
     if result.image is None:
         return row | {"error": result.error}
     height, width = result.image.saliency.shape
@@ -98,6 +98,7 @@ def _pair_of(row: Mapping[str, Any]) -> Pair:
         unread=[index for index, value in enumerate(_or_empty(row.get("text_saliency"))) if value is None],
         error=row.get("error"),
         fingerprint=row.get("fingerprint"),
+        sentence=row.get("sentence"),
     )
 
 

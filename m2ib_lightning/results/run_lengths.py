@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.thresholds import Mask
 
+_MAX_SHIFT = 60
+"""Largest number of bits of a compressed count."""
+
 
 def to_rle(mask: ArrayLike) -> dict[str, list[int]]:
     """Return a mask (H, W) as COCO's uncompressed run lengths.
@@ -35,19 +38,47 @@ def to_rle(mask: ArrayLike) -> dict[str, list[int]]:
 
 
 def from_rle(rle: Mapping[str, Any]) -> Mask:
-    """Return the mask (H, W) of COCO's uncompressed run lengths.
+    """Return the mask (H, W) of COCO's run lengths, whose counts are a list, or compressed as text.
 
     Raises:
         M2IBError: if the counts do not add up to the size.
 
     >>> from_rle({"size": [2, 2], "counts": [0, 2, 1, 1]}).tolist()
     [[True, False], [True, True]]
+    >>> from_rle({"size": [2, 2], "counts": "021O"}).tolist()
+    [[True, False], [True, True]]
     """
     (height, width), counts = rle["size"], rle["counts"]
-    if isinstance(counts, str | bytes) or sum(counts) != height * width or min(counts, default=0) < 0:
+    if isinstance(counts, str | bytes):
+        counts = _decompressed(counts)
+    whole = all(type(count) is int for count in (height, width, *counts))
+    if not whole or sum(counts) != height * width or min(counts, default=0) < 0:
         raise M2IBError(f"run lengths must be whole numbers that add up to {height} x {width}, got {counts!r:.80}")
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape((height, width), order="F")
+
+
+def _decompressed(text: str | bytes) -> list[int]:
+    """Return the counts of COCO's compressed run lengths.
+
+    Each character carries 5 bits of a count, the lowest first, and whether more follow. From the fourth count on, the
+    difference from the count two before is stored.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode("utf-8") if isinstance(text, str) else text:
+        bits = character - ord("0")
+        if not 0 <= bits < 64 or shift > _MAX_SHIFT:
+            raise M2IBError(f"{text!r:.80} are no compressed run lengths of COCO")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    return counts
 
 
 def dice(a: ArrayLike, b: ArrayLike) -> float:

@@ -40,11 +40,12 @@ SCHEMA = pa.schema(
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null if the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source
+        pa.field("sentence", pa.string()),  # that the caption is a phrase of, or null
     ]
 )
 """Columns of the table of ``task=attribute``."""
 
-_ADDED = ("fingerprint",)
+_ADDED = ("fingerprint", "sentence")
 """Columns of text that rows of earlier versions lack."""
 
 COUNTS = b"m2ib"

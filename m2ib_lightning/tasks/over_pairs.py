@@ -196,7 +196,8 @@ def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
 def _describe(datamodule: PairDataModule) -> str:
     if isinstance(datamodule.source, PairStream):
         return f"the pairs of {count_of(len(datamodule.source.names), 'shard')}"
-    return f"{len(datamodule)} pairs"
+    note = getattr(datamodule.source, "note", "")
+    return f"{len(datamodule)} pairs{f' ({note})' if note else ''}"
 
 
 def _mention_toy_model(work: Work) -> None:

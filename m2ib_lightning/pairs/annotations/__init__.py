@@ -1,0 +1,1 @@
+"""Annotated pictures: files that say what a picture shows, and where."""
