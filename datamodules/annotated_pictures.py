@@ -27,6 +27,7 @@ class AnnotationOptions:
         instances: COCO file of the objects; None to look beside the annotations.
         one_caption: whether only the first caption of each picture is read.
         text_field: name of the field with the caption.
+        image_field: name of the field with the picture.
     """
 
     image_root: Path | None = None
@@ -34,6 +35,7 @@ class AnnotationOptions:
     instances: Path | None = None
     one_caption: bool = False
     text_field: str = "caption"
+    image_field: str = "image"
 
 
 class AnnotatedDataModule(PairDataModule):
@@ -97,6 +99,7 @@ class AnnotatedDataModule(PairDataModule):
                 None if data.instances is None else Path(data.instances).expanduser(),
                 data.one_caption,
                 data.text_column,
+                data.image_column,
             ),
             open_timeout=data.open_timeout,
             **loader_arguments(config),

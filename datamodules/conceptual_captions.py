@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import loader_arguments, register_datamodule

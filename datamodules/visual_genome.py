@@ -35,7 +35,8 @@ class VisualGenomeSource(AnnotatedSource):
         pictures = read_json(file)
         if not isinstance(pictures, list) or not all(_is_picture(found) for found in pictures):
             raise M2IBError(
-                f"{str(file)!r} is not a file of region descriptions: it must be a list of objects with a list 'regions'"
+                f"{str(file)!r} is not a file of region descriptions: it must be a list of objects with "
+                "a list 'regions'"
             )
         self.pictures: list[dict[str, Any]] = pictures
         self._ends = np.cumsum([len(found["regions"]) for found in pictures], dtype=np.int64)
@@ -51,7 +52,7 @@ class VisualGenomeSource(AnnotatedSource):
     def annotated(self, index: int) -> Annotated:
         number = int(np.searchsorted(self._ends, index, side="right"))
         picture = self.pictures[number]
-        region = picture["regions"][index - int(self._ends[number])]
+        region = picture["regions"][index - int(self._ends[number])]  # counted from the last region
         image_id = id_of(region, "image_id") if "image_id" in region else _id_of_picture(picture)
         if image_id is None or (self._facts and image_id not in self._facts):
             raise PairError(f"the image_id {quoted(image_id)} is not among the images of image_data.json")

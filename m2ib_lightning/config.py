@@ -113,7 +113,7 @@ class DataConfig:
     one_caption: bool = _key(
         False, "coco, flickr30k-entities, refcoco: whether only the first caption of a picture (of an object) is read"
     )
-    image_column: str = _key("image", "captions: column with the images (paths, or pictures)")
+    image_column: str = _key("image", "captions: column with the images (paths, or pictures); label-studio: the field")
     text_column: str = _key("caption", "captions: column with the captions; labelme, label-studio: the field")
     id_column: str | None = _key(None, "captions: column with your own ids; null: none")
     mask_column: str | None = _key(None, "captions: column with masks of what the caption names (paths, or pictures)")

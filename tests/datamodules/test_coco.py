@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_masks
 
+from m2ib_lightning.pairs.annotations.annotated import AnnotatedSource
 from m2ib_lightning.results.run_lengths import from_rle, to_rle
 from tests.datamodules.annotated import (
     BOX,
@@ -112,6 +113,7 @@ def test_the_mask_is_that_of_the_named_categories(write: Any) -> None:
     assert both.truth is not None
     assert (both.truth.label, both.truth.content) == (None, [(4, 10), (17, 20)])
     assert [pair.truth for pair in nothing] == [None, None]
+    assert isinstance(source, AnnotatedSource)
     assert source.note == "of 1 crowd annotations, those of a named category are part of the masks"
 
 

@@ -33,7 +33,10 @@ PICTURE = "COCO_train2014_000000581857.jpg"
 
 def reference(ref_id: int, ann_id: int, sentences: list[tuple[int, str]], **changes: Any) -> dict[str, Any]:
     """A reference in the published layout; its file name has a suffix that no picture has."""
-    entry = {"sent_ids": [number for number, _ in sentences], "file_name": f"COCO_train2014_000000581857_{ann_id}.jpg"}
+    entry: dict[str, Any] = {
+        "sent_ids": [number for number, _ in sentences],
+        "file_name": f"COCO_train2014_000000581857_{ann_id}.jpg",
+    }
     entry |= {"ann_id": ann_id, "ref_id": ref_id, "image_id": 581857, "split": "train", "category_id": 1}
     texts = [
         {"tokens": text.lower().split(), "raw": text, "sent_id": number, "sent": text.lower()}

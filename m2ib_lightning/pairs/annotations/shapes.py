@@ -99,11 +99,9 @@ def ellipse(x: float, y: float, x_radius: float, y_radius: float, rotation: floa
     """
     if not (x_radius > 0 and y_radius > 0):
         raise PairError("the ellipse is empty: its radii must be above 0")
-    turn = math.radians(rotation)
-    points = []
+    turn, points = math.radians(rotation), []
     for angle in np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False).tolist():
         across, down = x_radius * math.cos(angle), y_radius * math.sin(angle)
-        points.append(
-            [x + across * math.cos(turn) - down * math.sin(turn), y + across * math.sin(turn) + down * math.cos(turn)]
-        )
+        right = x + across * math.cos(turn) - down * math.sin(turn)
+        points.append([right, y + across * math.sin(turn) + down * math.cos(turn)])
     return points
