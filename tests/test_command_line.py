@@ -55,7 +55,7 @@ MISTAKES = [
     (["data.name=captions", "data.path=${HOME}/x.csv"], "data.path='${HOME}/x.csv' does not exist"),
     (
         ["data.name=captons"],
-        "unknown data source 'captons': choose from captions, scene-course, scenes. Did you mean 'captions'?",
+        "scene-course, scenes, visual-genome. Did you mean 'captions'?",
     ),
     (["data.name=captions"], "data.name=captions needs data.path"),
     (["data.name=captions", "data.path=no/pairs.csv"], "data.path='no/pairs.csv' does not exist"),

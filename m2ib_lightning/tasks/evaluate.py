@@ -115,7 +115,7 @@ def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterato
     if "localisation" in groups and "image_pointing" not in comparison.estimates:
         yield (
             "The source has no masks, so the localisation of image maps was left out. data.mask_column or "
-            "data.box_column names them."
+            "data.box_column names those of a table, data.instances those of COCO."
         )
     if "localisation" in groups and "text_auroc" not in comparison.estimates:
         yield "The source does not mark content words, so their AUROC was left out."

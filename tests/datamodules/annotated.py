@@ -47,10 +47,11 @@ def preparer() -> Preparer:
 
 
 def save_pictures(folder: Path, *names: str, width: int = WIDTH, height: int = HEIGHT) -> Path:
-    """Save a picture under each name."""
+    """Save a picture under each name that has none."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        save_photograph(folder / name, width, height)
+        if not (folder / name).exists():
+            save_photograph(folder / name, width, height)
     return folder
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_masks
 
+from m2ib_lightning import load_attributions
+from m2ib_lightning.cli import main
 from m2ib_lightning.pairs.annotations.annotated import AnnotatedSource
 from m2ib_lightning.results.run_lengths import from_rle, to_rle
 from tests.datamodules.annotated import (
@@ -22,6 +24,7 @@ from tests.datamodules.annotated import (
     errors_of,
     evaluate,
     mask_of,
+    model_folder,
     open_pairs,
     opening_error,
     pairs_of,
@@ -242,3 +245,22 @@ def test_the_evaluation_says_for_how_many_pairs(write: Any, tmp_path: Path) -> N
     path = write([caption(1, "a dog"), caption(2, "nothing named"), caption(3, "dogs", 8)], [instance(1, 18, POLYGON)])
     table = evaluate(tmp_path / "run", "data.name=coco", f"data.path={path}")
     assert "(1 pairs)" in next(line for line in table.splitlines() if line.startswith("- image pointing:"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_does_new_and_changed_captions(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data.name=coco", f"data.path={write([caption(7, 'a dog'), caption(3, 'a cat')], None)}"]
+    words += [f"model.name={model_folder()}", "method.name=saliency", f"output_dir={tmp_path / 'run'}"]
+    words += ["output.heatmaps=0", "trainer.enable_progress_bar=false", "data.num_workers=1"]
+    assert main(words) == 0
+    write([caption(9, "new"), caption(7, "a dog"), caption(3, "two cats")], None)
+    capsys.readouterr()
+    assert main([*words, "resume=true"]) == 0
+    output = capsys.readouterr().out
+    assert "pairs: 1 changed in the source since their rows were written" in output
+    assert "3 pairs, 1 of them done before" in output
+    rows = {row["key"]: row["caption"] for row in load_attributions(tmp_path / "run").to_list()}
+    name = "captions_val2017.json"
+    assert rows == {f"{name}:9": "new", f"{name}:7": "a dog", f"{name}:3": "two cats"}

@@ -174,7 +174,7 @@ def test_the_evaluation_says_for_how_many_pairs(folder: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_rows_and_the_sentence(folder: Path, tmp_path: Path) -> None:
     words = ["data.name=flickr30k-entities", f"data.path={folder}", f"model.name={model_folder()}"]
-    words += ["method.name=saliency", "output.heatmaps=0", "trainer.enable_progress_bar=false", "data.num_workers=0"]
+    words += ["method.name=saliency", "output.heatmaps=0", "trainer.enable_progress_bar=false", "data.num_workers=1"]
     words += [f"output_dir={tmp_path / 'run'}", "data.split=test"]
     assert main([*words, "data.limit=2"]) == 0
     assert main([*words, "resume=true"]) == 0

@@ -34,7 +34,13 @@ def shape(label: str, points: Any, kind: str = "polygon", description: str | Non
 
 def labelme(shapes: list[Any], **changes: Any) -> dict[str, Any]:
     """A file of LabelMe."""
-    entry = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": "..\\pictures\\a.jpg", "imageData": None}
+    entry: dict[str, Any] = {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": "..\\pictures\\a.jpg",
+        "imageData": None,
+    }
     return entry | {"imageHeight": HEIGHT, "imageWidth": WIDTH} | changes
 
 

@@ -100,7 +100,7 @@ def mask_of_polygon(corners: NDArray[np.float64], size: Size) -> Mask:
     """
     width, height = size
     # each crossing of a row's middle with an edge changes inside to outside for all pixels to its right
-    crossings = np.zeros((height, width + 1), np.int64)
+    crossings = np.zeros((height, width + 1), np.uint8)  # counts may wrap around: only even or odd matters
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, 0), strict=True):
         first, last = sorted((_first_middle(y0, height), _first_middle(y1, height)))
         if first == last:
@@ -108,7 +108,7 @@ def mask_of_polygon(corners: NDArray[np.float64], size: Size) -> Mask:
         rows = np.arange(first, last)
         x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
         crossings[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] += 1
-    return np.asarray(np.cumsum(crossings[:, :width], axis=1) % 2 == 1)
+    return np.asarray(np.bitwise_xor.accumulate(crossings[:, :width] & 1, axis=1).astype(np.bool_))
 
 
 def _first_middle(y: float, height: int) -> int:
