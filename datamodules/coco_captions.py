@@ -15,6 +15,7 @@ from m2ib_lightning.pairs.annotations.annotated import Annotated, AnnotatedSourc
 from m2ib_lightning.pairs.annotations.json_files import Id, by_id, id_of, read_json, records
 from m2ib_lightning.pairs.annotations.named_labels import LabelFinder
 from m2ib_lightning.pairs.truth import RawTruth
+from m2ib_lightning.run.outcome import count_of
 
 
 class CocoSource(AnnotatedSource):
@@ -53,8 +54,11 @@ class CocoSource(AnnotatedSource):
         self.instances = instances
         self.finder = LabelFinder(() if instances is None else instances.categories.values())
         super().__init__(file.name, image_root, (found.get("id") for found in captions), {file.name: str(file)})
-        if instances is not None and instances.crowds:
-            self.note = f"of {instances.crowds} crowd annotations, those of a named category are part of the masks"
+        if instances is None:
+            self.note = "no instances file, so no masks"
+        else:
+            crowds = f", with {count_of(instances.crowds, 'crowd annotation')}" if instances.crowds else ""
+            self.note = f"masks from {instances.name}{crowds}"
 
     @override
     def annotated(self, index: int) -> Annotated:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,13 @@ BOX = [75, 15, 15, 15]
 CORNERS = [[75, 15], [90, 15], [90, 30], [75, 30]]
 
 
+_MODELS = TemporaryDirectory(prefix="annotated-")  # removed when the tests end
+
+
 @cache
 def model_folder() -> Path:
     """A CLIP model with random weights."""
-    return save_clip_folder(Path(mkdtemp(prefix="annotated-")))
+    return save_clip_folder(Path(_MODELS.name))
 
 
 @cache

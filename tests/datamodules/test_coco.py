@@ -117,7 +117,7 @@ def test_the_mask_is_that_of_the_named_categories(write: Any) -> None:
     assert (both.truth.label, both.truth.content) == (None, [(4, 10), (17, 20)])
     assert [pair.truth for pair in nothing] == [None, None]
     assert isinstance(source, AnnotatedSource)
-    assert source.note == "of 1 crowd annotations, those of a named category are part of the masks"
+    assert source.note == "masks from instances_val2017.json, with 1 crowd annotation"
 
 
 def test_one_caption_or_all(write: Any) -> None:
@@ -260,7 +260,7 @@ def test_a_resumed_run_does_new_and_changed_captions(
     assert main([*words, "resume=true"]) == 0
     output = capsys.readouterr().out
     assert "pairs: 1 changed in the source since their rows were written" in output
-    assert "3 pairs, 1 of them done before" in output
+    assert "3 pairs (no instances file, so no masks), 1 of them done before" in output
     rows = {row["key"]: row["caption"] for row in load_attributions(tmp_path / "run").to_list()}
     name = "captions_val2017.json"
     assert rows == {f"{name}:9": "new", f"{name}:7": "a dog", f"{name}:3": "two cats"}
