@@ -21,6 +21,7 @@ from m2ib_lightning.errors import quoted
 _MOST_PARTS = 100_000
 """Largest number of modules and values in an archive. A CLIP has about 2,000."""
 
+_LONGEST_NAME = 1_000
 _MOST_DIMENSIONS = 8
 
 _STORAGES = {
@@ -94,8 +95,8 @@ def described_values(data: bytes, numbers: Collection[str]) -> dict[str, Descrip
         prefix, module = waiting.pop()
         for name, value in module.attributes.items():
             parts += 1
-            if parts > _MOST_PARTS:
-                raise RefusedError(f"it holds more than {_MOST_PARTS} modules and values")
+            if parts > _MOST_PARTS or len(prefix) > _LONGEST_NAME:
+                raise RefusedError(f"it has too many modules in each other, or more than {_MOST_PARTS} values")
             if isinstance(value, _Module):
                 waiting.append((f"{prefix}{name}.", value))
             elif isinstance(value, Description) or (type(value) is int and prefix + name in numbers):
