@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -24,6 +26,9 @@ HUB_ID = "openai/clip-vit-base-patch32"
 
 _LARGEST_FILE = 16 << 20
 """Largest size of the unpacked merges in bytes. OpenAI's have 3 MB."""
+
+_HUGGING_FACE = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files in which Hugging Face keeps the vocabulary: one, or two together."""
 
 _BYTES = 256
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
@@ -55,21 +60,26 @@ def find_tokenizer(folder: Path, vocabulary: int, context: int) -> CLIPTokenizer
     raise M2IBError(
         f"no vocabulary of CLIP's tokenizer for the checkpoint in {str(folder)!r}. Put one of these beside it: "
         f"tokenizer.json, or vocab.json with merges.txt (all on the hub, in {HUB_ID}), or OpenAI's {MERGES_FILE}. An "
-        f"installed open_clip or clip package has the latter, and 'hf download {HUB_ID}' puts the former into the cache"
+        f"installed open_clip or clip package has the latter; 'hf download {HUB_ID} tokenizer.json' caches the first"
     )
 
 
-def _places(folder: Path, vocabulary: int) -> Iterator[tuple[str, Any]]:
-    """Each place that has a vocabulary, and what reads it."""
-    for files in (("tokenizer.json",), ("vocab.json", "merges.txt")):
-        if all((folder / file).is_file() for file in files):
-            yield str(folder / files[0]), lambda: CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    for directory in (folder, *_packages()):
-        if (path := directory / MERGES_FILE).is_file():
-            yield str(path), lambda path=path: _from_merges(path, vocabulary)
-    with suppress(OSError):  # what transformers raises if the cache has no tokenizer
-        tokenizer = CLIPTokenizer.from_pretrained(HUB_ID, local_files_only=True)
-        yield f"the hub's cache of {HUB_ID}", lambda: tokenizer
+def _places(folder: Path, vocabulary: int) -> Iterator[tuple[Path, Callable[[], CLIPTokenizer]]]:
+    """Each file that has a vocabulary, and what reads it."""
+    for place in (folder, *_packages(), *_cached()):
+        for files in _HUGGING_FACE:
+            if all((place / file).is_file() for file in files):
+                yield place / files[0], partial(CLIPTokenizer.from_pretrained, str(place), local_files_only=True)
+        if (path := place / MERGES_FILE).is_file():
+            yield path, partial(_from_merges, path, vocabulary)
+
+
+def _cached() -> Iterator[Path]:
+    """The folder of the hub's cache, if it is there: else ``from_pretrained`` makes a tokenizer of two tokens."""
+    for files in _HUGGING_FACE:
+        paths = [try_to_load_from_cache(HUB_ID, file) for file in files]
+        if isinstance(paths[0], str):
+            yield Path(paths[0]).parent
 
 
 def _packages() -> Iterator[Path]:
@@ -89,7 +99,7 @@ def _from_merges(path: Path, vocabulary: int) -> CLIPTokenizer:
             raise ValueError(f"it is damaged ({error})") from error
     if len(text) > _LARGEST_FILE:
         raise ValueError(f"it has more than {_LARGEST_FILE} characters")
-    merges = [tuple(line.split()) for line in islice(text.split("\n"), 1, 1 + max(count, 0))]
+    merges = [tuple(line.split()) for line in islice(text.split("\n"), 1, 1 + max(count, 0)) if line]
     if any(len(merge) != 2 for merge in merges):
         raise ValueError("each of its lines must be two parts of a word")
     symbols = list(bytes_to_unicode().values())
@@ -97,7 +107,7 @@ def _from_merges(path: Path, vocabulary: int) -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=merges)
 
 
-def _check(tokenizer: Any, place: str, vocabulary: int) -> None:
+def _check(tokenizer: Any, place: Path, vocabulary: int) -> None:
     """Check that the tokenizer has the checkpoint's tokens, and that the last one ends a caption, where CLIP pools."""
     if len(tokenizer) != vocabulary:
         raise M2IBError(
