@@ -108,9 +108,20 @@ def _tensors(content: Mapping[str, Any], what: str, file_size: int) -> tuple[dic
         if name not in NUMBERS and not _is_plain(value):
             kind = f"of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise M2IBError(f"{what}: {quoted(name)} must be a tensor of floating-point numbers, and is {kind}")
-    if sum(v.numel() * v.element_size() for v in state.values() if isinstance(v, Tensor)) > file_size:
-        raise M2IBError(f"{what}: its tensors claim more numbers than the file has")
+    _check_bytes(state, what, file_size)
     return state, beside
+
+
+def _check_bytes(state: Mapping[str, Any], what: str, file_size: int) -> None:
+    """Check that the tensors have their own bytes in the file. Blocks may share one causal mask."""
+    sizes = {name: tensor.nbytes for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    masks = [size for name, size in sizes.items() if _is_mask(name)]
+    if sum(sizes.values()) - sum(masks) + max(masks, default=0) > file_size:
+        raise M2IBError(f"{what}: its tensors claim more numbers than the file has")
+
+
+def _is_mask(name: str) -> bool:
+    return name.split(".")[-1] == "attn_mask" and not name.startswith("visual.")
 
 
 def _is_plain(value: Any) -> bool:
@@ -141,10 +152,12 @@ def _check_numbers(numbers: Mapping[str, Any], sizes: Sizes, what: str) -> int |
 
 def _without_masks(state: State, sizes: Sizes) -> State:
     """Drop the causal mask, which some files keep as a tensor; any other mask is left over."""
-    causal = torch.full((sizes.context, sizes.context), float("-inf")).triu(1)
-    masks = {name for name in state if name.split(".")[-1] == "attn_mask" and not name.startswith("visual.")}
-    dropped = {m for m in masks if state[m].shape == causal.shape and torch.equal(state[m].float(), causal)}
-    return {name: tensor for name, tensor in state.items() if name not in dropped}
+    return {name: tensor for name, tensor in state.items() if not (_is_mask(name) and _is_causal(tensor, sizes))}
+
+
+def _is_causal(mask: Tensor, sizes: Sizes) -> bool:
+    shape = (sizes.context, sizes.context)
+    return mask.shape == shape and torch.equal(mask.float(), torch.full(shape, float("-inf")).triu(1))
 
 
 def _configure(sizes: Sizes, companion: Companion, side: int | None, path: Path, what: str) -> CLIPConfig:

@@ -60,8 +60,9 @@ def plain(model: OpenAIClip, folder: Path) -> Path:
 
 def with_numbers(model: OpenAIClip, folder: Path) -> Path:
     mask = torch.full((77, 77), float("-inf")).triu(1)
-    numbers = {name: torch.tensor(value) for name, value in NUMBERS.items()}
-    return save(folder, model.state_dict() | numbers | {"transformer.resblocks.0.attn_mask": mask})
+    beside: State = {name: torch.tensor(value) for name, value in NUMBERS.items()}
+    beside |= {f"transformer.resblocks.{block}.attn_mask": mask for block in range(len(model.transformer.resblocks))}
+    return save(folder, model.state_dict() | beside)
 
 
 def nested(model: OpenAIClip, folder: Path) -> Path:
@@ -135,7 +136,7 @@ def test_a_training_s_file_warns_that_it_does_not_say_the_activation(folder: Pat
 
 
 def test_sizes_are_those_of_the_tensors(folder: Path) -> None:
-    reference = OpenAIClip(side=48, patch=8, width=64, layers=1, text_width=128, text_layers=3, context=20, out=30)
+    reference = OpenAIClip(side=48, patch=8, width=64, layers=1, text_width=128, text_layers=3, context=20, out=128)
     loaded = load(save(folder, reference.state_dict()))
     image, text = loaded.encoder.model.config.vision_config, loaded.encoder.model.config.text_config
     assert (image.image_size, image.patch_size, image.num_hidden_layers, image.num_attention_heads) == (48, 8, 1, 1)
