@@ -26,6 +26,7 @@ from m2ib_lightning.pairs.prepare import Preparer
 
 BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
 UNTRAINED = "scenes-untrained"
+OPENAI_PREFIX = "openai:"
 PRESET_FILE = "m2ib.yaml"
 STATISTICS_FILE = "m2ib_statistics.safetensors"
 
@@ -66,11 +67,18 @@ def load_model(name: str) -> LoadedModel:
 
     Args:
         name: ``scenes`` (bundled), ``scenes-untrained`` (the same model with fixed random weights), a local
-            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+            Hugging Face folder, a hub id such as ``openai/clip-vit-base-patch32``, or ``openai:FILE`` (a checkpoint in
+            OpenAI CLIP's own format: ``openai_format.py``).
 
     Raises:
         M2IBError: if the model does not exist or its family is not supported.
     """
+    if name.startswith(OPENAI_PREFIX):
+        from m2ib_lightning.models.openai_format import load_openai
+
+        model, processor, folder = load_openai(name)
+        check_compatible(encoder := Encoder(model), processor)
+        return LoadedModel(encoder, processor, _preset(folder), name=name)  # statistics and folder are other weights'
     if name == UNTRAINED:
         processor = build_processor()
         return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
@@ -79,7 +87,10 @@ def load_model(name: str) -> LoadedModel:
         encoder, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
         return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
     if folder.exists():
-        raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
+        raise M2IBError(
+            f"model.name={name!r} is a file; give the Hugging Face folder that holds it, or "
+            f"model.name={OPENAI_PREFIX}{name} if it is a checkpoint in OpenAI CLIP's format"
+        )
     if not _is_hub_id(name):
         names = [*BUNDLED, UNTRAINED]
         raise M2IBError(
