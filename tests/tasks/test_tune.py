@@ -1,0 +1,151 @@
+"""``task=tune``: its files are the same each time and are read back, bad rows do not stop it, and mistakes are said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2ib_lightning import load_model
+from m2ib_lightning.cli import main
+from m2ib_lightning.datamodules.scenes import SceneSource
+from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.models.load import BUNDLED
+from tests.folders import save_clip_folder
+
+QUICK = ["task=tune", "bottleneck.steps=1", "bottleneck.noise_samples=1", "data.num_workers=0"]
+SMALL = [*QUICK, "tune.selection_pairs=4", "tune.confirmation_pairs=3", "tune.budget=3"]
+
+
+def summary_of(run: Path) -> Any:
+    return json.loads((run / "summary.json").read_text(), parse_constant=lambda text: pytest.fail(text))
+
+
+def save_scenes(folder: Path, count: int) -> Path:
+    """Save scenes as pictures and a table without ground truth, whose second row has no picture."""
+    source = SceneSource(21, count)
+    path = folder / "pairs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption"])
+        for index in range(count):
+            pair = source[index]
+            pair.image.save(folder / f"{index}.png")  # type: ignore[union-attr]
+            writer.writerow([f"{index}.png" if index != 1 else "gone.png", pair.caption])
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("tune") / "run"
+    assert main([*SMALL, f"output_dir={run}"]) == 0
+    return run
+
+
+def test_the_run_directory(done: Path) -> None:
+    names = {path.name for path in done.iterdir()}
+    assert names == {"config.yaml", "m2ib.yaml", "m2ib_statistics.safetensors", "report.html", "summary.json"}
+    summary = summary_of(done)
+    assert (summary["selection_pairs"], summary["confirmation_pairs"], summary["pairs_failed"]) == (4, 3, 0)
+    assert summary["trials"] == 3
+    for tower, score in (("image", "average precision"), ("text", "AUROC")):
+        assert summary[tower]["score"] == score
+        assert len(summary[tower]["tried"]) == 3
+        assert set(summary[tower]["compared"]) == {"published", "present preset", "best found"}
+        assert "too few to compare" in summary[tower]["reason"] or "nothing better" in summary[tower]["reason"]
+    page = (done / "report.html").read_text()
+    assert page.count("<h3>3 settings tried</h3>") == 2
+    assert "present preset (chosen)" in page
+
+
+def test_the_same_pairs_and_seed_give_the_same_preset(done: Path, tmp_path: Path) -> None:
+    assert main([*SMALL, "data.batch_size=3", f"output_dir={tmp_path / 'run'}"]) == 0
+    for name in ("m2ib.yaml", "m2ib_statistics.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_the_files_are_read_from_a_model_folder_and_as_a_config(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED["scenes"], folder)
+    (folder / "m2ib.yaml").unlink()
+    for name in ("m2ib.yaml", "m2ib_statistics.safetensors"):
+        shutil.copy(done / name, folder / name)
+    model, bundled = load_model(str(folder)), load_model("scenes")
+    assert model.preset.image == bundled.preset.image  # too few pairs to choose another
+    assert model.preset.steps == 1
+    assert model.statistics.sha256 == bundled.statistics.sha256
+    words = ["--config", str(done / "m2ib.yaml"), f"bottleneck.statistics={done / 'm2ib_statistics.safetensors'}"]
+    run = tmp_path / "run"
+    assert main([*words, "data.limit=1", "output.heatmaps=0", f"output_dir={run}"]) == 0
+    assert "steps: 1" in (run / "config.yaml").read_text()
+
+
+def test_a_table_without_truth_and_with_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, run = save_scenes(tmp_path, 8), tmp_path / "run"
+    words = ["bottleneck.text.granularity=element", "tune.layers=2", "tune.betas=[0.2]"]
+    assert main([*SMALL, f"data.path={path}", *words, f"output_dir={run}"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 pairs to choose on, 3 to compare on (1 could not be read)" in printed
+    assert "image: 3 settings tried on 4 pairs by faithfulness (no ground truth)" in printed
+    assert "removing all words lowers the cosine by less than 0.05" in printed  # true of most scenes
+    assert "copy m2ib.yaml and m2ib_statistics.safetensors into the model's folder" in printed
+    assert "gone.png" in (run / "report.html").read_text()
+    summary = summary_of(run)
+    assert summary["pairs_failed"] == 1
+    assert {each["settings"]["granularity"] for each in summary["text"]["tried"]} == {"element"}
+    assert {"image_insertion_raw", "image_same"} < summary["image"]["tried"][0].keys()
+
+
+def test_a_model_without_a_preset_gets_the_priors_that_its_preset_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user's own keys keep their values, and the layer's statistics are those of the pairs of the search."""
+    folder, run = save_clip_folder(tmp_path / "<b>model"), tmp_path / "run"
+    fixed = [f"bottleneck.{m}.{key}" for m in ("image", "text") for key in ("layer=0", "prior=data")]
+    assert main([*SMALL, f"model.name={folder}", *fixed, "tune.betas=[0.5]", f"output_dir={run}"]) == 0
+    assert "present preset: the published values" in capsys.readouterr().out
+    statistics = Statistics.load(run / "m2ib_statistics.safetensors")
+    assert set(statistics.priors) == {"image.0", "text.0"}
+    tried = summary_of(run)["image"]["tried"]
+    assert {(each["settings"]["layer"], each["settings"]["prior"]) for each in tried} == {(0, "data")}
+    page = (run / "report.html").read_text()
+    assert "<b>model" not in page
+    assert "&lt;b&gt;model" in page
+    for name in ("m2ib.yaml", "m2ib_statistics.safetensors"):
+        shutil.copy(run / name, folder / name)
+    assert load_model(str(folder)).preset.text.prior == "data"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tune.selection_pairs=0"], "tune.selection_pairs must be at least 1, got 0"),
+        (["tune.confirmation_pairs=0"], "tune.confirmation_pairs must be at least 1"),
+        (["tune.budget=0"], "tune.budget must be at least 1"),
+        (["tune.layers=0"], "tune.layers must be at least 1"),
+        (["tune.betas=[0.1, -1]"], "tune.betas must not be negative, got -1"),
+        (["tune.betas=[]"], "tune.betas must name at least one value"),
+        (["resume=true"], "task=tune can't be resumed"),
+        (["method.name=rise"], "task=tune chooses settings of method.name=m2ib, got 'rise'"),
+        (["trainer.devices=2", "trainer.accelerator=cpu"], "task=tune runs on one device, got 2 ranks"),
+        (["data.limit=1"], "task=tune needs pairs of at least two pictures"),
+        (["bottleneck.image.granularity=tokens"], "granularity must be one of element, token"),
+    ],
+)
+def test_a_mistake_is_reported_before_the_directory_is_made(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, *words, f"output_dir={tmp_path / 'run'}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_not_overwritten(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (done / "m2ib.yaml").read_bytes()
+    assert main([*SMALL, f"output_dir={done}"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (done / "m2ib.yaml").read_bytes() == before
