@@ -6,8 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,15 @@ from m2ib_lightning.config import MODALITIES, Config, Modality
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.tuning.choice import BEST, PRESENT, PUBLISHED, Choice, choose
-from m2ib_lightning.evaluation.tuning.coordinate_search import CoordinateSearch, Grid, layers_to_try
+from m2ib_lightning.evaluation.tuning.coordinate_search import CoordinateSearch
 from m2ib_lightning.evaluation.tuning.objectives import objective_of
-from m2ib_lightning.evaluation.tuning.tower_search import Found, TowerSearch, search_towers
+from m2ib_lightning.evaluation.tuning.tower_search import Found, TowerSearch, Tried, search_towers
 from m2ib_lightning.evaluation.tuning.trials import Trials
 from m2ib_lightning.evaluation.tuning.tuning_pairs import TuningPairs, read_tuning_pairs
 from m2ib_lightning.evaluation.tuning.tuning_report import Tuning, describe, to_html, to_lines
 from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.m2ib.explainer import resolve
-from m2ib_lightning.m2ib.settings import GRANULARITIES, PRIORS, BottleneckSettings, TowerSettings
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate
 from m2ib_lightning.models.card import write_preset
 from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE
@@ -35,11 +34,9 @@ from m2ib_lightning.tasks.failures import explained_failures
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import open_run
 from m2ib_lightning.tasks.trainer_arguments import trainer_arguments
+from m2ib_lightning.tasks.tuning_start import check_options, grid_of, published, starts_of
 from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World, check_world
-
-BETAS = (0.03, 0.1, 0.3, 1.0)
-"""Weights of the information that are tried by default."""
 
 _RESAMPLES = 1000
 
@@ -69,62 +66,6 @@ def tune(config: Config) -> int:
         for line in (*to_lines(tuning), *_how_to_use(work, run, tuning)):
             print(line, flush=True)
     return 0
-
-
-def check_options(config: Config) -> None:
-    """Check the keys of the search.
-
-    Raises:
-        M2IBError: if a key is wrong, or belongs to another task.
-    """
-    options = config.tune
-    for name in ("selection_pairs", "confirmation_pairs", "layers", "budget"):
-        value = getattr(options, name)
-        if value < 1:
-            raise M2IBError(f"tune.{name} must be at least 1, got {value}")
-    for beta in options.betas or ():
-        if not (math.isfinite(beta) and beta >= 0):
-            raise M2IBError(f"tune.betas must not be negative, got {beta}")
-    if options.betas == []:
-        raise M2IBError("tune.betas must name at least one value, or be null for the default ones")
-    if config.resume or config.retry_failed:
-        raise M2IBError("task=tune can't be resumed: leave out resume and retry_failed, and give another output_dir")
-    if config.method.name != "m2ib":
-        raise M2IBError(f"task=tune chooses settings of method.name=m2ib, got {config.method.name!r}")
-
-
-def grid_of(work: Work, modality: Modality) -> Grid:
-    """Return the values to try for a tower. A key of ``bottleneck`` that the user gave keeps its value."""
-    options, given = work.config.tune, getattr(work.config.bottleneck, modality)
-    always = [start.layer for start in starts_of(work, modality) if start.layer is not None]
-    layers = layers_to_try(_deepest(work, modality), options.layers, always)
-    return Grid(
-        layer=layers if given.layer is None else (given.layer,),
-        beta=tuple(options.betas or BETAS) if given.beta is None else (given.beta,),
-        granularity=GRANULARITIES if given.granularity is None else (given.granularity,),
-        prior=PRIORS if given.prior is None else (given.prior,),
-    )
-
-
-def starts_of(work: Work, modality: Modality) -> list[TowerSettings]:
-    """Return the present settings of a tower, and the published ones with the keys that the user gave."""
-    given = {
-        key: value for key, value in asdict(getattr(work.config.bottleneck, modality)).items() if value is not None
-    }
-    return [work.settings.tower(modality), replace(_published(work).tower(modality), **given)]
-
-
-def _published(work: Work) -> BottleneckSettings:
-    return resolve(BottleneckSettings(), work.model.encoder)
-
-
-def _deepest(work: Work, modality: Modality) -> int:
-    """Return the deepest layer at which the tower can be cut."""
-    tower = work.model.encoder.towers[modality]
-    for layer in range(len(tower.blocks) - 1, -1, -1):
-        with suppress(M2IBError):
-            return tower.resolve_layer(layer)
-    return -1
 
 
 def _batches(work: Work) -> Iterable[PairBatch]:
@@ -177,19 +118,22 @@ class Tuner:
         self._print_start(towers, selection, confirmation)
         trials = 0
 
-        def report(number: int, settings: BottleneckSettings) -> None:
+        def report(number: int, tried: dict[Modality, Tried]) -> None:
             nonlocal trials
             trials = number
             if work.config.trainer.get("enable_progress_bar", True):
-                done = [
-                    f"{m} {describe(settings.tower(m))}: {towers[m].tried[settings.tower(m)].score:.4f}" for m in towers
-                ]
+                done = [f"{m} {describe(each.settings)}: {each.score:.4f}" for m, each in tried.items()]
                 print(f"trial {number:3}  {'; '.join(done)}", flush=True)
 
         with selection.at_work(self.device, self.dtype):
             found = search_towers(selection, work.settings, towers, report)
         choices = self._compare(found, confirmation)
-        preset = replace(work.settings, image=choices["image"].chosen, text=choices["text"].chosen)
+        preset = replace(
+            work.settings,
+            image=choices["image"].chosen,
+            text=choices["text"].chosen,
+            max_rows=work.model.preset.max_rows,  # a given key is for this machine
+        )
         tuning = Tuning(
             work.config.model.name,
             work.config.data.path or work.config.data.source,
@@ -220,9 +164,9 @@ class Tuner:
 
     def _compare(self, found: dict[Modality, Found], confirmation: Trials) -> dict[Modality, Choice]:
         """Compare the present, the published and the best settings on the pairs that took no part in the search."""
-        work, published = self.work, _published(self.work)
+        work = self.work
         best = replace(work.settings, image=found["image"].best, text=found["text"].best)
-        settings = {PUBLISHED: published, PRESENT: work.settings, BEST: best}
+        settings = {PUBLISHED: published(work), PRESENT: work.settings, BEST: best}
         with confirmation.at_work(self.device, self.dtype):
             measures = {name: confirmation.run(each) for name, each in settings.items()}
         return {
@@ -290,6 +234,9 @@ def _how_to_use(work: Work, run: RunDirectory, tuning: Tuning) -> Iterable[str]:
     folder = "the model's folder" if work.model.folder is None else f"the model's folder {work.model.folder}"
     yield f"preset       {files[0]}"
     yield f"report       {run.report}"
+    if tuning.preset == resolve(work.model.preset, work.model.encoder):
+        yield "The preset is the present one: there is nothing to copy."
+        return
     yield f"To use it, copy {' and '.join(file.name for file in files)} into {folder},"
     given = f" bottleneck.statistics={statistics}" if statistics.exists() else ""
     yield f"or give --config {files[0]}{given} with your other keys."

@@ -130,6 +130,7 @@ def test_a_model_without_a_preset_gets_the_priors_that_its_preset_needs(
         (["tune.betas=[0.1, -1]"], "tune.betas must not be negative, got -1"),
         (["tune.betas=[]"], "tune.betas must name at least one value"),
         (["resume=true"], "task=tune can't be resumed"),
+        (["model.compile=true"], "every setting would be compiled anew"),
         (["method.name=rise"], "task=tune chooses settings of method.name=m2ib, got 'rise'"),
         (["trainer.devices=2", "trainer.accelerator=cpu"], "task=tune runs on one device, got 2 ranks"),
         (["data.limit=1"], "task=tune needs pairs of at least two pictures"),
@@ -149,3 +150,25 @@ def test_another_run_is_not_overwritten(done: Path, capsys: pytest.CaptureFixtur
     assert main([*SMALL, f"output_dir={done}"]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (done / "m2ib.yaml").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_preset_of_the_bundled_model_is_at_least_as_good_as_the_shipped_one_on_fresh_scenes(tmp_path: Path) -> None:
+    """Both presets are scored on scenes of a third seed: not those of the search, nor those of the shipped choice."""
+    run = tmp_path / "run"
+    sizes = ["tune.selection_pairs=40", "tune.confirmation_pairs=60"]
+    assert main(["task=tune", "seed=5", *sizes, f"output_dir={run}"]) == 0
+    statistics = run / "m2ib_statistics.safetensors"
+    scores = []
+    for folder, words in (("shipped", []), ("tuned", ["--config", str(run / "m2ib.yaml")])):
+        words = [*words, *([f"bottleneck.statistics={statistics}"] if words and statistics.exists() else [])]
+        path = tmp_path / folder
+        evaluate = ["task=evaluate", "seed=7", "data.limit=100", "evaluate.methods=[m2ib]"]
+        evaluate += ["evaluate.metrics=[localisation]", "evaluate.pictures=0"]
+        assert main([*words, *evaluate, f"output_dir={path}"]) == 0
+        scores.append(summary_of(path)["methods"]["m2ib"])
+    shipped, tuned = scores
+    for measure in ("image_ap", "text_auroc"):
+        error = (shipped[measure]["high"] - shipped[measure]["low"]) / 4  # a standard error; the scenes are the same
+        assert tuned[measure]["mean"] >= shipped[measure]["mean"] - error

@@ -91,7 +91,7 @@ def search_towers(
     trials: Trials,
     base: BottleneckSettings,
     searches: dict[Modality, TowerSearch],
-    report: Callable[[int, BottleneckSettings], None] = lambda number, settings: None,
+    report: Callable[[int, dict[Modality, Tried]], None] = lambda number, tried: None,
 ) -> dict[Modality, Found]:
     """Run trials until both searches end.
 
@@ -99,7 +99,8 @@ def search_towers(
         trials: the trials, inside ``at_work``.
         base: settings that both towers share; those of the towers are replaced.
         searches: the search of each tower.
-        report: function that is called after each trial, with its number and its settings.
+        report: function that is called after each trial, with its number and what it tried. A tower whose search has
+            ended earlier keeps its best settings and tries nothing.
 
     Returns:
         The outcome of each tower.
@@ -109,12 +110,11 @@ def search_towers(
     while any((asked := {m: searches[m].asked() for m in MODALITIES}).values()):
         for index in range(max(map(len, asked.values()))):
             towers = {m: asked[m][index] if index < len(asked[m]) else searches[m].search.best for m in MODALITIES}
-            settings = replace(base, image=towers["image"], text=towers["text"])
-            measures = trials.run(settings, curves=curves)
+            measures = trials.run(replace(base, image=towers["image"], text=towers["text"]), curves=curves)
             for m in MODALITIES:
                 searches[m].take(towers[m], measures, len(trials.pairs))
             number += 1
-            report(number, settings)
+            report(number, {m: searches[m].tried[asked[m][index]] for m in MODALITIES if index < len(asked[m])})
         for m in MODALITIES:
             searches[m].search.tell({settings: searches[m].tried[settings].score for settings in asked[m]})
     return {m: searches[m].found() for m in MODALITIES}
