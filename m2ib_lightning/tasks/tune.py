@@ -128,6 +128,8 @@ class Tuner:
         with selection.at_work(self.device, self.dtype):
             found = search_towers(selection, work.settings, towers, report)
         choices = self._compare(found, confirmation)
+        failures = {pair.key: str(pair.error) for pair in self.pairs.failed}
+        failures |= selection.failures | confirmation.failures
         preset = replace(
             work.settings,
             image=choices["image"].chosen,
@@ -142,7 +144,7 @@ class Tuner:
             trials,
             len(selection.pairs),
             len(confirmation.pairs),
-            [f"{pair.key}: {pair.error}" for pair in self.pairs.failed],
+            [f"{key}: {error}" for key, error in failures.items()],
             time.monotonic() - start,
         )
         return tuning, _statistics_of(preset, work, priors)
@@ -168,13 +170,13 @@ class Tuner:
         best = replace(work.settings, image=found["image"].best, text=found["text"].best)
         settings = {PUBLISHED: published(work), PRESENT: work.settings, BEST: best}
         with confirmation.at_work(self.device, self.dtype):
-            measures = {name: confirmation.run(each) for name, each in settings.items()}
+            measured = {each: confirmation.run(each) for each in dict.fromkeys(settings.values())}
         return {
             m: choose(
                 m,
                 found[m],
                 {name: each.tower(m) for name, each in settings.items()},
-                measures,
+                {name: measured[each] for name, each in settings.items()},
                 confirmation.pairs,
                 resamples=_RESAMPLES,
                 seed=work.config.seed,
@@ -186,12 +188,9 @@ class Tuner:
         by = ", ".join(f"{m} by {tower.objective.name}" for m, tower in towers.items())
         failed = f" ({len(self.pairs.failed)} could not be read)" if self.pairs.failed else ""
         folder = self.work.model.folder
+        recommended = self.work.config.bottleneck.preset == "recommended"
         present = "the published values"
-        if (
-            folder is not None
-            and (folder / PRESET_FILE).exists()
-            and self.work.config.bottleneck.preset == "recommended"
-        ):
+        if recommended and folder is not None and (folder / PRESET_FILE).exists():
             present = str(folder / PRESET_FILE)
         print(
             f"{len(selection.pairs)} pairs to choose on, {len(confirmation.pairs)} to compare on{failed}, {by}, model "

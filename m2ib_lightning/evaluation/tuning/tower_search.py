@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m2ib_lightning.config import MODALITIES, Modality
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.tuning.coordinate_search import CoordinateSearch
 from m2ib_lightning.evaluation.tuning.objectives import FEWEST_SHARE, Floats, Objective
 from m2ib_lightning.evaluation.tuning.trials import Trials
@@ -104,6 +105,9 @@ def search_towers(
 
     Returns:
         The outcome of each tower.
+
+    Raises:
+        M2IBError: if the first trial can't explain any pair.
     """
     curves = any(not search.objective.needs_truth for search in searches.values())
     number = 0
@@ -111,6 +115,8 @@ def search_towers(
         for index in range(max(map(len, asked.values()))):
             towers = {m: asked[m][index] if index < len(asked[m]) else searches[m].search.best for m in MODALITIES}
             measures = trials.run(replace(base, image=towers["image"], text=towers["text"]), curves=curves)
+            if number == 0 and len(trials.failures) == len(trials.pairs):
+                raise M2IBError(f"no pair could be explained: {next(iter(trials.failures.values()))}")
             for m in MODALITIES:
                 searches[m].take(towers[m], measures, len(trials.pairs))
             number += 1

@@ -37,6 +37,7 @@ class Trials:
 
     Attributes:
         pairs: the N pairs, in the order of the measures.
+        failures: error of each pair that a trial could not explain, by key.
     """
 
     def __init__(self, context: Context, preparer: Preparer, batches: Sequence[PairBatch]) -> None:
@@ -45,6 +46,7 @@ class Trials:
         self.batches = batches
         self.pairs = [pair for batch in batches for pair in batch.pairs]
         self.partners = partners_of(self.pairs)
+        self.failures: dict[str, str] = {}
         self._faithfulness = Faithfulness(context.scorer, preparer)
         self._placement: tuple[torch.device, torch.dtype] | None = None
         self._clean: dict[int, Clean] = {}
@@ -74,7 +76,7 @@ class Trials:
         """
         assert self._placement is not None, "call Trials inside `with trials.at_work(device, dtype):`"
         method = M2IB(self.context, **asdict(settings))
-        measures: Measures = {}
+        measures: Measures = {name: np.full(len(self.pairs), math.nan) for name in ("image_ap", "text_auroc")}
         results: list[Attribution] = []
         prompted: dict[int, Attribution] = {}
         with method.at_work(*self._placement):
@@ -84,7 +86,9 @@ class Trials:
                 explained = method(on_device)
                 results += explained
                 for row, result in enumerate(explained):
-                    if result.error is None:
+                    if result.error is not None:
+                        self.failures[result.pair.key] = result.error
+                    else:
                         _put(measures, len(self.pairs), first + row, localisation(result))
                 if curves:
                     self._measure_curves(measures, number, first, on_device, explained)

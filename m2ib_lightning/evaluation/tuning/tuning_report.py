@@ -33,7 +33,7 @@ class Tuning:
         trials: number of trials; one trial tries a setting of each tower.
         selection: number of pairs that the settings were tried on.
         confirmation: number of pairs that the best were compared on.
-        failures: error of each pair that could not be read, after its key.
+        failures: error of each pair that could not be read or explained, after its key.
         seconds: time of the search and the comparison.
     """
 
@@ -102,7 +102,8 @@ def to_html(tuning: Tuning) -> str:
     """Return the report as a complete HTML page. All text is escaped."""
     facts = (
         f"{tuning.trials} trials on {tuning.selection} pairs of {tuning.source}; the best settings were compared on "
-        f"{tuning.confirmation} other pairs, of other pictures. {len(tuning.failures)} pairs could not be read."
+        f"{tuning.confirmation} other pairs, of other pictures. {len(tuning.failures)} pairs could not be read or "
+        "explained."
     )
     failures = "".join(f'<li class="error">{escape(line)}</li>' for line in tuning.failures[:5])
     towers = "".join(_tower_html(modality, choice) for modality, choice in tuning.choices.items())
@@ -133,11 +134,12 @@ def _tower_html(modality: Modality, choice: Choice) -> str:
         ]
         for each in by_score
     ]
+    reason = choice.reason[0].upper() + choice.reason[1:]
     legend = "; ".join(f"{_label(name)}: {MEANINGS[name]}" for name in objective.details)
     heads = [_label(name) for name in objective.details]
     return (
         f"<h2>{escape(modality.capitalize())} tower</h2>"
-        f"<p><b>Chosen: {escape(describe(choice.chosen))}.</b><br>{escape(choice.reason)}.</p>"
+        f"<p><b>Chosen: {escape(describe(choice.chosen))}.</b><br>{escape(reason)}.</p>"
         f"<p>Score: {escape(objective.meaning)}. Means with 95 % intervals (bootstrap over pictures). "
         f"<small>{escape(legend)}</small></p>"
         + _table(["other pairs", "settings", objective.name, "difference from the present preset", *heads], compared)
