@@ -96,7 +96,7 @@ def layers_to_try(deepest: int, count: int, always: Sequence[int]) -> tuple[int,
         always: layers that are tried whatever the spread.
 
     >>> layers_to_try(10, 5, [9])
-    (-1, 2, 4, 7, 9, 10)
+    (-1, 2, 5, 7, 9, 10)
     >>> layers_to_try(1, 5, [])
     (-1, 0, 1)
     """
