@@ -16,7 +16,7 @@ Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 """Both towers, the image tower first."""
 
-Task = Literal["attribute", "evaluate", "finetune"]
+Task = Literal["attribute", "evaluate", "finetune", "tune"]
 """Task of a run."""
 
 Preset = Literal["recommended", "published"]
@@ -183,6 +183,17 @@ class EvaluateConfig:
 
 
 @dataclass
+class TuneConfig:
+    """The search of task=tune for the model's preset. A given ``bottleneck.{image,text}`` key keeps its value."""
+
+    selection_pairs: int = _key(64, "pairs on which settings are tried, drawn from the source (a stream's first ones)")
+    confirmation_pairs: int = _key(100, "other pairs, on which the best settings are compared with the present ones")
+    layers: int = _key(6, "number of layers per tower to try, evenly spread, besides the present and published ones")
+    betas: list[float] | None = _key(None, "weights of the information to try; null: 0.03, 0.1, 0.3, 1.0")
+    budget: int = _key(40, "largest number of settings to try per tower")
+
+
+@dataclass
 class FinetuneConfig:
     """The training of task=finetune. The keys of ``bottleneck`` set layer, beta, sigma and prior."""
 
@@ -238,6 +249,7 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     trainer: dict[str, Any] = field(
