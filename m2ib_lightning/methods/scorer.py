@@ -180,7 +180,7 @@ class Scorer:
         hidden = tower.prefix(inputs, -1)
         table = tower.spec.words(tower.model)
         mean = table.weight.detach().mean(0)
-        hook = table.register_forward_hook(lambda module, arguments, words: mean.expand_as(words))
+        hook = table.register_forward_hook(lambda module, arguments, words: mean.repeat(*words.shape[:-1], 1))
         try:
             absent = tower.prefix(inputs, -1).z
         finally:
