@@ -5,6 +5,7 @@ Legend: B pairs, E embedding size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from m2ib_lightning.config import Modality
 from m2ib_lightning.encoder.families.block_parts import is_modified
 from m2ib_lightning.encoder.families.family import Inputs
-from m2ib_lightning.encoder.suffix import Suffix, make_suffix
+from m2ib_lightning.encoder.suffix import Suffix, describe_blocks, make_suffix
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
+
+_LOGGER = logging.getLogger(__name__)
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest distance of two unit vectors (B, E) that counts as rounding, by the dtype of the weights."""
@@ -32,7 +35,7 @@ PAIRS = 2
 class IdentityCheck:
     r"""Compares the cut towers, with every gate open, with the model's own ``get_*_features`` and ``forward``.
 
-    The comparison runs once, on the first pairs of a batch. The distance is
+    The comparison runs once, on the first pairs of a batch, and logs which blocks are fused. The distance is
     :math:`\lVert a/\lVert a\rVert - b/\lVert b\rVert \rVert`, because only the direction of an embedding matters. A
     pair for which the model gives NaN is left out: NaN in the embedding of padding reaches it there, and not here.
 
@@ -73,6 +76,9 @@ class IdentityCheck:
             for modality, reference in _from_forward(self.encoder, few).items():
                 _compare(self.encoder, modality, embeddings[modality], reference, "forward")
         self._done = True
+        suffixes = {modality: suffix_of(modality) for modality in few}
+        kinds = (f"{m} blocks: {describe_blocks(suffix.tower, suffix.layer)}" for m, suffix in suffixes.items())
+        _LOGGER.info("%s", "; ".join(kinds))
 
 
 def _embed(suffix: Suffix, inputs: Inputs) -> Tensor:

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import nn
 
+from m2ib_lightning import explain
 from m2ib_lightning.encoder.blocks import Block, PooledBlock
 from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.layout import Layout
 from m2ib_lightning.encoder.suffix import FusedSuffix, Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder, Tower
+from m2ib_lightning.models.load import wrap_model
 from tests.encoder.test_suffix import value_and_gradient
 from tests.equality import relative_difference
 from tests.zoo import MEMBERS, Member, make_member, randomise
@@ -198,3 +201,14 @@ def without_a_layer() -> Any:
 def test_a_changed_block_has_no_parts(make: Callable[[], Any]) -> None:
     assert block_parts(bert().encoder.layer[0]) is not None
     assert block_parts(make().encoder.layer[0]) is None
+
+
+@pytest.mark.parametrize("name", ["ChineseCLIPModel", "Aimv2Model"])
+def test_the_first_batch_says_once_which_blocks_are_fused(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = wrap_model(*member(name))
+    pictures = [np.zeros((40, 40, 3), np.uint8)] * 2
+    with caplog.at_level("INFO", logger="m2ib_lightning"):
+        explain(pictures, "a red circle", model=model, batch_size=1, bottleneck={"steps": 1})
+    kind = "the model's own (Aimv2EncoderLayer)" if name in OWN_BLOCKS else "fused"
+    lines = [record.message for record in caplog.records if record.name.startswith("m2ib_lightning")]
+    assert lines == [f"image blocks: {kind}; text blocks: {kind}"]
