@@ -183,7 +183,7 @@ class Scorer:
         if self._mean_word is None:
             self._mean_word = table.weight.detach().mean(0)
         mean = self._mean_word
-        hook = table.register_forward_hook(lambda module, arguments, words: mean.expand_as(words).clone())
+        hook = table.register_forward_hook(lambda module, arguments, words: mean.repeat(*words.shape[:-1], 1))
         try:
             absent = tower.prefix(inputs, -1).z
         finally:
