@@ -73,7 +73,7 @@ def test_the_traced_embedding_is_the_towers(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pair_has_the_same_maps_in_a_padded_batch_and_alone(name: str) -> None:
-    model = wrap_model(*member(name))
+    model = wrap_model(*member(name)[:2])
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in CAPTIONS]
     options: dict[str, Any] = {"model": model, "dtype": torch.float64}
@@ -88,4 +88,4 @@ def test_a_pair_has_the_same_maps_in_a_padded_batch_and_alone(name: str) -> None
 
 def test_blocks_of_another_kind_are_refused() -> None:
     with pytest.raises(M2IBError, match="the blocks of the image tower are not of a known kind"):
-        explain(np.zeros((32, 32, 3), np.uint8), "a star", model=wrap_model(*member("Aimv2Model")), method="chefer")
+        explain(np.zeros((32, 32, 3), np.uint8), "a star", model=wrap_model(*member("Aimv2Model")[:2]), method="chefer")
