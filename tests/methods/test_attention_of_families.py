@@ -35,7 +35,7 @@ def own_attentions(model: Any, modality: str, inputs: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_the_traced_attention_is_the_models_own(name: str) -> None:
-    model, processor = make_member(name)  # not the shared one, because it is changed
+    model, processor = make_member(name)[:2]  # not the shared one, because it is changed
     model.set_attn_implementation("eager")
     encoder = Encoder(model)
     words = processor.tokenizer(CAPTIONS, padding=True, return_tensors="pt")
