@@ -20,6 +20,8 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
 from m2ib_lightning.models.compatibility import check_compatible
+from m2ib_lightning.models.open_clip_loading import PREFIX, load_open_clip
+from m2ib_lightning.models.open_clip_processor import OpenClipProcessor, make_processor
 from m2ib_lightning.models.unwrap import unwrapped
 from m2ib_lightning.models.weights import check_weights
 from m2ib_lightning.pairs.prepare import Preparer
@@ -58,7 +60,9 @@ class LoadedModel:
     @property
     def preparer(self) -> Preparer:
         """The preparer, which turns pairs into the tensors that this model reads."""
-        return Preparer(self.processor, self.encoder.towers["text"].max_tokens, self.encoder.family.padding)
+        longest = self.encoder.towers["text"].max_tokens
+        limit = min(longest, getattr(self.processor, "context_length", longest))
+        return Preparer(self.processor, limit, self.encoder.family.padding)
 
 
 def load_model(name: str) -> LoadedModel:
@@ -66,11 +70,17 @@ def load_model(name: str) -> LoadedModel:
 
     Args:
         name: ``scenes`` (bundled), ``scenes-untrained`` (the same model with fixed random weights), a local
-            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``. A model of OpenCLIP is
+            ``open_clip:ARCHITECTURE/TAG``, ``open_clip:hf-hub:OWNER/NAME`` or ``open_clip:local-dir:FOLDER``.
 
     Raises:
         M2IBError: if the model does not exist or its family is not supported.
     """
+    if name.startswith(PREFIX):
+        encoder, processor, folder = load_open_clip(name)
+        if folder is None:
+            return LoadedModel(encoder, processor, name=name)
+        return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
     if name == UNTRAINED:
         processor = build_processor()
         return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
@@ -93,11 +103,15 @@ def load_model(name: str) -> LoadedModel:
 def wrap_model(model: Any, processor: Any) -> LoadedModel:
     """Wrap a loaded model and processor, with the preset and the statistics of their folder if it is known.
 
+    The processor of a model of OpenCLIP is its tokenizer (``open_clip.get_tokenizer``). The model holds the rest.
+
     Raises:
         M2IBError: if the model's family is not supported, or model and processor do not fit each other.
     """
     model = unwrapped(model)
     encoder = Encoder(model)
+    if type(model).__module__.startswith("open_clip.") and not isinstance(processor, OpenClipProcessor):
+        processor = make_processor(model, processor)
     check_compatible(encoder, processor)
     name = getattr(model, "name_or_path", "")
     if name and (folder := Path(name)).is_dir():
