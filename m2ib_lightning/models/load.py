@@ -22,6 +22,7 @@ from m2ib_lightning.models.architecture import Architecture, build_model, build_
 from m2ib_lightning.models.compatibility import check_compatible
 from m2ib_lightning.models.open_clip_loading import PREFIX, load_open_clip
 from m2ib_lightning.models.open_clip_processor import OpenClipProcessor, make_processor
+from m2ib_lightning.models.open_clip_source import is_open_clip_folder
 from m2ib_lightning.models.unwrap import unwrapped
 from m2ib_lightning.models.weights import check_weights
 from m2ib_lightning.pairs.prepare import Preparer
@@ -77,14 +78,13 @@ def load_model(name: str) -> LoadedModel:
         M2IBError: if the model does not exist or its family is not supported.
     """
     if name.startswith(PREFIX):
-        encoder, processor, folder = load_open_clip(name)
-        if folder is None:
-            return LoadedModel(encoder, processor, name=name)
-        return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
+        return _load_open_clip(name)
     if name == UNTRAINED:
         processor = build_processor()
         return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
     folder = BUNDLED.get(name, Path(name).expanduser())
+    if is_open_clip_folder(folder):
+        return _load_open_clip(f"{PREFIX}local-dir:{folder}")
     if folder.is_dir():
         encoder, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
         return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
@@ -98,6 +98,13 @@ def load_model(name: str) -> LoadedModel:
         )
     encoder, processor = _from_pretrained(name, f"the model {name!r} from the hub")
     return LoadedModel(encoder, processor, name=name)
+
+
+def _load_open_clip(name: str) -> LoadedModel:
+    encoder, processor, folder = load_open_clip(name)
+    if folder is None:
+        return LoadedModel(encoder, processor, name=name)
+    return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
 
 
 def wrap_model(model: Any, processor: Any) -> LoadedModel:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil
 
 from m2ib_lightning.encoder.families.open_clip_text import text_of
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.models.open_clip_tokenizer import check_ids, cleaning, fast_tokenizer
+from m2ib_lightning.models.open_clip_source import CONFIG_FILE, WEIGHTS_FILE
+from m2ib_lightning.models.open_clip_tokenizer import OpenClipTokenizer, check_ids, cleaning, fast_tokenizer
 from m2ib_lightning.pairs.cleaning import Clean
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -35,6 +39,24 @@ class OpenClipProcessor:
     clean: Clean
     context_length: int
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    def save_model(self, model: Any, folder: Path) -> None:
+        """Write a model with its configuration and its tokenizer to a folder that ``local-dir:`` loads again.
+
+        Raises:
+            M2IBError: if the configuration is not known, because the model was not loaded by name.
+        """
+        if not self.config:
+            raise M2IBError(
+                "the configuration of this OpenCLIP model is not known: load it by name (open_clip:...) to save it"
+            )
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE)
+        if not isinstance(self.tokenizer, OpenClipTokenizer):
+            self.tokenizer.save_pretrained(folder)
+        if hasattr(text_of(model), "config"):
+            text_of(model).config.save_pretrained(folder)
 
 
 def make_processor(model: Any, tokenizer: Any, config: Mapping[str, Any] | None = None) -> OpenClipProcessor:
@@ -67,8 +89,8 @@ def _check_fit(model: Any, tokenizer: Any) -> None:
     expected = text.config.pad_token_id if hasattr(text, "config") else getattr(text, "pad_id", None)
     if masks_by_id and expected != tokenizer.pad_token_id:
         raise M2IBError(
-            f"the tokenizer pads with id {tokenizer.pad_token_id}, and the text tower masks id {expected}: it would read "
-            "the padding. The tokenizer or the text tower's config.json is another model's"
+            f"the tokenizer pads with id {tokenizer.pad_token_id}, and the text tower masks id {expected}: it would "
+            "read the padding. The tokenizer or the text tower's config.json is another model's"
         )
 
 

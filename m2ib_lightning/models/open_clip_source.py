@@ -46,6 +46,12 @@ class OpenClipSource:
     folder: Path | None = None
 
 
+def is_open_clip_folder(folder: Path) -> bool:
+    """Return whether a folder holds a model of OpenCLIP, and none that transformers could load."""
+    others = ("preprocessor_config.json", "processor_config.json")
+    return (folder / CONFIG_FILE).is_file() and not any((folder / name).is_file() for name in others)
+
+
 def find(name: str) -> OpenClipSource:
     """Return the place of a model. What lies on the hub is downloaded, unless ``HF_HUB_OFFLINE`` forbids it.
 
@@ -143,9 +149,9 @@ def _download(architecture: str, tag: str, pretrained: Mapping[str, Any]) -> Pat
 def _not_downloaded(name: str, error: Exception) -> str:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return (
-        f"could not get {name}: {reason}\nWithout a network, download it elsewhere ('hf download OWNER/NAME --local-dir "
-        f"FOLDER'), copy the folder here and give model.name=open_clip:{_LOCAL}FOLDER, or give the weights file in place "
-        "of the tag"
+        f"could not get {name}: {reason}\nWithout a network, download it elsewhere ('hf download OWNER/NAME "
+        f"--local-dir FOLDER'), copy the folder here and give model.name=open_clip:{_LOCAL}FOLDER, or give the weights "
+        "file in place of the tag"
     )
 
 

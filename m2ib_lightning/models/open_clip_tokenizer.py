@@ -104,6 +104,6 @@ def check_ids(fast: Any, tokenizer: Any, clean: Any) -> None:
         )["input_ids"]
         if not torch.equal(torch.tensor(ids), expected):
             raise M2IBError(
-                f"OpenCLIP's {type(tokenizer).__name__} gives other ids for {caption!r} than the tokenizer that was made "
-                f"from it: {expected.tolist()[:12]} and {ids[:12]}. Please report the model's name"
+                f"OpenCLIP's {type(tokenizer).__name__} gives other ids for {caption!r} than the tokenizer made from "
+                f"it: {expected.tolist()[:12]} and {ids[:12]}. Please report the model's name"
             )

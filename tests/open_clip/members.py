@@ -128,9 +128,10 @@ def make_folder(name: str, folder: Path) -> Path:
         tokenizer = _TOKENIZERS.get(name, _bert_tokenizer)()
         tokenizer.save_pretrained(folder)
     if "hf_model_name" in text:
-        roberta = name in _TOKENIZERS
-        config = transformers.XLMRobertaConfig(**_xlm_text(max_position_embeddings=24)) if roberta else None
-        (config or transformers.BertConfig(**_bert_text())).save_pretrained(folder)
+        text_config: Any = transformers.BertConfig(**_bert_text())
+        if name in _TOKENIZERS:
+            text_config = transformers.XLMRobertaConfig(**_xlm_text(max_position_embeddings=24))
+        text_config.save_pretrained(folder)
     model = make_model(model_cfg, folder)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder

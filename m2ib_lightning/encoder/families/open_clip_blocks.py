@@ -15,7 +15,7 @@ _ABSENT = (nn.Identity, nn.Dropout)
 
 
 def own_block_parts(block: Any) -> BlockParts | None:
-    """Return the parts of OpenCLIP's ``ResidualAttentionBlock``, or None if the block is of another kind or modified."""
+    """Return the parts of OpenCLIP's ``ResidualAttentionBlock``; None if the block is another one, or modified."""
     if _path(block) != f"{_OPEN_CLIP}ResidualAttentionBlock" or not _is_plain(block, block.ls_1, block.ls_2):
         return None
     attention, mlp = block.attn, block.mlp
@@ -41,7 +41,8 @@ def own_block_parts(block: Any) -> BlockParts | None:
 
 def timm_block_parts(block: Any) -> BlockParts | None:
     """Return the parts of timm's ``Block``, or None if the block is of another kind or modified."""
-    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    attention: Any = getattr(block, "attn", None)
+    mlp: Any = getattr(block, "mlp", None)
     if _path(block) != _TIMM or _path(attention) not in _TIMM_ATTENTIONS or _path(mlp) != "timm.layers.mlp.Mlp":
         return None
     between = (attention.q_norm, attention.k_norm, attention.norm, mlp.norm)

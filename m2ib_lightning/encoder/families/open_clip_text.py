@@ -180,8 +180,8 @@ def _hf_tower(text: Any) -> TowerSpec:
         )
     if pooler not in (*_AT_FIRST_TOKEN, "MeanPooler"):
         raise M2IBError(
-            f"this OpenCLIP text tower pools by {pooler}, which is not supported; there is {', '.join(_AT_FIRST_TOKEN)} "
-            "and MeanPooler"
+            f"this OpenCLIP text tower pools by {pooler}, which is not supported; there is "
+            f"{', '.join(_AT_FIRST_TOKEN)} and MeanPooler"
         )
     at_first = pooler in _AT_FIRST_TOKEN
     tower = bert_tower(lambda model: model.text.transformer, _hf_head if at_first else _hf_projection)
