@@ -1,19 +1,29 @@
-"""OpenCLIP is optional: without it these tests are skipped, except those of its absence."""
+"""OpenCLIP is optional: ``make test-open-clip`` installs it, and without it its tests are skipped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-_INSTALLED = find_spec("open_clip") is not None
-if _INSTALLED:
+if find_spec("open_clip") is None:
+    collect_ignore = ["cpu_build.py", "members.py"]  # --doctest-modules would import them
+else:
     import tests.open_clip.cpu_build  # noqa: F401
 
-collect_ignore = ["test_absence.py"] if _INSTALLED else []
 
+@pytest.fixture(scope="session")
+def member(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from the name of a member to its folder."""
+    from tests.open_clip.members import make_folder
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if not _INSTALLED and "open_clip" in item.path.parts and item.path.name != "test_absence.py":
-            item.add_marker(pytest.mark.skip(reason="OpenCLIP is not installed: make test-open-clip installs it"))
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = make_folder(name, tmp_path_factory.mktemp("open_clip") / name)
+        return folders[name]
+
+    return folder
