@@ -19,6 +19,9 @@ from m2ib_lightning.models.open_clip_processor import OpenClipProcessor, make_pr
 from m2ib_lightning.models.open_clip_source import OpenClipSource, find, read_json
 
 PREFIX = "open_clip:"
+_SHOWN = 400
+"""Largest number of characters of another library's message in an error."""
+
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -83,7 +86,8 @@ def _as_loading_errors(name: str) -> Iterator[None]:
                 f"{name}: the weights file holds more than tensors, and is not unpickled ({first_line(error)}). Save "
                 "the state dict as .safetensors"
             ) from error
-        raise M2IBError(f"could not load {name}: {type(error).__name__}: {first_line(error)}") from error
+        reason = " ".join(str(error).split())[:_SHOWN]
+        raise M2IBError(f"could not load {name}: {type(error).__name__}: {reason}") from error
 
 
 def _model(source: OpenClipSource) -> Any:

@@ -82,11 +82,11 @@ def _in_folder(folder: Path) -> OpenClipSource:
 
 
 def _on_hub(repository: str) -> OpenClipSource:
-    from huggingface_hub import hf_hub_download
     from open_clip.pretrained import download_pretrained_from_hf
+    from transformers.utils import cached_file
 
     try:
-        config = Path(hf_hub_download(repository, CONFIG_FILE))
+        config = Path(str(cached_file(repository, CONFIG_FILE)))
         weights = Path(download_pretrained_from_hf(repository))  # .safetensors if there is one
     except Exception as error:  # the hub client raises many kinds
         raise M2IBError(_not_downloaded(f"open_clip:{_HUB}{repository}", error)) from error
@@ -135,10 +135,10 @@ def _built_in(architecture: str, tag: str) -> OpenClipSource:
 
 def _download(architecture: str, tag: str, pretrained: Mapping[str, Any]) -> Path:
     import open_clip
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from transformers.utils.hub import is_offline_mode
 
     name = f"open_clip:{architecture}/{tag}"
-    if HF_HUB_OFFLINE and not pretrained.get("hf_hub"):
+    if is_offline_mode() and not pretrained.get("hf_hub"):
         raise M2IBError(f"{name} would be downloaded from {pretrained.get('url')}, and HF_HUB_OFFLINE is set")
     try:
         return Path(open_clip.download_pretrained(dict(pretrained)))

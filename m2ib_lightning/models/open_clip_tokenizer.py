@@ -52,9 +52,9 @@ def fast_tokenizer(tokenizer: Any) -> Any:
     inner = tokenizer.tokenizer
     if getattr(tokenizer, "strip_sep_token", False):
         inner = copy.deepcopy(inner)
-        specials = [(inner.cls_token, inner.cls_token_id), ("[id 0]", 0)]
+        specials = [(inner.cls_token, inner.cls_token_id), ("[ZERO]", 0)]
         inner.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{inner.cls_token} $A [id 0]", special_tokens=specials
+            single=f"{inner.cls_token} $A [ZERO]", special_tokens=specials
         )
     return inner
 

@@ -62,8 +62,9 @@ def test_a_preset_and_a_plain_folder_name_are_read(folder: Path) -> None:
 def test_a_loaded_model_is_explained_with_its_tokenizer(member: Callable[[str], Path]) -> None:
     named = load(member("vit"))
     tokenizer = open_clip.get_tokenizer(f"local-dir:{member('vit')}")
-    given = explain(PICTURES[0], CAPTIONS[0], model=named.encoder.model, processor=tokenizer, steps=2)
-    assert (given.image_saliency == explain(PICTURES[0], CAPTIONS[0], model=named, steps=2).image_saliency).all()
+    options: dict[str, Any] = {"bottleneck": {"steps": 2}}
+    given = explain(PICTURES[0], CAPTIONS[0], model=named.encoder.model, processor=tokenizer, **options)
+    assert (given.image_saliency == explain(PICTURES[0], CAPTIONS[0], model=named, **options).image_saliency).all()
 
 
 def test_an_architecture_with_a_weights_file(member: Callable[[str], Path], tmp_path: Path) -> None:
@@ -145,5 +146,13 @@ def test_a_tokenizer_that_pads_with_a_word_is_refused(folder: Path) -> None:
 
 
 def test_open_clip_is_not_imported_for_other_models() -> None:
-    code = "import sys, m2ib_lightning as m; m.load_model('scenes'); sys.exit('open_clip' in sys.modules)"
+    code = "import sys, tests.open_clip.cpu_build, m2ib_lightning as m; m.load_model('scenes'); "
+    code += "sys.exit('open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_weights_outside_the_hub_are_not_downloaded_offline() -> None:
+    from m2ib_lightning.models.open_clip_source import _download
+
+    with pytest.raises(M2IBError, match=r"would be downloaded from https://somewhere, and HF_HUB_OFFLINE is set"):
+        _download("ViT-B-32", "a_tag", {"url": "https://somewhere"})

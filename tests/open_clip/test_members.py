@@ -80,7 +80,7 @@ def test_every_cut_gives_open_clips_embedding(name: str, member: Folder) -> None
 @pytest.mark.parametrize("name", members.MEMBERS)
 def test_a_pair_is_explained_alike_alone_and_in_a_batch(name: str, member: Folder) -> None:
     model = load(member(name))
-    options: dict[str, Any] = {"steps": 3}
+    options: dict[str, Any] = {"bottleneck": {"steps": 3}}
     batch = explain(PICTURES, CAPTIONS, model=model, **options)
     expected = by_open_clip(model, member(name))
     for index in (0, 2):
