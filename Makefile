@@ -10,6 +10,7 @@ COVERAGE ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 export HF_HUB_OFFLINE ?= 1
 
+MARKS ?= -m "not slow"
 OPEN_CLIP := .open-clip
 OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
 
@@ -30,8 +31,8 @@ test-slow: $(INSTALLED)  ## run the slow tests: a wheel, the bundled model on 50
 test-all: $(INSTALLED)  ## run all tests, slow ones included
 	$(PYTEST)
 
-test-open-clip: $(INSTALLED) $(OPEN_CLIP)/.installed  ## run the tests of OpenCLIP's models; it lies in .open-clip, not in .venv
-	PYTHONPATH=$(OPEN_CLIP) $(PYTEST) tests/open_clip
+test-open-clip: $(INSTALLED) $(OPEN_CLIP)/.installed  ## run the tests of OpenCLIP's models, with OpenCLIP in .open-clip (MARKS= for the slow ones too)
+	PYTHONPATH=$(OPEN_CLIP) $(PYTEST) $(MARKS) tests/open_clip
 
 lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .

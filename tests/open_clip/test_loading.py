@@ -145,6 +145,7 @@ def test_a_tokenizer_that_pads_with_a_word_is_refused(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.slow
 def test_open_clip_is_not_imported_for_other_models() -> None:
     code = "import sys, tests.open_clip.cpu_build, m2ib_lightning as m; m.load_model('scenes'); "
     code += "sys.exit('open_clip' in sys.modules)"

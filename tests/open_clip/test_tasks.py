@@ -37,8 +37,8 @@ def test_the_three_tasks_run(
     common = [f"model.name={given}", f"data.path={table}"]
     runs = {task: table.parent / task for task in ("attribute", "evaluate", "finetune")}
     assert main([*common, *FAST, "task=attribute", f"output_dir={runs['attribute']}"]) == 0
-    methods = "evaluate.methods=[m2ib,gradcam]"
-    assert main([*common, *FAST, "task=evaluate", methods, f"output_dir={runs['evaluate']}"]) == 0
+    methods = ["evaluate.methods=[m2ib,gradcam]", "evaluate.probed=0"]
+    assert main([*common, *FAST, "task=evaluate", *methods, f"output_dir={runs['evaluate']}"]) == 0
     assert capsys.readouterr().out.count("3 pairs explained") == 2
     training = ["trainer.max_epochs=1", "data.batch_size=3", "finetune.validation=0", FAST[0], FAST[1]]
     assert main([*common, *training, "task=finetune", f"output_dir={runs['finetune']}"]) == 0

@@ -67,6 +67,15 @@ def test_offsets_are_those_of_the_given_caption(caption: str, spans: list[str]) 
     assert list(dict.fromkeys(found)) == spans
 
 
+def test_offsets_where_punctuation_is_dropped() -> None:
+    tokenizer = open_clip.SimpleTokenizer(clean="canonicalize")
+    caption = "A red-ish star, isn't_it!"
+    encoded = CaptionTokenizer(fast_tokenizer(tokenizer), 77, cleaning(tokenizer))(caption)
+    words = [caption[start:end] for start, end in encoded.offsets]
+    assert "".join(words).replace("-", "").replace("'", "") == "Aredishstarisntit"
+    assert encoded.ids == tokenizer([caption])[0].tolist()[: len(encoded.ids)]
+
+
 def test_a_separator_is_stripped_as_open_clip_strips_it(member: Callable[[str], Path]) -> None:
     folder = str(member("vit-bert"))
     tokenizer = open_clip.tokenizer.HFTokenizer(folder, context_length=16, strip_sep_token=True)
