@@ -17,8 +17,8 @@ def original_offsets(offsets: Sequence[tuple[int, int]], cleaned: str, caption: 
 
     A character that the cleaning has replaced gets the span of what it stands for.
 
-    >>> original_offsets([(0, 1), (2, 3), (4, 7)], "a < dog", "A  &lt; Dog")
-    [(0, 1), (3, 7), (8, 11)]
+    >>> original_offsets([(0, 1), (2, 3), (4, 7)], "a < dog", "A &lt; Dog")
+    [(0, 1), (2, 6), (7, 10)]
     """
     used = max((end for _, end in offsets), default=0)
     before, after = caption[: _SPAN * used + 64], cleaned[:used]
