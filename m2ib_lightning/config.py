@@ -41,8 +41,8 @@ class ModelConfig:
 
     name: str = _key(
         "scenes",
-        "a hub id, a local Hugging Face folder, openai:FILE (a checkpoint in OpenAI CLIP's format, docs/openai.md), or "
-        "the bundled 'scenes' ('scenes-untrained': with random weights)",
+        "a hub id, a local Hugging Face folder, 'openai:FILE' (a checkpoint in OpenAI CLIP's format, docs/openai.md), "
+        "'open_clip:...' (docs/open-clip.md), or the bundled 'scenes' ('scenes-untrained': with random weights)",
     )
     compile: bool = _key(False, "whether torch.compile compiles the loop: a minute at the start, no gain on a CPU")
 

@@ -77,7 +77,8 @@ class IdentityCheck:
             embeddings = {m: _embed(suffix_of(m), tensors) for m, tensors in few.items()}
             for modality, tensors in few.items():
                 reference = self.encoder.features(modality, tensors)
-                _compare(self.encoder, modality, embeddings[modality], reference, f"get_{modality}_features")
+                function = _own_function(self.encoder.model, modality)
+                _compare(self.encoder, modality, embeddings[modality], reference, function)
             for modality, reference in _from_forward(self.encoder, few).items():
                 _compare(self.encoder, modality, embeddings[modality], reference, "forward")
         self._done = True
@@ -89,6 +90,12 @@ class IdentityCheck:
 def _ends(tensor: Tensor) -> Tensor:
     """Return the first and the last row of a tensor (B, ...); the only row if B is 1."""
     return tensor if len(tensor) < PAIRS else torch.stack([tensor[0], tensor[-1]])
+
+
+def _own_function(model: Any, modality: Modality) -> str:
+    """Return the name of the model's own function, for the message."""
+    names = (f"get_{modality}_features", f"encode_{modality}")
+    return next((name for name in names if hasattr(model, name)), "TowerSpec.own")
 
 
 def _embed(suffix: Suffix, inputs: Inputs) -> Tensor:

@@ -89,7 +89,7 @@ class FusedSuffix(Suffix):
     def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
         spec, weight_dtype = self.tower.spec, self.tower.dtype
         # Behind a causal mask, what is read lies before the padding: no mask of the padding is needed.
-        read = layout.valid if layout.padded and not spec.causal else None
+        read = layout.attended if layout.padded and not spec.causal else None
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.dtype)
             for block in self.blocks:

@@ -98,7 +98,7 @@ def trace(tower: Tower, hidden: Hidden) -> Traced:
 
 def _run_block(parts: BlockParts, z: Tensor, causal: bool, layout: Layout) -> tuple[Tensor, Attention]:
     x = z if parts.post_norm else parts.norm1(z)
-    read = layout.valid if layout.padded and not causal else None
+    read = layout.attended if layout.padded and not causal else None
     layer = _attend(parts.query(x), parts.key(x), parts.value(x), parts.heads, causal, read)
     z = z + parts.out(layer.output)
     if parts.post_norm:
@@ -112,7 +112,7 @@ def _run_pooling(parts: PoolingParts, z: Tensor, layout: Layout) -> tuple[Tensor
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     inputs = (parts.query.expand(len(x), -1, -1), x, x)
     query, key, value = (F.linear(tokens, w, b) for tokens, w, b in zip(inputs, weights, biases, strict=True))
-    layer = _attend(query, key, value, attention.num_heads, False, layout.valid if layout.padded else None)
+    layer = _attend(query, key, value, attention.num_heads, False, layout.attended if layout.padded else None)
     return parts.rest(attention.out_proj(layer.output)[:, 0]), layer
 
 

@@ -188,7 +188,7 @@ class Scorer:
             absent = tower.prefix(inputs, -1).z
         finally:
             hook.remove()
-        words = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
+        words = torch.zeros(hidden.z.shape[:2], dtype=torch.bool)
         for row, pair in enumerate(batch.pairs):
             words[row, pair.token_positions] = True
         return Words(hidden, absent, words.to(absent.device))
