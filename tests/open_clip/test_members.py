@@ -128,7 +128,7 @@ def test_the_identity_check_finds_a_wrong_tower(mutant: str, member: Folder) -> 
 
     check()
     tower: Any = encoder.towers[modality]  # type: ignore[index]
-    tower.spec = replace(tower.spec, **changes)
+    tower.spec = replace(tower.spec, parts=None, **changes)
     with pytest.raises(M2IBError, match="is not the model's own function"):
         check()
 
