@@ -93,7 +93,7 @@ def _rescaled(possible: NDArray[np.int64], header: Any, little_endian: bool) -> 
     if slope is None or intercept is None:
         return possible.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        return possible * slope + intercept
+        return possible.astype(np.float64) * slope + intercept
 
 
 def _own_window(values: Floats, header: Any, little_endian: bool) -> Floats | None:
