@@ -15,7 +15,7 @@ from PIL import Image
 
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.dicom_grey import eight_bits, grey_levels, palette_colours
-from m2ib_lightning.pairs.dicom_syntaxes import PILLOW_SYNTAXES, check_syntax, decoder_advice, syntax_of
+from m2ib_lightning.pairs.dicom_syntaxes import JPEG_EXTENDED, PILLOW_SYNTAXES, check_syntax, decoder_advice, syntax_of
 from m2ib_lightning.pairs.image_rules import ImageRules
 
 HEAD = 132
@@ -30,8 +30,12 @@ _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
 _PIXEL_TAGS = (0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, *range(0x00280100, 0x00280104))
 _GREY_TAGS = (0x00280120, 0x00280121, *range(0x00281050, 0x00281054), 0x00281056, 0x00283000, 0x00283010)
 _PALETTE_TAGS = (*range(0x00281101, 0x00281104), *range(0x00281201, 0x00281204))
-_TAGS = [*_PIXEL_TAGS, *_GREY_TAGS, *_PALETTE_TAGS]
-"""Tags that are read: shape and meaning of the pixels, rescale and windows, palette. None is about the patient."""
+_OFFSET_TAGS = (0x7FE00001, 0x7FE00002)
+_TAGS = [*_PIXEL_TAGS, *_GREY_TAGS, *_PALETTE_TAGS, *_OFFSET_TAGS]
+"""Tags that are read: shape and meaning of the pixels, rescale and windows, palette, places of frames.
+
+None is about the patient.
+"""
 
 _PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
 _FLOAT_PIXELS = (0x0008, 0x0009)
@@ -75,9 +79,9 @@ def read_dicom(file: BinaryIO, name: str, rules: ImageRules) -> tuple[Image.Imag
         syntax = syntax_of(file)
         check_syntax(syntax, name)
         header = _read_header(file, syntax)
-        _check_pixels(header, file, syntax, name, rules.max_bytes)
+        representation = _check_pixels(header, file, syntax, name, rules.max_bytes)
         step, advice = f"its pixels ({syntax.name})", decoder_advice(syntax)
-        stored = _decode(header, file, syntax)
+        stored = _decode(header, file, syntax, representation)
         step, advice = "its grey values or its palette", ""
         return Image.fromarray(_colours(stored, header, rules, syntax)).convert("RGB"), _frames(header) > 1
     except (PairError, MemoryError):
@@ -114,10 +118,15 @@ def _read_header(file: BinaryIO, syntax: Any) -> Any:
     )
 
 
-def _check_pixels(header: Any, file: BinaryIO, syntax: Any, name: str, max_bytes: int) -> None:
-    """Check what the header claims of the pixels, and leave the file at the value of the element with the pixels."""
-    order = "<" if syntax.is_little_endian else ">"
-    start = file.read(8 if syntax.is_implicit_VR else 12)
+def _check_pixels(header: Any, file: BinaryIO, syntax: Any, name: str, max_bytes: int) -> str:
+    """Check what the header claims of the pixels, and leave the file at the value of the element with the pixels.
+
+    Returns:
+        The value representation of the pixels: ``OB`` for bytes or ``OW`` for words.
+    """
+    is_implicit, is_little_endian = header.original_encoding  # some data sets are implicit in an explicit syntax
+    order = "<" if is_little_endian else ">"
+    start = file.read(8 if is_implicit else 12)
     group, element = unpack(f"{order}HH", start[:4].ljust(4, b"\0"))
     if group != _PIXEL_GROUP:
         raise PairError(
@@ -152,19 +161,28 @@ def _check_pixels(header: Any, file: BinaryIO, syntax: Any, name: str, max_bytes
             raise PairError(
                 f"{name} is an incomplete DICOM file: it claims {claimed:,} bytes of pixels and holds {held:,}"
             )
+    return "OW" if is_implicit else start[4:6].decode("ascii")
 
 
-def _decode(header: Any, file: BinaryIO, syntax: Any) -> NDArray[Any]:
-    """Return the stored values of the first frame, (H, W) or (H, W, 3), with colours in RGB."""
+def _decode(header: Any, file: BinaryIO, syntax: Any, representation: str) -> NDArray[Any]:
+    """Return the stored values of the first frame, (H, W) or (H, W, 3), with colours in RGB.
+
+    The file is at the value of the element with the pixels.
+    """
     from pydicom.encaps import get_frame
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels import get_decoder
+    from pydicom.pixels.utils import as_pixel_options
 
-    if syntax in PILLOW_SYNTAXES:  # what the frame claims is decoded, not what the header claims
+    start = file.tell()
+    # what the frame claims is decoded, not what the header claims
+    if syntax in PILLOW_SYNTAXES and not (syntax == JPEG_EXTENDED and header.BitsStored > 8):
         frame = get_frame(file, 0, number_of_frames=_frames(header))
         claimed = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
         if claimed != (header.Columns, header.Rows):
             raise ValueError("the frame and the header differ in size")
-    stored: NDArray[Any] = pixel_array(file, index=0, transfer_syntax_uid=syntax)
+        file.seek(start)
+    options = as_pixel_options(header, pixel_keyword="PixelData", pixel_vr=representation)
+    stored: NDArray[Any] = get_decoder(syntax).as_array(file, index=0, **options)[0]
     return stored
 
 

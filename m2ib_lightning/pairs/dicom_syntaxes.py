@@ -34,6 +34,9 @@ A deflated data set is not among them: pydicom inflates all of it, whatever its 
 PILLOW_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 90, 91))
 """Syntaxes that pydicom may decode with Pillow."""
 
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+"""A syntax that Pillow decodes only with 8 bits."""
+
 _TRANSFER_SYNTAX = 0x00020010
 
 

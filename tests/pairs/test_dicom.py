@@ -131,6 +131,18 @@ def test_eight_bits_stay_as_they_are_in_every_syntax(syntax: UID, grey: NDArray[
     np.testing.assert_array_equal(grey_of(written(dataset(deep, bits=12), syntax), **limits), grey)
 
 
+def test_bytes_in_words_and_a_data_set_that_is_implicit_by_mistake(grey: NDArray[np.uint8]) -> None:
+    data = dataset(grey)
+    data.PixelData = np.frombuffer(grey.tobytes(), np.uint16).byteswap().tobytes()
+    data["PixelData"].VR = "OW"
+    np.testing.assert_array_equal(grey_of(written(data, ExplicitVRBigEndian)), grey)
+    implicit = written(dataset(grey), ImplicitVRLittleEndian)
+    stated = b"\x02\0\x10\0UI\x12\x00" + b"1.2.840.10008.1.2\0"
+    assert stated in implicit
+    mistaken = implicit.replace(stated, b"\x02\0\x10\0UI\x14\x00" + b"1.2.840.10008.1.2.1\0")
+    np.testing.assert_array_equal(grey_of(mistaken), grey)
+
+
 def test_jpeg_2000_and_jpeg_give_the_pixels_of_pillow(grey: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(grey_of(compressed(grey, JPEG2000Lossless, "JPEG2000")), grey)
     colour = np.stack([grey, grey[::-1], 255 - grey], axis=-1)
