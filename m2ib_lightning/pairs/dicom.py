@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from functools import cache
@@ -15,7 +14,7 @@ from PIL import Image
 
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.dicom_grey import eight_bits, grey_levels, palette_colours
-from m2ib_lightning.pairs.dicom_syntaxes import JPEG_EXTENDED, PILLOW_SYNTAXES, check_syntax, decoder_advice, syntax_of
+from m2ib_lightning.pairs.dicom_syntaxes import check_frame, check_syntax, decoder_advice, syntax_of
 from m2ib_lightning.pairs.image_rules import ImageRules
 
 HEAD = 132
@@ -173,13 +172,9 @@ def _decode(header: Any, file: BinaryIO, syntax: Any, representation: str) -> ND
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
-    start = file.tell()
-    # what the frame claims is decoded, not what the header claims
-    if syntax in PILLOW_SYNTAXES and not (syntax == JPEG_EXTENDED and header.BitsStored > 8):
-        frame = get_frame(file, 0, number_of_frames=_frames(header))
-        claimed = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
-        if claimed != (header.Columns, header.Rows):
-            raise ValueError("the frame and the header differ in size")
+    if syntax.is_encapsulated:
+        start = file.tell()
+        check_frame(get_frame(file, 0, number_of_frames=_frames(header)), header, syntax)
         file.seek(start)
     options = as_pixel_options(header, pixel_keyword="PixelData", pixel_vr=representation)
     stored: NDArray[Any] = get_decoder(syntax).as_array(file, index=0, **options)[0]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from struct import unpack
 from typing import Any, BinaryIO
 
+from PIL import Image
+
 from m2ib_lightning.errors import PairError
+
+_RLE = "1.2.840.10008.1.2.5"
 
 _JPEG, _J2K = "pylibjpeg pylibjpeg-libjpeg", "pylibjpeg pylibjpeg-openjpeg"
 
@@ -13,7 +18,7 @@ _PACKAGES: dict[str, str | None] = {
     "1.2.840.10008.1.2": None,  # implicit VR little endian
     "1.2.840.10008.1.2.1": None,  # explicit VR little endian
     "1.2.840.10008.1.2.2": None,  # explicit VR big endian
-    "1.2.840.10008.1.2.5": None,  # RLE
+    _RLE: None,
     "1.2.840.10008.1.2.4.50": _JPEG,  # JPEG baseline
     "1.2.840.10008.1.2.4.51": _JPEG,  # JPEG extended
     "1.2.840.10008.1.2.4.57": _JPEG,  # JPEG lossless
@@ -31,10 +36,10 @@ _PACKAGES: dict[str, str | None] = {
 A deflated data set is not among them: pydicom inflates all of it, whatever its size.
 """
 
-PILLOW_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 90, 91))
+_PILLOW = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 90, 91))
 """Syntaxes that pydicom may decode with Pillow."""
 
-JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 """A syntax that Pillow decodes only with 8 bits."""
 
 _TRANSFER_SYNTAX = 0x00020010
@@ -87,6 +92,28 @@ def check_syntax(syntax: Any, name: str) -> None:
             f"{name} is a DICOM file with the transfer syntax {syntax.name}, for which no decoder is installed: "
             f"pip install {_PACKAGES[syntax]}"
         )
+
+
+def check_frame(frame: bytes, header: Any, syntax: Any) -> None:
+    """Check that a compressed frame decodes to no more than the header claims, as far as that can be told.
+
+    Args:
+        frame: the compressed frame.
+        header: pydicom data set with the claims.
+        syntax: transfer syntax.
+
+    Raises:
+        ValueError: if it does not.
+        UnidentifiedImageError: if Pillow would decode it, and it is neither JPEG nor JPEG 2000.
+    """
+    if syntax == _RLE:
+        largest = 2 * header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8 + 1024
+        if len(frame) > largest:
+            raise ValueError("the frame is longer than its pixels")
+    elif syntax in _PILLOW and not (syntax == _JPEG_EXTENDED and header.BitsStored > 8):
+        size = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+        if size != (header.Columns, header.Rows):
+            raise ValueError("the frame and the header differ in size")
 
 
 def decoder_advice(syntax: Any) -> str:

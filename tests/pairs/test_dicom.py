@@ -285,6 +285,8 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     liar = compressed(pixels, JPEG2000, "JPEG2000", Rows=16)
     postscript = dataset(pixels)
     postscript.PixelData = encapsulate([b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"])
+    swelling = dataset(pixels)
+    swelling.PixelData = encapsulate([bytes([1, 0, 0, 0, 64]).ljust(64, b"\0") + b"\x81\0" * 100_000])  # 12.8 MB
     header = plain[: plain.index(b"\x08\x00\x16\x00")]
     return {
         "huge": (written(dataset(pixels, Rows=60_000, Columns=60_000)), "too large: its 60,000 x 60,000 pixels take"),
@@ -300,6 +302,10 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "odd colours": (written(dataset(pixels, PhotometricInterpretation="ZEBEDEE")), "MONOCHROME1, .* are read"),
         "no colour": (written(dataset(pixels, PhotometricInterpretation="RGB")), "does not fit its samples"),
         "another size inside": (liar, r"its pixels \(JPEG 2000 Image Compression\) could not be read \(ValueError\)"),
+        "swelling": (
+            written(swelling, JPEG2000).replace(JPEG2000.encode(), b"1.2.840.10008.1.2.5\0\0\0"),
+            "RLE Lossless",
+        ),
         "postscript inside": (written(postscript, JPEGBaseline8Bit), "could not be read .UnidentifiedImageError"),
         "endless rescale": (written(dataset(pixels, RescaleSlope="1e308", RescaleIntercept="1e308")), "not finite"),
         "deflated": (written(dataset(pixels), DeflatedExplicitVRLittleEndian), "Deflated Explicit VR .* is not read"),
