@@ -134,6 +134,11 @@ class DataConfig:
     image_formats: list[str] | None = _key(
         None, "formats of Pillow to read besides JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and PPM, as in [ICO]"
     )
+    window: str | None = _key(
+        None,
+        "grey values that become black to white, in DICOM and above 8 bits: 'center,width', 'auto' (0.5th to 99.5th "
+        "percentile) or 'full' (darkest to brightest); null: the DICOM's own window, else auto above 8 bits",
+    )
     open_timeout: float = _key(600.0, "captions: seconds that opening the source may take")
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
     mentioned: int = _key(1, "scenes: number of objects that the caption names")
