@@ -10,10 +10,14 @@ COVERAGE ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow test-all lint model picture
+MARKS ?= -m "not slow"
+OPEN_CLIP := .open-clip
+OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
+
+.PHONY: help demo test test-slow test-all test-open-clip lint model picture
 
 help:  ## list the targets (the default)
-	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
 	$(BIN)/python fit.py --config demo
@@ -27,6 +31,9 @@ test-slow: $(INSTALLED)  ## run the slow tests: a wheel, the bundled model on 50
 test-all: $(INSTALLED)  ## run all tests, slow ones included
 	$(PYTEST)
 
+test-open-clip: $(INSTALLED) $(OPEN_CLIP)/.installed  ## run the tests of OpenCLIP's models, with OpenCLIP in .open-clip (MARKS= for the slow ones too)
+	PYTHONPATH=$(OPEN_CLIP) $(PYTEST) $(MARKS) tests/open_clip
+
 lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +46,12 @@ model: $(INSTALLED)  ## train the bundled model again and write its card (about 
 
 picture: $(INSTALLED)  ## draw the README's picture again
 	$(BIN)/python scripts/draw_readme_picture.py
+
+# Without dependencies: .venv has them, and torchvision would bring another build of torch.
+$(OPEN_CLIP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
+	rm -rf $(OPEN_CLIP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OPEN_CLIP) $(addprefix -c ,$(CONSTRAINTS)) $(OPEN_CLIP_PACKAGES)
+	touch $@
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv

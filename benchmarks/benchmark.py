@@ -3,6 +3,7 @@
     python benchmarks/benchmark.py --quick                 # ViT-B/32, within 3 minutes on 2 cores
     python benchmarks/benchmark.py                         # ViT-B/32, B/16, L/14, several batch sizes: 20 minutes
     python benchmarks/benchmark.py --device cuda
+    python benchmarks/benchmark.py --family all            # other families against CLIP, of the size of ViT-B/32
     python benchmarks/benchmark.py --render docs/benchmark.json
 
 Random weights, random pictures, captions of 12 tokens, the published settings (10 steps, 10 draws, layer 9 of 12). The
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from arithmetic import FORMULA, tower_bytes, tower_flops
 from benchmark_report import Row, growth, render
+from family_speed import FAMILIES, measure_families
 from lightning_share import lightning_share
 from machine import PeakMemory, describe, log, matmul_peak, read_bandwidth, seconds
 from PIL import Image
@@ -234,7 +236,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark.json"), help="file of the numbers")
     parser.add_argument("--render", type=Path, help="print the table of such a file and stop")
+    parser.add_argument("--family", nargs="+", choices=["all", *FAMILIES], help="compare these with CLIP and stop")
     arguments = parser.parse_args()
+    if arguments.family:
+        names = list(FAMILIES) if "all" in arguments.family else arguments.family
+        print(measure_families(names, torch.device(arguments.device)))
+        return
     if arguments.render:
         print(render(json.loads(arguments.render.read_text())))
         return

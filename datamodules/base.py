@@ -190,6 +190,8 @@ def loader_arguments(config: Config) -> dict[str, Any]:
     data, output = config.data, config.output
     if config.task == "evaluate":
         pictures, probed = config.evaluate.pictures, config.evaluate.probed
+    elif config.task == "tune":
+        pictures, probed = 0, 0
     else:
         pictures = -1 if output.heatmaps < 0 else max(output.heatmaps, output.tensorboard_images)
         probed = 0

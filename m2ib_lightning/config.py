@@ -16,7 +16,7 @@ Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 """Both towers, the image tower first."""
 
-Task = Literal["attribute", "evaluate", "finetune"]
+Task = Literal["attribute", "evaluate", "finetune", "tune"]
 """Task of a run."""
 
 Preset = Literal["recommended", "published"]
@@ -41,7 +41,8 @@ class ModelConfig:
 
     name: str = _key(
         "scenes",
-        "a hub id, a local Hugging Face folder, or the bundled 'scenes' ('scenes-untrained': with random weights)",
+        "a hub id, a local Hugging Face folder, 'openai:FILE' (a checkpoint in OpenAI CLIP's format, docs/openai.md), "
+        "'open_clip:...' (docs/open-clip.md), or the bundled 'scenes' ('scenes-untrained': with random weights)",
     )
     compile: bool = _key(False, "whether torch.compile compiles the loop: a minute at the start, no gain on a CPU")
 
@@ -148,6 +149,11 @@ class DataConfig:
     image_formats: list[str] | None = _key(
         None, "formats of Pillow to read besides JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 and PPM, as in [ICO]"
     )
+    window: str | None = _key(
+        None,
+        "grey values that become black to white, in DICOM and above 8 bits: 'center,width', 'auto' (0.5th to 99.5th "
+        "percentile) or 'full' (darkest to brightest); null: the DICOM's own window, else auto above 8 bits",
+    )
     open_timeout: float = _key(600.0, "seconds that opening the source may take")
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
     mentioned: int = _key(1, "scenes: number of objects that the caption names")
@@ -194,6 +200,17 @@ class EvaluateConfig:
     seeds: int = _key(3, "number of seeds for methods that draw at random, on the probed pairs")
     resamples: int = _key(1000, "bootstrap resamples of the pictures, for the 95 % intervals")
     pictures: int = _key(8, "number of pairs, the first ones, that are drawn with the maps of all methods")
+
+
+@dataclass
+class TuneConfig:
+    """The search of task=tune for the model's preset. A given ``bottleneck.{image,text}`` key keeps its value."""
+
+    selection_pairs: int = _key(64, "pairs on which settings are tried, drawn from the source (a stream's first ones)")
+    confirmation_pairs: int = _key(100, "other pairs, on which the best settings are compared with the present ones")
+    layers: int = _key(6, "number of layers per tower to try, evenly spread, besides the present and published ones")
+    betas: list[float] | None = _key(None, "weights of the information to try; null: 0.03, 0.1, 0.3, 1.0")
+    budget: int = _key(40, "largest number of settings to try per tower")
 
 
 @dataclass
@@ -252,6 +269,7 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     trainer: dict[str, Any] = field(

@@ -146,7 +146,7 @@ def explain_tower(
     record: dict[str, list[float]] = {"loss": [], "information": [], "similarity": []}
     for step in range(steps):
         generator = np.random.default_rng(np.random.SeedSequence([seed, ["image", "text"].index(modality), step]))
-        drawn = generator.standard_normal((noise_samples, largest, width), dtype=np.float32)
+        drawn = generator.standard_normal((noise_samples, max(largest, tokens), width), dtype=np.float32)
         noise = torch.from_numpy(drawn)[:, :tokens].to(z.dtype)
 
         lambda_ = torch.sigmoid(alpha)

@@ -170,6 +170,8 @@ def imported_packages(path: Path) -> set[str]:
 def test_what_the_package_imports_is_declared() -> None:
     distributions = {
         "PIL": "pillow",
+        "huggingface_hub": "huggingface-hub",
+        "open_clip": "open-clip-torch",
         "yaml": "pyyaml",
         "sklearn": "scikit-learn",
         "typing_extensions": "typing-extensions",

@@ -264,6 +264,9 @@ MEMBERS: dict[str, Callable[[], Member]] = {
     "CLIPModel": lambda: _like_clip("CLIP"),
     "CLIPModel-248-positions": lambda: _like_clip("CLIP", max_position_embeddings=248),
     "CLIPSegModel": lambda: _like_clip("CLIPSeg", transformers.CLIPSegProcessor, _image_processor("ViT")),
+    "CLIPSegModel-larger-pictures": lambda: _like_clip(
+        "CLIPSeg", transformers.CLIPSegProcessor, _image_processor("ViT", size={"height": 48, "width": 48})
+    ),
     "MetaClip2Model": _metaclip_2,
     "OwlViTModel": lambda: _owl("OwlViT"),
     "Owlv2Model": lambda: _owl("Owlv2"),

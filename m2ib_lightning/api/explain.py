@@ -78,9 +78,9 @@ def explain(
             result then has no text part.
         ensemble: whether to explain each image against all captions at once (a prompt ensemble). The target is the
             mean of their normalised embeddings. The result has no text part.
-        model: ``scenes``, a Hugging Face folder, a hub id, a ``LoadedModel``, or a loaded Hugging Face model with its
-            ``processor``. The model is never changed. Only for pictures of 64 x 64 pixels, such as those of the
-            synthetic scenes, it may be left out: the bundled ``scenes`` knows nothing else.
+        model: ``scenes``, a Hugging Face folder, a hub id, ``openai:FILE``, a ``LoadedModel``, or a loaded Hugging Face
+            model with its ``processor``. The model is never changed. Only for pictures of 64 x 64 pixels, such as
+            those of the synthetic scenes, it may be left out: the bundled ``scenes`` knows nothing else.
         processor: the processor of a loaded Hugging Face model.
         bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings
             are those that the model folder recommends, else the published values.

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation
 
-from m2ib_lightning.encoder.families.block_parts import BlockParts
+from m2ib_lightning.encoder.families.block_parts import Affine, BlockParts
 
 _QUICK_GELU = 1.702
 
@@ -30,16 +30,14 @@ class Block:
     def __init__(self, parts: BlockParts, dtype: torch.dtype) -> None:
         quick = isinstance(parts.activation, QuickGELUActivation)
         factor = _QUICK_GELU if quick else 1.0
-        scale = (parts.query.out_features // parts.heads) ** -0.5
-        self.heads = parts.heads
+        query = parts.query.scaled((len(parts.query.weight) // parts.heads) ** -0.5)
+        self.heads, self.post_norm = parts.heads, parts.post_norm
         self.norm1, self.norm2 = _Norm(parts.norm1, dtype), _Norm(parts.norm2, dtype)
-        projections = [_scaled(parts.query, scale, scale), _scaled(parts.key), _scaled(parts.value)]
-        biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in projections]
-        self.qkv = _Linear(torch.cat([weight for weight, _ in projections]), torch.cat(biases), dtype)
-        self.out = _Linear(*_scaled(parts.out), dtype)
-        self.up = _Linear(*_scaled(parts.up, factor, factor), dtype)
+        self.qkv = _stacked(query, parts.key, parts.value).to(dtype)
+        self.out = parts.out.to(dtype)
+        self.up = parts.up.scaled(factor).to(dtype)
         self.activation = F.silu if quick else parts.activation
-        self.down = _Linear(*_scaled(parts.down, 1 / factor), dtype)
+        self.down = parts.down.scaled(1 / factor, bias_factor=1.0).to(dtype)
 
     def __call__(self, hidden: Tensor, causal: bool, read: Tensor | None = None) -> Tensor:
         """Map the hidden states of all tokens (N, T, D) to (N, T, D).
@@ -49,14 +47,26 @@ class Block:
             causal: whether a token reads only itself and the tokens before it.
             read: (N, T) bool, the tokens that any token may read; None for all.
         """
-        sequences, tokens, width = hidden.shape
-        qkv = self.qkv(self.norm1(hidden)).view(sequences, tokens, 3, self.heads, width // self.heads)
+        sequences, tokens, _ = hidden.shape
+        qkv = self.qkv(self._before(hidden)).view(sequences, tokens, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
         attended = _attention(query, key, value, causal, read)
-        return self._mlp(hidden + self.out(attended.transpose(1, 2).flatten(2)))
+        return self._after(hidden, self.out(attended.transpose(1, 2).flatten(2)))
 
-    def _mlp(self, hidden: Tensor) -> Tensor:
-        return hidden + self.down(self.activation(self.up(self.norm2(hidden))))
+    def _before(self, hidden: Tensor) -> Tensor:
+        """Return the input of the attention."""
+        return hidden if self.post_norm else self.norm1(hidden)
+
+    def _after(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Return the block's output from its input and the output of the attention."""
+        hidden = hidden + attended
+        if self.post_norm:
+            hidden = self.norm1(hidden)
+            return self.norm2(hidden + self._mlp(hidden))
+        return hidden + self._mlp(self.norm2(hidden))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x)))
 
 
 class PooledBlock(Block):
@@ -73,13 +83,13 @@ class PooledBlock(Block):
         query, key, value = self.qkv.weight.view(3, -1, width)
         assert self.qkv.bias is not None
         query_bias, _, self.value_bias = self.qkv.bias.view(3, -1)
-        self.query = _Linear(query, query_bias, dtype)
+        self.query = Affine(query, query_bias)
         self.key, self.value = (weight.view(self.heads, -1, width) for weight in (key, value))  # (H, d, D)
 
     def pooled(self, hidden: Tensor, position: Tensor, causal: bool, read: Tensor | None = None) -> Tensor:
         """Map hidden states (N, T, D) to those of the pooled tokens (N, D), whose positions are (N,)."""
         sequences, tokens, _ = hidden.shape
-        x = self.norm1(hidden)
+        x = self._before(hidden)
         query = self.query(_at(x, position)).view(sequences, self.heads, -1)  # (N, H, d)
         scores = torch.einsum("nhd,hde->nhe", query, self.key) @ x.transpose(1, 2)  # (N, H, T)
         if causal:
@@ -88,7 +98,7 @@ class PooledBlock(Block):
         if read is not None:
             scores = scores.masked_fill(~read[:, None], -torch.inf)
         attended = torch.einsum("nhe,hde->nhd", _softmax(scores) @ x, self.value).flatten(1)  # (N, D)
-        return self._mlp(_at(hidden, position) + self.out(attended + self.value_bias))
+        return self._after(_at(hidden, position), self.out(attended + self.value_bias))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, read: Tensor | None) -> Tensor:
@@ -118,22 +128,10 @@ def _at(hidden: Tensor, position: Tensor) -> Tensor:
     return hidden.gather(1, index).squeeze(1)
 
 
-def _scaled(linear: nn.Linear, weight_factor: float = 1.0, bias_factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias, multiplied by their factors. A factor of 1 makes no copy."""
-    weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-    weight = weight if weight_factor == 1 else weight * weight_factor
-    return weight, bias if bias is None or bias_factor == 1 else bias * bias_factor
-
-
-class _Linear:
-    """A frozen linear map: ``weight`` (out, in), ``bias`` (out,) or None."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        self.weight = weight.to(dtype)
-        self.bias = None if bias is None else bias.to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+def _stacked(*maps: Affine) -> Affine:
+    """Return the map to the outputs of several, with a bias of 0 where one has none."""
+    biases = [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias for m in maps]
+    return Affine(torch.cat([m.weight for m in maps]), torch.cat(biases))
 
 
 class _Norm:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
 
+_BEFORE_THE_BLOCKS = ("embed", "pre_layrnorm", "ln_pre", "norm_pre", "conv1", "cls_token", "reg_token", "cls_emb")
+"""Parts of the names of parameters that stand before the blocks."""
+
 
 def from_the_top(encoder: Encoder) -> list[list[str]]:
     """Return the parameter names of each layer, from the output down to the embeddings.
@@ -22,7 +25,7 @@ def from_the_top(encoder: Encoder) -> list[list[str]]:
             blocks_above |= {id(parameter): count for parameter in block.parameters()}
     layers: list[list[str]] = [[] for _ in range(depth + 2)]
     for name, parameter in encoder.model.named_parameters():
-        is_embedding = "embed" in name or "pre_layrnorm" in name
+        is_embedding = any(part in name for part in _BEFORE_THE_BLOCKS)
         layer = blocks_above.get(id(parameter), depth if is_embedding else -1) + 1
         if parameter.numel() > 1:
             layers[layer].append(name)

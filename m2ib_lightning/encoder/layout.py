@@ -19,24 +19,35 @@ class Layout:
         valid: (N, T) bool, True for the tokens that the tower reads.
         pooled: (N,) position of the token that pooling reads; None if pooling reads all tokens.
         padded: whether some tokens may be padding that the tower does not read.
+        keys: (N, T) bool, the tokens that any token attends to; None if they are the valid ones. They differ where the
+            tower pools at a token that is not attended to, such as CoCa's class token.
     """
 
     valid: Tensor
     pooled: Tensor | None
     padded: bool = True
+    keys: Tensor | None = None
+
+    @property
+    def attended(self) -> Tensor:
+        """(N, T) bool, the tokens that any token attends to."""
+        return self.valid if self.keys is None else self.keys
 
     def rows(self, part: slice | Tensor) -> Layout:
         """Return the layout of some of the sequences, by a slice or by their indices."""
-        return Layout(self.valid[part], None if self.pooled is None else self.pooled[part], self.padded)
+        keys = None if self.keys is None else self.keys[part]
+        return Layout(self.valid[part], None if self.pooled is None else self.pooled[part], self.padded, keys)
 
     def repeated(self, count: int) -> Layout:
         """Return the layout of ``count`` draws of each sequence, which lie next to each other."""
         pooled = None if self.pooled is None else self.pooled.repeat_interleave(count)
-        return Layout(self.valid.repeat_interleave(count, 0), pooled, self.padded)
+        keys = None if self.keys is None else self.keys.repeat_interleave(count, 0)
+        return Layout(self.valid.repeat_interleave(count, 0), pooled, self.padded, keys)
 
     def cut(self, tokens: int) -> Layout:
         """Return the layout of the first ``tokens`` tokens of each sequence."""
-        return Layout(self.valid[:, :tokens], self.pooled, self.padded)
+        keys = None if self.keys is None else self.keys[:, :tokens]
+        return Layout(self.valid[:, :tokens], self.pooled, self.padded, keys)
 
     def split(self, count: int) -> list[Layout]:
         """Return the layouts of successive groups of at most ``count`` sequences."""

@@ -20,9 +20,24 @@ def make_suffix(tower: Tower, layer: int, dtype: torch.dtype) -> Suffix:
 
     The suffix is fused if all its blocks allow it.
     """
-    blocks = tower.blocks[layer + 1 :]
-    parts = [part for block in blocks if tower.spec.parts and (part := tower.spec.parts(block)) is not None]
-    return FusedSuffix(tower, layer, dtype, parts) if len(parts) == len(blocks) else Suffix(tower, layer, dtype)
+    parts = _parts(tower, layer)
+    return Suffix(tower, layer, dtype) if parts is None else FusedSuffix(tower, layer, dtype, parts)
+
+
+def describe_blocks(tower: Tower, layer: int) -> str:
+    """Return ``fused``, or which of the model's own blocks run after ``layer``."""
+    if _parts(tower, layer) is not None:
+        return "fused"
+    names = sorted({type(block).__name__ for block in tower.blocks[layer + 1 :]})
+    return f"the model's own ({', '.join(names)})"
+
+
+def _parts(tower: Tower, layer: int) -> list[BlockParts] | None:
+    """Return the parts of each block after ``layer``, or None if the parts of one are unknown."""
+    known = tower.spec.parts
+    parts = [None if known is None else known(block) for block in tower.blocks[layer + 1 :]]
+    found = [part for part in parts if part is not None]
+    return found if len(found) == len(parts) else None
 
 
 class Suffix:
@@ -74,7 +89,7 @@ class FusedSuffix(Suffix):
     def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
         spec, weight_dtype = self.tower.spec, self.tower.dtype
         # Behind a causal mask, what is read lies before the padding: no mask of the padding is needed.
-        read = layout.valid if layout.padded and not spec.causal else None
+        read = layout.attended if layout.padded and not spec.causal else None
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.dtype)
             for block in self.blocks:

@@ -118,7 +118,8 @@ class Tower:
             return Hidden(hidden, Layout(valid, pooled, padded=False))
         valid = self.spec.reads(self.model, inputs)
         # Attention weights padding with 0, but 0 * NaN is NaN: a NaN in its embedding would reach every token.
-        return Hidden(hidden.masked_fill(~valid[..., None], 0), Layout(valid, pooled))
+        keys = None if self.spec.attends is None else self.spec.attends(self.model, inputs)
+        return Hidden(hidden.masked_fill(~valid[..., None], 0), Layout(valid, pooled, keys=keys))
 
     def cast(self, inputs: Inputs) -> Inputs:
         """Return the inputs with pixels in the dtype of the weights."""

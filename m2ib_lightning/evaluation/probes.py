@@ -87,7 +87,7 @@ def prompts(explain: Explain, batch: PairBatch, results: Sequence[Attribution], 
     kinds = {other.kind for pair in batch.pairs if pair.truth is not None for other in pair.truth.others}
     for kind in sorted(kinds - {"given"}):  # captions given by the source are for training
         captions = [(row, other) for row in range(len(batch)) if (other := _other(batch, row, kind)) is not None]
-        prompted, captions = _with_captions(batch, captions, preparer)
+        prompted, captions = with_captions(batch, captions, preparer)
         for (row, other), result in zip(captions, explain(prompted) if captions else [], strict=True):
             if result.error is None and results[row].error is None:
                 scores[row] |= _prompt_scores(results[row], result, other)
@@ -99,7 +99,7 @@ def _other(batch: PairBatch, row: int, kind: str) -> OtherCaption | None:
     return None if truth is None else next((other for other in truth.others if other.kind == kind), None)
 
 
-def _with_captions(
+def with_captions(
     batch: PairBatch, captions: Sequence[tuple[int, OtherCaption]], preparer: Preparer
 ) -> tuple[PairBatch, list[tuple[int, OtherCaption]]]:
     """Return a batch of the rows with their other captions, and those captions; unreadable ones are left out."""

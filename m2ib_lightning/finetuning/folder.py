@@ -1,4 +1,4 @@
-"""The folder of a fine-tuned model: plain transformers loads it, and a file in it holds the bottlenecks."""
+"""The folder of a fine-tuned model: plain transformers or OpenCLIP loads it, and a file in it holds the bottlenecks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.models.load import PRESET_FILE, STATISTICS_FILE
+from m2ib_lightning.models.open_clip_processor import OpenClipProcessor
 
 BOTTLENECK_FILE = "m2ib_bottleneck.safetensors"
 
@@ -34,10 +35,13 @@ def save_model(network: BottleneckedModel, model: LoadedModel, folder: Path, dty
         folder: the folder to write to.
         dtype: dtype of the saved weights; the model is cast to it in place.
     """
-    hugging_face: Any = network.model.to(dtype)
+    trained: Any = network.model.to(dtype)
     with atomic_folder(folder) as unfinished:
-        hugging_face.save_pretrained(unfinished)
-        model.processor.save_pretrained(unfinished)
+        if isinstance(model.processor, OpenClipProcessor):
+            model.processor.save_model(trained, unfinished)
+        else:
+            trained.save_pretrained(unfinished)
+            model.processor.save_pretrained(unfinished)
         preset = OmegaConf.create({"bottleneck": model.preset.to_dict()})
         OmegaConf.save(preset, unfinished / PRESET_FILE)
         if model.statistics.priors:

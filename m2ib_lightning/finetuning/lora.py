@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
@@ -41,6 +42,7 @@ def add_adapters(encoder: Encoder, rank: int, seed: int) -> None:
         if id(module) in blocks
         for inner, layer in module.named_modules()
         if isinstance(layer, nn.Linear)
+        and not isinstance(layer, NonDynamicallyQuantizableLinear)  # nn.MultiheadAttention reads its weight only
     ]
     with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), encoder.model)

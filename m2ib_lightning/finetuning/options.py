@@ -59,7 +59,7 @@ def loss_name(options: FinetuneConfig, model: LoadedModel) -> str:
     if options.loss is not None and options.loss not in _LOSSES:
         near = nearest(options.loss, _LOSSES)
         raise M2IBError(f"finetune.loss must be one of {', '.join(_LOSSES)}, got {options.loss!r}.{near}")
-    default = "sigmoid" if hasattr(model.encoder.model, "logit_bias") else "contrastive"
+    default = "contrastive" if getattr(model.encoder.model, "logit_bias", None) is None else "sigmoid"
     return options.loss or ("similarity" if options.train == "bottleneck" else default)
 
 

@@ -92,24 +92,27 @@ def trace(tower: Tower, hidden: Hidden) -> Traced:
     if layout.pooled is not None:
         return Traced(layers, tower.finish(z, layout), layout.pooled)
     assert spec.pool_parts is not None  # check_attention
-    pooled, layer = _run_pooling(spec.pool_parts(tower.model), z)
+    pooled, layer = _run_pooling(spec.pool_parts(tower.model), z, layout)
     return Traced([*layers, layer], spec.head(tower.model, pooled), None)
 
 
 def _run_block(parts: BlockParts, z: Tensor, causal: bool, layout: Layout) -> tuple[Tensor, Attention]:
-    x = parts.norm1(z)
-    read = layout.valid if layout.padded and not causal else None
+    x = z if parts.post_norm else parts.norm1(z)
+    read = layout.attended if layout.padded and not causal else None
     layer = _attend(parts.query(x), parts.key(x), parts.value(x), parts.heads, causal, read)
     z = z + parts.out(layer.output)
-    return z + parts.down(parts.activation(parts.up(parts.norm2(z)))), layer
+    if parts.post_norm:
+        z = parts.norm1(z)
+    changed = parts.down(parts.activation(parts.up(z if parts.post_norm else parts.norm2(z))))
+    return parts.norm2(z + changed) if parts.post_norm else z + changed, layer
 
 
-def _run_pooling(parts: PoolingParts, z: Tensor) -> tuple[Tensor, Attention]:
+def _run_pooling(parts: PoolingParts, z: Tensor, layout: Layout) -> tuple[Tensor, Attention]:
     attention, x = parts.attention, parts.norm(z)
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     inputs = (parts.query.expand(len(x), -1, -1), x, x)
     query, key, value = (F.linear(tokens, w, b) for tokens, w, b in zip(inputs, weights, biases, strict=True))
-    layer = _attend(query, key, value, attention.num_heads, causal=False)
+    layer = _attend(query, key, value, attention.num_heads, False, layout.attended if layout.padded else None)
     return parts.rest(attention.out_proj(layer.output)[:, 0]), layer
 
 

@@ -93,6 +93,7 @@ class Scorer:
         self._suffixes: dict[Modality, Suffix] | None = None
         self._check_identity = IdentityCheck(encoder)
         self._rows: dict[Modality, int] = {}
+        self._mean_word: Tensor | None = None  # (D,), computed once: a vocabulary may have a million words
 
     @contextmanager
     def at_work(self, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
@@ -108,7 +109,7 @@ class Scorer:
             try:
                 yield
             finally:
-                self._suffixes = None
+                self._suffixes = self._mean_word = None
 
     @property
     def device(self) -> torch.device:
@@ -179,13 +180,15 @@ class Scorer:
         inputs = batch.inputs["text"]
         hidden = tower.prefix(inputs, -1)
         table = tower.spec.words(tower.model)
-        mean = table.weight.detach().mean(0)
-        hook = table.register_forward_hook(lambda module, arguments, words: mean.expand_as(words).clone())
+        if self._mean_word is None:
+            self._mean_word = table.weight.detach().mean(0)
+        mean = self._mean_word
+        hook = table.register_forward_hook(lambda module, arguments, words: mean.repeat(*words.shape[:-1], 1))
         try:
             absent = tower.prefix(inputs, -1).z
         finally:
             hook.remove()
-        words = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
+        words = torch.zeros(hidden.z.shape[:2], dtype=torch.bool)
         for row, pair in enumerate(batch.pairs):
             words[row, pair.token_positions] = True
         return Words(hidden, absent, words.to(absent.device))

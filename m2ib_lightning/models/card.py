@@ -110,9 +110,17 @@ def write_card(
     atomic_write_text(path, text)
 
 
-def write_preset(path: Path, preset: BottleneckSettings) -> None:
-    """Write ``m2ib.yaml``, the preset that fills null keys of ``bottleneck`` for this model."""
-    header = "# Recommended for this model: chosen by scripts/score_scenes_model.py, see README.md.\n"
+def write_preset(
+    path: Path, preset: BottleneckSettings, origin: str = "chosen by scripts/score_scenes_model.py, see README.md"
+) -> None:
+    """Write ``m2ib.yaml``, the preset that fills null keys of ``bottleneck`` for this model.
+
+    Args:
+        path: path of the file.
+        preset: recommended settings.
+        origin: how they were chosen, on one line.
+    """
+    header = f"# Recommended for this model: {origin}.\n"
     atomic_write_text(path, header + OmegaConf.to_yaml({"bottleneck": preset.to_dict()}))
 
 

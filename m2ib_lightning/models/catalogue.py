@@ -25,6 +25,14 @@ class KnownModel(NamedTuple):
     tested: str
 
 
+_FORMATS = [
+    KnownModel(
+        "checkpoints in OpenAI CLIP's format (CheXzero, CXR-RePaiR)", "CLIPModel", "openai:FILE", "random weights"
+    )
+]
+"""Files of other programs that are loaded as a class of transformers."""
+
+
 def list_models() -> list[KnownModel]:
     """Return the families of models that can be explained, with a name to load a member of each by.
 
@@ -32,7 +40,7 @@ def list_models() -> list[KnownModel]:
     embeddings on its first batch.
     """
     known = [KnownModel(about.title, cls, about.example, about.tested) for cls, about in registered_families().items()]
-    return sorted(known, key=lambda model: model.title.lower())
+    return sorted([*known, *_FORMATS], key=lambda model: model.title.lower())
 
 
 def models_text() -> str:

@@ -65,7 +65,8 @@ def _check_picture(encoder: Encoder, processor: Any) -> None:
             problem = str(error).strip().split("\n")[0].rstrip(".")
     if problem is None:
         return
-    config = getattr(encoder.model.config, "vision_config", encoder.model.config)
+    config = getattr(encoder.model, "config", None)
+    config = getattr(config, "vision_config", config)
     sizes = ", ".join(
         f"{name}={getattr(config, name)}"
         for name in ("image_size", "patch_size", "num_channels")

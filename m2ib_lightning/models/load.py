@@ -20,12 +20,16 @@ from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models.architecture import Architecture, build_model, build_processor
 from m2ib_lightning.models.compatibility import check_compatible
+from m2ib_lightning.models.open_clip_loading import PREFIX, load_open_clip
+from m2ib_lightning.models.open_clip_processor import OpenClipProcessor, make_processor
+from m2ib_lightning.models.open_clip_source import is_open_clip_folder
 from m2ib_lightning.models.unwrap import unwrapped
 from m2ib_lightning.models.weights import check_weights
 from m2ib_lightning.pairs.prepare import Preparer
 
 BUNDLED = {"scenes": Path(__file__).parent / "scenes"}
 UNTRAINED = "scenes-untrained"
+OPENAI_PREFIX = "openai:"
 PRESET_FILE = "m2ib.yaml"
 STATISTICS_FILE = "m2ib_statistics.safetensors"
 
@@ -58,7 +62,9 @@ class LoadedModel:
     @property
     def preparer(self) -> Preparer:
         """The preparer, which turns pairs into the tensors that this model reads."""
-        return Preparer(self.processor, self.encoder.towers["text"].max_tokens, self.encoder.family.padding)
+        longest = self.encoder.towers["text"].max_tokens
+        limit = min(longest, getattr(self.processor, "context_length", longest))
+        return Preparer(self.processor, limit, self.encoder.family.padding)
 
 
 def load_model(name: str) -> LoadedModel:
@@ -66,20 +72,31 @@ def load_model(name: str) -> LoadedModel:
 
     Args:
         name: ``scenes`` (bundled), ``scenes-untrained`` (the same model with fixed random weights), a local
-            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+            Hugging Face folder, or a hub id such as ``openai/clip-vit-base-patch32``. A model of OpenCLIP is
+            ``open_clip:ARCHITECTURE/TAG``, ``open_clip:hf-hub:OWNER/NAME`` or ``open_clip:local-dir:FOLDER``. A
+            checkpoint in OpenAI CLIP's own format is ``openai:FILE`` (``openai_format.py``).
 
     Raises:
         M2IBError: if the model does not exist or its family is not supported.
     """
+    if name.startswith(OPENAI_PREFIX):
+        return _load_openai(name)
+    if name.startswith(PREFIX):
+        return _load_open_clip(name)
     if name == UNTRAINED:
         processor = build_processor()
         return LoadedModel(Encoder(build_model(Architecture(), processor.tokenizer).eval()), processor, name=name)
     folder = BUNDLED.get(name, Path(name).expanduser())
+    if is_open_clip_folder(folder):
+        return _load_open_clip(f"{PREFIX}local-dir:{folder}")
     if folder.is_dir():
         encoder, processor = _from_pretrained(str(folder), f"the folder {str(folder)!r}")
         return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
     if folder.exists():
-        raise M2IBError(f"model.name={name!r} is a file; give the Hugging Face folder that holds it")
+        raise M2IBError(
+            f"model.name={name!r} is a file; give the Hugging Face folder that holds it, or "
+            f"model.name={OPENAI_PREFIX}{name} if it is a checkpoint in OpenAI CLIP's format"
+        )
     if not _is_hub_id(name):
         names = [*BUNDLED, UNTRAINED]
         raise M2IBError(
@@ -90,14 +107,34 @@ def load_model(name: str) -> LoadedModel:
     return LoadedModel(encoder, processor, name=name)
 
 
+def _load_openai(name: str) -> LoadedModel:
+    from m2ib_lightning.models.openai_format import load_openai
+
+    model, processor, folder = load_openai(name)
+    encoder = Encoder(model)
+    check_compatible(encoder, processor)
+    return LoadedModel(encoder, processor, _preset(folder), name=name)  # statistics and folder are other weights'
+
+
+def _load_open_clip(name: str) -> LoadedModel:
+    encoder, processor, folder = load_open_clip(name)
+    if folder is None:
+        return LoadedModel(encoder, processor, name=name)
+    return LoadedModel(encoder, processor, _preset(folder), _statistics(folder), name, folder)
+
+
 def wrap_model(model: Any, processor: Any) -> LoadedModel:
     """Wrap a loaded model and processor, with the preset and the statistics of their folder if it is known.
+
+    The processor of a model of OpenCLIP is its tokenizer (``open_clip.get_tokenizer``). The model holds the rest.
 
     Raises:
         M2IBError: if the model's family is not supported, or model and processor do not fit each other.
     """
     model = unwrapped(model)
     encoder = Encoder(model)
+    if type(model).__module__.startswith("open_clip.") and not isinstance(processor, OpenClipProcessor):
+        processor = make_processor(model, processor)
     check_compatible(encoder, processor)
     name = getattr(model, "name_or_path", "")
     if name and (folder := Path(name)).is_dir():

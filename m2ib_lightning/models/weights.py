@@ -20,7 +20,7 @@ _WRAPPERS = {
 """What puts a prefix before the names of all weights."""
 
 
-def check_weights(report: Mapping[str, Any], what: str) -> None:
+def check_weights(report: Mapping[str, Any], what: str, model: str = "the model in config.json") -> None:
     """Check the report of ``from_pretrained``: no weight is missing, left over, or of another shape.
 
     A missing weight would be random. Buffers of position ids hold no information, and are ignored.
@@ -28,6 +28,7 @@ def check_weights(report: Mapping[str, Any], what: str) -> None:
     Args:
         report: what ``from_pretrained(..., output_loading_info=True)`` returns with the model.
         what: the model, for the message.
+        model: what the weights should be those of, for the message.
 
     Raises:
         M2IBError: if a weight differs; the message has names and the likely cause.
@@ -47,8 +48,7 @@ def check_weights(report: Mapping[str, Any], what: str) -> None:
     ]
     if parts:
         raise M2IBError(
-            f"{what}: its weights are not those of the model in config.json: {'; '.join(parts)}. "
-            f"{_likely_cause(missing, left_over)}"
+            f"{what}: its weights are not those of {model}: {'; '.join(parts)}. {_likely_cause(missing, left_over)}"
         )
 
 
@@ -66,4 +66,4 @@ def _likely_cause(missing: list[str], left_over: list[str]) -> str:
         return "The weights have other names: the file is of another class of model, or of another version of it."
     if missing:
         return "The file is incomplete: a shard is missing, or a part of the model was saved."
-    return "The file is of a larger model: config.json is another one's, or the class leaves a part out."
+    return "The file is of a larger model: the sizes are another one's, or the class leaves a part out."

@@ -9,6 +9,7 @@ from functools import cache
 from PIL import Image
 
 from m2ib_lightning.errors import M2IBError, listed, nearest
+from m2ib_lightning.pairs.windows import Window, parse_window
 
 TIMEOUT = 60.0
 """Default time limit in seconds for reading one image."""
@@ -33,6 +34,8 @@ class ImageRules:
         timeout: time limit in seconds for reading one image (``data.image_timeout``).
         max_bytes: size of the largest picture that is decoded, in bytes of its pixels (``data.image_max_bytes``).
         formats: Pillow's names of formats that are read besides ``FORMATS`` (``data.image_formats``).
+        window: grey values that become black to white (``data.window``): ``center,width``, ``auto``, ``full``, or None
+            for a DICOM file's own window, else ``auto`` for more than 8 bits.
 
     Raises:
         M2IBError: if a value is out of range, or a format is unknown or never read.
@@ -41,12 +44,14 @@ class ImageRules:
     timeout: float = TIMEOUT
     max_bytes: int = MAX_BYTES
     formats: Sequence[str] = ()
+    window: str | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout > 0:
             raise M2IBError(f"data.image_timeout must be a number of seconds above 0, got {self.timeout}")
         if not self.max_bytes >= 1:
             raise M2IBError(f"data.image_max_bytes must be a number of bytes of at least 1, got {self.max_bytes}")
+        parse_window(self.window)
         object.__setattr__(self, "formats", tuple(name.upper() for name in self.formats))
         for name in self.formats:
             if name in _NEVER:
@@ -57,6 +62,11 @@ class ImageRules:
                     f"data.image_formats: Pillow knows no format {name!r} that can be read here; it knows "
                     f"{listed(others)}.{nearest(name, others)}"
                 )
+
+    @property
+    def grey_window(self) -> Window | None:
+        """The window that ``window`` names."""
+        return parse_window(self.window)
 
     @property
     def permitted(self) -> tuple[str, ...]:

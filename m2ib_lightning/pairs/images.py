@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from m2ib_lightning.errors import PairError, quoted
+from m2ib_lightning.pairs.dicom import HEAD, SUFFIXES, is_dicom, read_dicom
 from m2ib_lightning.pairs.embedded import embedded_picture
 from m2ib_lightning.pairs.image_rules import FORMATS, ImageRules, starts_programs
 from m2ib_lightning.pairs.reduced_loading import reduce
 from m2ib_lightning.pairs.time_limit import within
+from m2ib_lightning.pairs.windows import Window, limits_of, stretch
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any]
 """A path, a picture as text (base64, or a ``data:`` URI), bytes, a PIL image, or an array (H, W), (H, W, 3) or
@@ -32,7 +34,7 @@ _MAX_REASON = 200
 """Largest number of characters of a decoder's own message."""
 
 _NOT_PICTURES = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".emf", ".wmf", ".grib", ".bufr"}
-_IMAGE_SUFFIXES = frozenset(Image.registered_extensions()) - _NOT_PICTURES
+_IMAGE_SUFFIXES = (frozenset(Image.registered_extensions()) | SUFFIXES) - _NOT_PICTURES
 
 
 def looks_like_an_image(name: str) -> bool:
@@ -66,9 +68,9 @@ class Reading(NamedTuple):
 def read_image(image: ImageLike, rules: ImageRules | None = None) -> Reading:
     """Read an image, in any mode that Pillow knows and in the formats that the rules permit.
 
-    Grey images of more than 8 bits (16-bit PNG or TIFF, float TIFF) are scaled linearly, so that their darkest and
-    brightest pixels become 0 and 255. For another range, convert the image to 8 bits first. JPEG and JPEG 2000 images
-    above ``rules.max_bytes`` are loaded at a reduced size.
+    Grey images of more than 8 bits (16-bit PNG or TIFF, float TIFF) are scaled linearly by a window of grey values:
+    ``rules.window``, or from the 0.5th to the 99.5th percentile of their pixels. DICOM files need pydicom
+    (``pairs.dicom``). JPEG and JPEG 2000 images above ``rules.max_bytes`` are loaded at a reduced size.
 
     Args:
         image: path, picture as text, bytes, PIL image or array.
@@ -93,7 +95,7 @@ def read_image(image: ImageLike, rules: ImageRules | None = None) -> Reading:
     except PermissionError:
         raise PairError(f"{name} may not be read: permission denied") from None
     except UnidentifiedImageError:
-        more = ", ".join((*FORMATS, *rules.formats))
+        more = ", ".join((*FORMATS, "DICOM", *rules.formats))
         raise PairError(
             f"{name} could not be read as an image of a known format: {more} are read, others with data.image_formats"
         ) from None
@@ -107,6 +109,14 @@ def read_image(image: ImageLike, rules: ImageRules | None = None) -> Reading:
 
 
 def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
+    if isinstance(image, str):
+        content = embedded_picture(image)
+        image = Path(image) if content is None else content
+    dicom = _open_dicom(image)
+    if dicom is not None:
+        with dicom:
+            picture, has_more = read_dicom(dicom, name, rules)
+        return Reading(picture, has_more, picture.size)
     opened = _open(image, rules)
     size = opened.size
     own = opened is not image
@@ -124,7 +134,7 @@ def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
     if upright.size != loaded:
         size = size[::-1]
     # an MPO is a photo and its preview
-    return Reading(_to_rgb(upright), opened.format != "MPO" and _is_animated(opened), size)
+    return Reading(_to_rgb(upright, rules.grey_window or "auto"), opened.format != "MPO" and _is_animated(opened), size)
 
 
 def _is_animated(opened: Image.Image) -> bool:
@@ -142,14 +152,25 @@ def _open(image: ImageLike, rules: ImageRules) -> Image.Image:
         if isinstance(image, ImageFile.ImageFile) and starts_programs(image.format):
             raise PairError(f"the image is {image.format}, which is never read, because it can start other programs")
         return image
-    if isinstance(image, str):
-        content = embedded_picture(image)
-        image = Path(image) if content is None else content
     if isinstance(image, bytes):
         return Image.open(io.BytesIO(image), formats=rules.permitted)
     if isinstance(image, Path):
         return Image.open(_regular(image.expanduser()), formats=rules.permitted)
     raise PairError(f"an image must be a path, bytes, a PIL image or an array, got {type(image).__name__}")
+
+
+def _open_dicom(image: ImageLike) -> BinaryIO | None:
+    """Open a DICOM file, or bytes of one; None for everything else."""
+    if isinstance(image, bytes):
+        return io.BytesIO(image) if is_dicom(image[:HEAD]) else None
+    if not isinstance(image, Path):
+        return None
+    file = _regular(image.expanduser()).open("rb")
+    if is_dicom(file.read(HEAD), image.suffix):
+        file.seek(0)
+        return file
+    file.close()
+    return None
 
 
 def _regular(path: Path) -> Path:
@@ -161,24 +182,23 @@ def _regular(path: Path) -> Path:
     return path
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image, window: Window) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled_grey(np.asarray(picture))).convert("RGB")
+        return Image.fromarray(_scaled_grey(np.asarray(picture), window)).convert("RGB")
     if picture.has_transparency_data:
         return _by_strips(picture, _on_white)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _scaled_grey(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values (H, W), scaled linearly to 0 to 255."""
+def _scaled_grey(grey: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+    """Grey values (H, W), scaled linearly to 0 to 255 by a window."""
     scaled = np.empty(grey.shape, np.uint8)
     strips = _strips(grey.shape[1], grey.shape[0])
     if not all(np.isfinite(grey[first:last]).all() for first, last in strips):
         raise PairError("the image holds pixels that are not finite")
-    darkest = float(grey.min())
-    span = float(grey.max()) - darkest
+    limits = limits_of(grey, window)
     for first, last in strips:
-        scaled[first:last] = ((grey[first:last].astype(np.float64) - darkest) / (span or 1) * 255).round()
+        scaled[first:last] = stretch(grey[first:last], limits)
     return scaled
 
 

@@ -31,7 +31,8 @@ class Preparer:
     """Prepares pairs as inputs of one model.
 
     Args:
-        processor: Hugging Face processor of the model.
+        processor: Hugging Face processor of the model, or another object with ``tokenizer``, ``image_processor`` and,
+            if captions are cleaned first, ``clean``.
         max_tokens: longest sequence that the text tower reads.
         padding: ``padding`` argument of the tokenizer, from the model family.
         fit: how a picture is fitted to the model's input (``Framing``); None for the processor's default.
@@ -53,7 +54,8 @@ class Preparer:
         urls: UrlSettings | None = None,
     ) -> None:
         self.processor = processor
-        self.tokenizer = CaptionTokenizer(getattr(processor, "tokenizer", None), max_tokens)
+        tokenizer, clean = getattr(processor, "tokenizer", None), getattr(processor, "clean", None)
+        self.tokenizer = CaptionTokenizer(tokenizer, max_tokens, clean)
         self.framing = make_framing(processor.image_processor, fit)
         self.padding = padding
         self.images = images or ImageRules()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.pairs.cleaning import Clean, original_offsets
 
 Offset = tuple[int, int]
 """Start and end of a token, in characters of the caption. They are equal for a token without a letter."""
@@ -50,16 +51,18 @@ class CaptionTokenizer:
     Args:
         tokenizer: Hugging Face tokenizer.
         max_tokens: longest sequence that the text tower reads.
+        clean: function that is applied to each caption first; None for none.
 
     Raises:
         M2IBError: if ``tokenizer`` is not a Hugging Face tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int, clean: Clean | None = None) -> None:
         if not hasattr(tokenizer, "is_fast"):
             raise M2IBError(f"the processor needs a Hugging Face tokenizer, got {type(tokenizer).__name__}")
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.clean = clean
 
     def __call__(self, caption: str) -> Tokenised:
         """Tokenise a caption.
@@ -67,9 +70,12 @@ class CaptionTokenizer:
         Raises:
             PairError: if the caption has no tokens.
         """
-        ids, positions, offsets, truncated = (self._fast if self.tokenizer.is_fast else self._slow)(caption)
+        text = caption if self.clean is None else self.clean(caption)
+        ids, positions, offsets, truncated = (self._fast if self.tokenizer.is_fast else self._slow)(text)
         if not positions:
             raise PairError(f"the tokenizer finds no word in the caption {caption!r}")
+        if text != caption:
+            offsets = original_offsets(offsets, text, caption)
         offsets = [full_characters(caption, start, end) for start, end in offsets]
         caption_ids = [ids[index] for index in positions]
         return Tokenised(

@@ -139,7 +139,8 @@ def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -
         mask = raw.mask
     else:
         try:
-            mask = np.asarray(read_image(raw.mask, rules).picture.convert("L")) >= _MASK_THRESHOLD
+            whole = replace(rules or ImageRules(), window="full")  # a window for pictures is none for masks
+            mask = np.asarray(read_image(raw.mask, whole).picture.convert("L")) >= _MASK_THRESHOLD
         except PairError as error:
             raise PairError(f"the mask: {error}") from None
     resized = mask.shape != size[::-1]

@@ -10,6 +10,7 @@ TASKS = {
     "attribute": "m2ib_lightning.tasks.attribute:attribute",
     "evaluate": "m2ib_lightning.tasks.evaluate:evaluate",
     "finetune": "m2ib_lightning.tasks.finetune:finetune",
+    "tune": "m2ib_lightning.tasks.tune:tune",
 }
 """Import path of each task's function, which takes the configuration and returns the exit status."""
 

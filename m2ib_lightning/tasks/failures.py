@@ -15,13 +15,15 @@ _RUST = "(os error "
 
 
 @contextmanager
-def explained_failures(kept: str) -> Iterator[None]:
+def explained_failures(kept: str | None) -> Iterator[None]:
     """Context that turns a failed read or write, and memory that runs out, into an ``M2IBError``.
 
     Args:
-        kept: what is kept of the run, as the subject of "is kept" or "are kept".
+        kept: what is kept of the run, as the subject of "is kept" or "are kept"; None for a task without ``resume``.
     """
-    again = f"{kept} kept; with resume=true and this output_dir the command does the rest"
+    again = "Then start the command again, with another output_dir"
+    if kept is not None:
+        again = f"{kept} kept; with resume=true and this output_dir the command does the rest"
     try:
         yield
     except BrokenPipeError:  # the reader of the output has ended

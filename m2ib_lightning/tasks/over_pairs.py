@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
+from m2ib_lightning.encoder.suffix import describe_blocks
 from m2ib_lightning.errors import INCOMPLETE, escaped
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models.load import BUNDLED
@@ -183,6 +184,7 @@ def _merge(
 def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
     _mention_slow_precision(trainer)
     _mention_toy_model(work)
+    _mention_own_blocks(work)
     ranks = f" on {start.launch.world_size} ranks" if start.launch.world_size > 1 else ""
     total, to_do = start.launch.total, start.launch.to_do
     before = start.done if total is None or to_do is None else total - to_do  # the table may go beyond data.limit
@@ -208,6 +210,15 @@ def _mention_toy_model(work: Work) -> None:
             "coloured shapes and nothing else; model.name=FOLDER_OR_HUB_ID names yours",
             file=sys.stderr,
         )
+
+
+def _mention_own_blocks(work: Work) -> None:
+    """Print a note for each tower whose blocks are not fused."""
+    for modality, tower in work.model.encoder.towers.items():
+        layer = work.settings.tower(modality).layer
+        kind = describe_blocks(tower, -1 if layer is None else layer)
+        if kind != "fused":
+            print(f"note: the {modality} blocks are {kind}, which take longer than fused ones", file=sys.stderr)
 
 
 def _mention_slow_precision(trainer: Trainer) -> None:

@@ -44,7 +44,7 @@ def test_without_a_path_the_scenes_are_explained() -> None:
     assert config.data.name == Config().data.source == "scenes"
 
 
-@pytest.mark.parametrize("task", ["attribute", "evaluate", "finetune"])
+@pytest.mark.parametrize("task", ["attribute", "evaluate", "finetune", "tune"])
 @pytest.mark.parametrize("name", ["scenes", "scene-course"])
 def test_a_source_that_paints_refuses_a_path(
     name: str, task: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -3,9 +3,16 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, family_of, register_family
+from m2ib_lightning.encoder.families.family import (
+    About,
+    Family,
+    FromModel,
+    TowerSpec,
+    family_of,
+    register_family,
+)
 
-__all__ = ["About", "Family", "TowerSpec", "family_of", "register_family"]
+__all__ = ["About", "Family", "FromModel", "TowerSpec", "family_of", "register_family"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

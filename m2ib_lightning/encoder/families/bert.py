@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from m2ib_lightning.encoder.families.family import TowerSpec
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import first_token, not_padding, padding_mask
 
 
@@ -32,6 +33,7 @@ def bert_tower(
         head=head,
         max_tokens=lambda model: _positions(core(model)),
         width=lambda model: core(model).embeddings.word_embeddings.embedding_dim,
+        parts=block_parts,
         words=lambda model: core(model).embeddings.word_embeddings,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from m2ib_lightning.encoder.families.bert import bert_tower
 from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import first_token
 
 
@@ -49,6 +50,7 @@ _RETRIEVAL_IMAGE = TowerSpec(
     prefix_tokens=1,
     grid=patch_grid,
     own=_own_image,
+    parts=block_parts,
 )
 
 _RETRIEVAL_TEXT = replace(

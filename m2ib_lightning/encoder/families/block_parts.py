@@ -1,52 +1,95 @@
-"""The parts of a transformer block, for the families whose blocks are alike."""
+"""The parts of a transformer block, as the fused blocks and the methods that read attention take them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
-
-_BLOCKS = {
-    "transformers.models.clip.modeling_clip": ("CLIPEncoderLayer", "CLIPAttention", "CLIPMLP"),
-    "transformers.models.siglip.modeling_siglip": ("SiglipEncoderLayer", "SiglipAttention", "SiglipMLP"),
-}
-"""Class names of the block, its attention and its MLP, by the module of transformers that defines them."""
 
 _HARMLESS_HOOKS = "transformers.utils.output_capturing"
 """Module of the hooks that remain after one request for ``output_hidden_states``. They do nothing later."""
 
 
 @dataclass(frozen=True)
-class BlockParts:
-    """The parts of a pre-norm block: ``h + out(attention(norm1(h)))``, then ``h + down(activation(up(norm2(h))))``.
-
-    A linear layer may lack a bias.
+class Affine:
+    """A frozen linear map.
 
     Attributes:
-        norm1: norm before the attention.
+        weight: (out, in).
+        bias: (out,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def to(self, dtype: torch.dtype) -> Affine:
+        """Return the map in ``dtype``; without a copy if it has that dtype."""
+        return Affine(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
+    def scaled(self, factor: float = 1.0, bias_factor: float | None = None) -> Affine:
+        """Return the map with weight and bias multiplied; a factor of 1 makes no copy.
+
+        Args:
+            factor: factor of the weight.
+            bias_factor: factor of the bias; None for the weight's.
+        """
+        bias_factor = factor if bias_factor is None else bias_factor
+        bias = self.bias if self.bias is None or bias_factor == 1 else self.bias * bias_factor
+        return Affine(self.weight if factor == 1 else self.weight * factor, bias)
+
+    def each_scaled(self, factors: Tensor | None) -> Affine:
+        """Return the map with each output multiplied by its factor (out,), a layer scale; None for no factors."""
+        if factors is None:
+            return self
+        return Affine(factors[:, None] * self.weight, None if self.bias is None else factors * self.bias)
+
+    def split(self, count: int) -> list[Affine]:
+        """Return the maps to each of ``count`` equal parts of the output."""
+        biases = [None] * count if self.bias is None else self.bias.chunk(count)
+        return [Affine(weight, bias) for weight, bias in zip(self.weight.chunk(count), biases, strict=True)]
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """The parts of a pre-norm block or of a post-norm block.
+
+    - Pre-norm (CLIP): ``a = h + out(attention(norm1(h)))``, then ``a + down(activation(up(norm2(a))))``.
+    - Post-norm (BERT): ``a = norm1(h + out(attention(h)))``, then ``norm2(a + down(activation(up(a))))``.
+
+    A layer scale is a part of ``out`` and ``down``.
+
+    Attributes:
+        norm1: norm before the attention, or behind it.
         query: query projection.
         key: key projection.
         value: value projection.
         out: output projection of the attention.
-        norm2: norm before the MLP.
-        up: linear layer of the MLP, from D to its inner width.
+        norm2: norm before the MLP, or behind it.
+        up: linear map of the MLP, from D to its inner width.
         activation: elementwise activation of the MLP.
-        down: linear layer of the MLP, back to D.
+        down: linear map of the MLP, back to D.
         heads: number of attention heads.
+        post_norm: whether the norms follow the sums.
     """
 
     norm1: nn.LayerNorm
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    out: nn.Linear
+    query: Affine
+    key: Affine
+    value: Affine
+    out: Affine
     norm2: nn.LayerNorm
-    up: nn.Linear
-    activation: nn.Module
-    down: nn.Linear
+    up: Affine
+    activation: Callable[[Tensor], Tensor]
+    down: Affine
     heads: int
+    post_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,36 +107,6 @@ class PoolingParts:
     query: Tensor
     attention: nn.MultiheadAttention
     rest: Callable[[Tensor], Tensor]
-
-
-def clip_block_parts(block: Any) -> BlockParts | None:
-    """Return the parts of a block of CLIP or SigLIP. Both use the same names.
-
-    The result is None if the block is not the library's own (an adapter, a quantised layer, a hook). The weights of
-    such a block do not determine what it computes.
-    """
-    attention: Any = getattr(block, "self_attn", None)
-    mlp: Any = getattr(block, "mlp", None)
-    names = tuple(type(module).__name__ for module in (block, attention, mlp))
-    if names != _BLOCKS.get(type(block).__module__):
-        return None
-    parts = BlockParts(
-        norm1=block.layer_norm1,
-        query=attention.q_proj,
-        key=attention.k_proj,
-        value=attention.v_proj,
-        out=attention.out_proj,
-        norm2=block.layer_norm2,
-        up=mlp.fc1,
-        activation=mlp.activation_fn,
-        down=mlp.fc2,
-        heads=attention.num_heads,
-    )
-    linears = (parts.query, parts.key, parts.value, parts.out, parts.up, parts.down)
-    is_plain = all(type(linear) is nn.Linear for linear in linears)
-    norms = (parts.norm1, parts.norm2)
-    is_plain = is_plain and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in norms)
-    return parts if is_plain and not any(map(is_modified, block.modules())) else None
 
 
 def is_modified(module: nn.Module) -> bool:

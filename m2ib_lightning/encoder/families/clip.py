@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from m2ib_lightning.encoder.families.block_parts import clip_block_parts
 from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import causal_mask, first_of, first_token, largest_id, no_mask, up_to
 
 _LEGACY_EOS = 2
@@ -38,7 +38,7 @@ IMAGE = TowerSpec(
     width=lambda model: model.vision_model.embeddings.position_embedding.embedding_dim,
     prefix_tokens=1,
     grid=patch_grid,
-    parts=clip_block_parts,
+    parts=block_parts,
 )
 
 TEXT = TowerSpec(
@@ -50,7 +50,7 @@ TEXT = TowerSpec(
     head=lambda model, pooled: model.text_projection(model.text_model.final_layer_norm(pooled)),
     max_tokens=lambda model: model.text_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.text_model.embeddings.position_embedding.embedding_dim,
-    parts=clip_block_parts,
+    parts=block_parts,
     causal=True,
     words=lambda model: model.text_model.embeddings.token_embedding,
 )

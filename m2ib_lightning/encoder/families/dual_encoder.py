@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from m2ib_lightning.encoder.families.bert import bert_tower
 from m2ib_lightning.encoder.families.clip import IMAGE as CLIP_IMAGE
 from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import first_token
 from m2ib_lightning.errors import M2IBError
 
@@ -57,6 +58,7 @@ def _vit_tower(prefix_tokens: int) -> TowerSpec:
         width=lambda model: model.vision_model.config.hidden_size,
         prefix_tokens=prefix_tokens,
         grid=patch_grid,
+        parts=block_parts,
     )
 
 

@@ -44,6 +44,8 @@ class TowerSpec:
         pooled: (model, inputs) -> (B,) position of the token that pooling reads.
         pool: (model, (N, T, D), layout) -> (N, P), pooling that reads more than one token.
         reads: (model, inputs) -> (B, T) bool, the tokens that the tower reads; None if it reads every token.
+        attends: (model, inputs) -> (B, T) bool, the tokens that any token attends to; None if they are those of
+            ``reads``.
         prefix_tokens: number of leading tokens that are not patches (class token, registers); for image towers.
         grid: (model, (height, width) in pixels) -> number of rows and columns of patches; for image towers.
         own: (model, inputs) -> (B, E), the embedding by the model's own function; None for ``get_image_features`` and
@@ -64,6 +66,7 @@ class TowerSpec:
     pooled: Callable[[Any, Inputs], Tensor] | None = None
     pool: Callable[[Any, Tensor, Layout], Tensor] | None = None
     reads: Callable[[Any, Inputs], Tensor] | None = None
+    attends: Callable[[Any, Inputs], Tensor] | None = None
     prefix_tokens: int = 0
     grid: Callable[[Any, tuple[int, int]], tuple[int, int]] | None = None
     own: Callable[[Any, Inputs], Tensor] | None = None
@@ -108,8 +111,22 @@ class Family:
     scale: Callable[[Any], Tensor] = logit_scale
 
 
-FamilySource = Family | Callable[[Any], Family]
-"""A family, or a function that makes it from the model's configuration, for models that combine any two towers."""
+@dataclass(frozen=True)
+class FromModel:
+    """A function that makes a family from the loaded model itself, for models that have no configuration.
+
+    Attributes:
+        make: model -> family.
+    """
+
+    make: Callable[[Any], Family]
+
+
+FamilySource = Family | FromModel | Callable[[Any], Family]
+"""A family, or a function that makes it from the model's configuration, for models that combine any two towers.
+
+``FromModel`` makes it from the model.
+"""
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,9 @@ def register_family(name: str, family: FamilySource, about: About | None = None)
     them.
 
     Args:
-        name: name of the class, such as ``CLIPModel``, or ``model_type``.
-        family: the family, or a function (config) -> family.
+        name: name of the class, such as ``CLIPModel``, or ``model_type``. A common name takes its module with it, as in
+            ``open_clip.model.CLIP``.
+        family: the family, a function (config) -> family, or ``FromModel`` with a function (model) -> family.
         about: what ``list_models`` says of it; None to say that it was registered by the user.
 
     Raises:
@@ -172,12 +190,15 @@ def family_of(model: Any) -> Family:
     Raises:
         M2IBError: if the model's class is not registered. The message lists the supported ones.
     """
-    names = [ancestor.__name__ for ancestor in type(model).__mro__]
-    return family_of_class(names, getattr(model, "config", None))
+    own, *bases = type(model).__mro__
+    config = getattr(model, "config", None)
+    names = [*_names(own), _model_type(config), *(name for base in bases for name in _names(base))]
+    source = _source(own.__name__, names, config)
+    return source.make(model) if isinstance(source, FromModel) else _made(source, config)
 
 
-def family_of_class(class_names: Sequence[str], config: Any) -> Family:
-    """Return the family of a class of models, before a model is made.
+def family_of_class(class_names: Sequence[str], config: Any) -> Family | None:
+    """Return the family of a class of models, before a model is made; None if only a model can tell.
 
     Args:
         class_names: names of the class and of those that it derives from.
@@ -187,15 +208,31 @@ def family_of_class(class_names: Sequence[str], config: Any) -> Family:
         M2IBError: if the class is not registered. The message lists the supported ones.
     """
     own, *bases = class_names
-    model_type = str(getattr(config, "model_type", ""))
-    for name in (own, model_type, *bases):
+    source = _source(own, [own, _model_type(config), *bases], config)
+    return None if isinstance(source, FromModel) else _made(source, config)
+
+
+def _names(cls: type) -> tuple[str, str]:
+    return f"{cls.__module__}.{cls.__name__}", cls.__name__
+
+
+def _model_type(config: Any) -> str:
+    return str(getattr(config, "model_type", ""))
+
+
+def _made(source: Family | Callable[[Any], Family], config: Any) -> Family:
+    return source if isinstance(source, Family) else source(config)
+
+
+def _source(own: str, names: Sequence[str], config: Any) -> FamilySource:
+    """Return what is registered under the first of the names that is registered or refused."""
+    for name in names:
         if name in _REFUSED:
             raise M2IBError(f"models of class {own} can't be explained: {_REFUSED[name]}")
         if name in _FAMILIES:
-            family = _FAMILIES.get(name)
-            return family if isinstance(family, Family) else family(config)
+            return _FAMILIES.get(name)
     raise M2IBError(
-        f"models of class {own} (model_type {model_type!r}) are not supported; the supported ones are "
+        f"models of class {own} (model_type {_model_type(config)!r}) are not supported; the supported ones are "
         f"{', '.join(_FAMILIES)}. Another family can be added with "
         "m2ib_lightning.register_family(class_name, Family(...))."
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from m2ib_lightning.encoder.families.bert import bert_tower
 from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import first_token
 
 
@@ -37,6 +38,7 @@ _IMAGE = TowerSpec(
     width=lambda model: model.image_model.embeddings.position_embeddings.shape[2],
     prefix_tokens=1,
     grid=_grid,
+    parts=block_parts,
     own=_own_image,
 )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from m2ib_lightning.encoder.families.family import refuse_family
 
-_NO_TOKENS = (
+NO_TOKENS = (
     "its image tower is a convolutional network, whose layers give feature maps of several sizes. The bottleneck needs "
     "a row of tokens of one width"
 )
+"""Why convolutional towers are refused."""
 
-refuse_family("AlignModel", _NO_TOKENS)
+refuse_family("AlignModel", NO_TOKENS)
 refuse_family(
     "GroupViTModel",
     "its image tower merges patches into groups between its stages: no cut keeps one token a patch",

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from m2ib_lightning.encoder.families.block_parts import PoolingParts, clip_block_parts
+from m2ib_lightning.encoder.families.block_parts import PoolingParts
 from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import last_token, no_mask
 from m2ib_lightning.encoder.layout import Layout
 
@@ -45,7 +46,7 @@ IMAGE = TowerSpec(
     max_tokens=lambda model: model.vision_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.vision_model.embeddings.position_embedding.embedding_dim,
     grid=patch_grid,
-    parts=clip_block_parts,
+    parts=block_parts,
     pool_parts=_pool_parts,
 )
 
@@ -57,7 +58,7 @@ TEXT = TowerSpec(
     head=lambda model, pooled: model.text_model.head(model.text_model.final_layer_norm(pooled)),
     max_tokens=lambda model: model.text_model.embeddings.position_embedding.num_embeddings,
     width=lambda model: model.text_model.embeddings.position_embedding.embedding_dim,
-    parts=clip_block_parts,
+    parts=block_parts,
     words=lambda model: model.text_model.embeddings.token_embedding,
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
+from m2ib_lightning.encoder.families.known_blocks import block_parts
 from m2ib_lightning.encoder.families.reading import first_token, not_padding, padding_mask
 from m2ib_lightning.encoder.families.siglip import as_pooled
 from m2ib_lightning.encoder.layout import Layout
@@ -31,6 +32,7 @@ def _family(config: Any) -> Family:
         width=lambda model: model.vision_model.config.hidden_size,
         prefix_tokens=prefix_tokens,
         grid=patch_grid,
+        parts=block_parts,
     )
     text = TowerSpec(
         embed=lambda model, inputs: model.text_model.embeddings(input_ids=inputs["input_ids"]),
@@ -41,6 +43,7 @@ def _family(config: Any) -> Family:
         head=as_pooled,
         max_tokens=lambda model: model.text_model.config.max_position_embeddings,
         width=lambda model: model.text_model.config.hidden_size,
+        parts=block_parts,
         words=lambda model: model.text_model.embeddings.token_embedding,
     )
     return Family(image, text, scale=lambda model: 1 / model.temperature)

@@ -1,0 +1,1 @@
+"""Tests of OpenCLIP's models; ``make test-open-clip`` installs what they need."""
