@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.results.marked_part import marked_facts, with_outline
 from m2ib_lightning.results.spans import group_by_word, token_spans
 
 if TYPE_CHECKING:
@@ -43,14 +44,17 @@ def heat_colours(heatmap: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def overlay(result: Attribution, picture: Image.Image) -> Image.Image:
-    """Return the picture with the heatmap on it: dark where values are low, grey where the model saw nothing."""
+    """Return the picture with the heatmap on it, dark where values are low, and the outline of the ground truth.
+
+    It is grey where the model saw nothing.
+    """
     width, height = picture.size
     heat = result.heatmap_at(width, height)[..., None]
     image = np.asarray(picture.convert("RGB"), np.float32)
     lit = image * (0.35 + 0.65 * heat)
     blended = lit * (1 - 0.55 * heat) + heat_colours(heat[..., 0]) * 0.55 * heat
     blended[~_inside(result, width, height)] = _OUTSIDE
-    return Image.fromarray(blended.round().astype(np.uint8))
+    return with_outline(result, Image.fromarray(blended.round().astype(np.uint8)))
 
 
 def _inside(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
@@ -181,4 +185,4 @@ def facts_of(result: Attribution) -> list[str]:
         facts.append(f"never read by the model: {len(pair.unread)} of {len(pair.tokens)} tokens")
     if pair.animated:
         facts.append("the first frame of several")
-    return facts
+    return [*facts, *marked_facts(result)]
