@@ -102,7 +102,8 @@ def test_a_tower_needs_one_way_to_pool() -> None:
 def test_every_member_of_the_list_is_in_the_tests_and_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     tested = {name.partition("-")[0] for name in MEMBERS}
     listed = {model.cls for model in list_models() if model.tested == "random weights"}
-    assert listed <= tested
+    of_open_clip = {name for name in listed if name.startswith("open_clip.")}  # tests/open_clip has its members
+    assert listed - of_open_clip <= tested
     assert main(["--models"]) == 0
     printed = capsys.readouterr().out
     for model in list_models():

@@ -108,6 +108,7 @@ IN_PLACE = {
     "m2ib_lightning.run.sharding.launch": "a lock is read by people only",
     "m2ib_lightning.files": "writes the temporary files",
     "m2ib_lightning.finetuning.folder": "writes into the temporary folder",
+    "m2ib_lightning.models.open_clip_processor": "writes into the temporary folder",
 }
 """Modules that write to a file in place, each with the reason why that is right."""
 
