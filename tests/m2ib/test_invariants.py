@@ -94,7 +94,7 @@ def test_casting_a_model_down_is_refused() -> None:
     [
         ("clip", {}, torch.float64, 1e-9),
         ("clip", {}, torch.float32, 1e-5),
-        ("clip-legacy", DEEP, torch.float64, 1e-9),
+        pytest.param("clip-legacy", DEEP, torch.float64, 1e-9, marks=pytest.mark.slow),
         pytest.param("clip-legacy", DEEP, torch.float32, 1e-5, marks=pytest.mark.slow),
         pytest.param("siglip", {}, torch.float64, 1e-9, marks=pytest.mark.slow),
         ("siglip", {}, torch.float32, 1e-5),

@@ -174,7 +174,10 @@ def test_each_halving_changes_the_plan_and_the_last_plan_is_single_draws(
 
 @pytest.mark.parametrize(
     ("bound", "family", "late"),
-    covered_product([PATCHES, 20, 3 * PATCHES, 100, 200], FAMILIES, [False, True]),
+    [
+        case if case[0] in (20, 3 * PATCHES, 200) else pytest.param(*case, marks=pytest.mark.slow)
+        for case in covered_product([PATCHES, 20, 3 * PATCHES, 100, 200], FAMILIES, [False, True])
+    ],
 )
 def test_results_do_not_depend_on_what_fits(
     bound: int, family: str, late: bool, monkeypatch: pytest.MonkeyPatch
