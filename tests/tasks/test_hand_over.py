@@ -109,6 +109,7 @@ def test_prompts_are_in_pixels_and_ordered_by_saliency(run: Path) -> None:
     heatmap = Attribution.from_row(load_attributions(run)[0]).image_heatmap
     heights = [heatmap[y, x] for x, y in first["points"]]
     assert heights[0] == 1.0
+    assert first["points"][0] == [1, 1]  # the middle of the corner's plateau, not its first pixel
     assert 0.5 < heights[1] < 1.0
     assert regions_of(run).areas[0] > regions_of(run).areas[1]  # the largest region is not the highest
     assert all(mask[y, x] for x, y in first["points"])

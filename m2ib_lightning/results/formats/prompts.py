@@ -14,7 +14,11 @@ from m2ib_lightning.files import atomic_write
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.formats.picture_copies import Pictures
 from m2ib_lightning.results.segmentation import Regions
+from m2ib_lightning.results.thresholds import Mask
 from m2ib_lightning.results.tower_attribution import Floats
+
+_TIE = 1e-6
+"""Largest difference in [0, 1] of pixels that are equally high: the edge of an enlarged map is flat."""
 
 
 class PromptsFile:
@@ -51,7 +55,7 @@ def prompts(regions: Regions, heatmap: Floats) -> dict[str, Any]:
 
     Returns:
         ``box``: [x0, y0, x1, y1] around all regions, right and bottom edge outside; None if there is no region.
-        ``points``: [x, y] of the highest pixel of each region, the highest first.
+        ``points``: [x, y] of the highest pixel of each region, the highest first; of equal pixels, the middle one.
         ``labels``: 1 (foreground) for each point.
 
     >>> from m2ib_lightning.results.segmentation import segment
@@ -61,8 +65,8 @@ def prompts(regions: Regions, heatmap: Floats) -> dict[str, Any]:
     """
     peaks = []
     for mask in regions.components:
-        y, x = np.unravel_index(int(np.where(mask, heatmap, -np.inf).argmax()), heatmap.shape)
-        peaks.append((float(heatmap[y, x]), [int(x), int(y)]))
+        height = float(heatmap[mask].max())
+        peaks.append((height, _middle(mask & (heatmap >= height - _TIE))))
     peaks.sort(key=lambda peak: -peak[0])  # stable: regions of equal height stay in their order
     corners = [(x, y, x + width, y + height) for x, y, width, height in regions.boxes]
     box = None
@@ -70,6 +74,13 @@ def prompts(regions: Regions, heatmap: Floats) -> dict[str, Any]:
         left, top, right, bottom = zip(*corners, strict=True)
         box = [min(left), min(top), max(right), max(bottom)]
     return {"box": box, "points": [point for _, point in peaks], "labels": [1] * len(peaks)}
+
+
+def _middle(mask: Mask) -> list[int]:
+    """Return [x, y] of the pixel of a mask that is nearest to the mean of its pixels."""
+    pixels = np.argwhere(mask)
+    y, x = pixels[np.linalg.norm(pixels - pixels.mean(axis=0), axis=1).argmin()].tolist()
+    return [x, y]
 
 
 @contextmanager
