@@ -16,36 +16,14 @@ from pycocotools.coco import COCO
 from m2ib_lightning.cli import main as fit
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.segmentation import RegionOptions, Regions, segment
-from m2ib_lightning.run.directory import heatmap_name
 from m2ib_lightning.run.table import load_attributions
-from tests.tasks.test_maps_to_masks import with_rows
-
-SIZE = (48, 32)
-IDS = ("left", "left again", "../../rotated", "at a url")
+from tests.tasks.four_pairs import SIZE, save_run, stems
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run over four pairs: two with one picture, one whose file is rotated by EXIF, one at a URL."""
-    data = tmp_path / "data"
-    data.mkdir()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
-    picture.save(data / "left.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the file is 32 wide; upright it is 48 wide
-    picture.transpose(Image.Transpose.ROTATE_90).save(data / "rotated.jpg", exif=exif)
-    images = ["left.png", "left.png", "rotated.jpg", "https://example.org/a.jpg"]
-    grid = np.zeros((4, 6))
-    grid[0, 0], grid[2:, 4] = 2.0, 1.6
-    rows = [
-        {"key": f"t.csv:{n}", "id": identity, "image": image, "caption": f"caption {n}", "image_saliency": grid.ravel()}
-        | {"grid_height": 4, "grid_width": 6, "image_width": 48, "image_height": 32, "crop": [0, 0, *SIZE]}
-        | {"similarity": 0.25}
-        for n, (identity, image) in enumerate(zip(IDS, images, strict=True))
-    ]
-    folder = with_rows(tmp_path / "run", [*rows, {"key": "t.csv:4", "id": "failed", "error": "no image"}])
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"path": str(data / "t.csv"), "image_root": None}}))
-    return folder
+    """A run over four pairs, one more failed."""
+    return save_run(tmp_path)
 
 
 def hand_over(run: Path, *words: str) -> Path:
@@ -61,10 +39,6 @@ def regions_of(run: Path) -> Regions:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def stems() -> list[str]:
-    return [Path(heatmap_name(identity, f"t.csv:{n}")).stem for n, identity in enumerate(IDS)]
 
 
 def test_a_number_is_a_threshold_of_the_heatmap(run: Path, capsys: Any) -> None:

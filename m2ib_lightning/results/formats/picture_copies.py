@@ -46,6 +46,18 @@ class Pictures:
             self.missing.add(pair.image)
         return found
 
+    def has_file(self, image: str) -> bool:
+        """Return whether a picture has a file here; a picture without one does not count as missing."""
+        return self._find(image) is not None
+
+    @property
+    def missing_text(self) -> str:
+        """A sentence about the missing pictures."""
+        return (
+            f"{len(self.missing)} pictures have no file here (a URL, in an archive, or drawn), or can't be read, or "
+            "have changed: --image-root names the folder of relative paths."
+        )
+
     def copy(self, pair: Pair, folder: Path, stem: str) -> str | None:
         """Copy a pair's picture to a folder; return the name of the copy, or None if there is none.
 

@@ -146,11 +146,7 @@ def _print_counts(counts: Counter[str], out: Path, formats: Sequence[str], pictu
     else:
         print(f"{masks} as {', '.join(formats)} in {out}")
     if pictures.missing:
-        left_out = " They are not in fiftyone/" if "fiftyone" in formats else ""
-        print(
-            f"{len(pictures.missing)} pictures have no file here (a URL, in an archive, or drawn), or can't be read, "
-            f"or have changed: --image-root names the folder of relative paths.{left_out}"
-        )
+        print(pictures.missing_text + (" They are not in fiftyone/" if "fiftyone" in formats else ""))
     if counts["failed"]:
         print(f"{counts['failed']} pairs skipped: they failed, the table's column 'error' says why")
 
