@@ -25,7 +25,8 @@ CONFIGS = Path(__file__).parent / "configs"
 
 COMMANDS = {
     "diff": "show where the tables of two runs differ",
-    "maps-to-masks": "turn the heatmaps of a run into masks, boxes and a COCO file",
+    "export": "copy a run to an image folder that datasets reads: pictures, heatmaps and metadata.csv",
+    "maps-to-masks": "turn the heatmaps of a run into masks, boxes, prompts and labelled data sets",
     "plan": "estimate the time, files and bytes of a long run from a short one",
 }
 """Names of the subcommands, each with its line in ``--help``; their code is in ``tasks/commands/``."""

@@ -26,7 +26,10 @@ MISTAKES = [
     (["task=evalute"], "expected one of ['attribute', 'evaluate', 'finetune', 'tune']"),
     (["bottleneck.preset=paper"], "expected one of ['recommended', 'published']"),
     (["model=clip"], "model is a group of keys: model.name"),
-    (["limit"], "expected key=value, --config NAME_OR_FILE or a subcommand (diff, maps-to-masks, plan), got 'limit'"),
+    (
+        ["limit"],
+        "expected key=value, --config NAME_OR_FILE or a subcommand (diff, export, maps-to-masks, plan), got 'limit'",
+    ),
     (["pln", "run"], "got 'pln'. Did you mean 'plan'?"),
     (["--config"], "--config needs a name or a file"),
     (["--config", "papr"], "Did you mean 'paper'?"),

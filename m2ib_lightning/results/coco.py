@@ -32,6 +32,7 @@ class CocoWriter:
         self._waiting = waiting
         self._images = 0
         self._annotations = 0
+        self._pictures: dict[str, int] = {}
         info = {"description": "regions of the heatmaps of a run of m2ib_lightning", "options": asdict(options)}
         categories = [{"id": 1, "name": "explained"}]
         file.write(b'{"info": %b,\n"categories": %b,\n"images": [' % (_json(info), _json(categories)))
@@ -44,18 +45,37 @@ class CocoWriter:
             mask_name: name of the file of the mask.
             regions: regions of the heatmap.
         """
-        pair, heatmap = result.pair, result.image_heatmap
-        width, height = pair.image_size
+        pair = result.pair
+        names = {"file_name": pair.image, "mask_name": mask_name, "pair_id": pair.id, "key": pair.key}
+        self._add_regions(self._add_image(names, pair.image_size), result, regions, {})
+
+    def add_to_picture(self, result: Attribution, file_name: str, regions: Regions) -> None:
+        """Write the entries of one pair, whose image is shared by all pairs with one ``file_name``.
+
+        Args:
+            result: the pair's attribution.
+            file_name: name of the picture in the file. All names are kept in memory.
+            regions: regions of the heatmap.
+        """
+        number = self._pictures.get(file_name)
+        if number is None:
+            number = self._pictures[file_name] = self._add_image({"file_name": file_name}, result.pair.image_size)
+        self._add_regions(number, result, regions, {"key": result.pair.key})
+
+    def _add_image(self, names: dict[str, str], size: tuple[int, int]) -> int:
         self._images += 1
-        image = {"id": self._images, "file_name": pair.image, "mask_name": mask_name, "pair_id": pair.id}
-        image |= {"key": pair.key, "width": width, "height": height}
+        image = {"id": self._images, **names, "width": size[0], "height": size[1]}
         _append(self._file, image, first=self._images == 1)
+        return self._images
+
+    def _add_regions(self, image: int, result: Attribution, regions: Regions, more: dict[str, str]) -> None:
+        heatmap = result.image_heatmap
         for mask, box, area in zip(regions.components, regions.boxes, regions.areas, strict=True):
             self._annotations += 1
-            annotation: dict[str, Any] = {"id": self._annotations, "image_id": self._images}
+            annotation: dict[str, Any] = {"id": self._annotations, "image_id": image}
             annotation |= {"category_id": 1, "iscrowd": 0}
             annotation |= {"segmentation": to_rle(mask), "bbox": box, "area": area}
-            annotation |= {"score": float(heatmap[mask].mean()), "caption": pair.caption}
+            annotation |= {"score": float(heatmap[mask].mean()), "caption": result.pair.caption, **more}
             _append(self._waiting, annotation, first=self._annotations == 1)
 
     def close(self) -> None:

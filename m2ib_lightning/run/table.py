@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.pairs.dicom import SUFFIXES
 from m2ib_lightning.run.journal import journals, part_of, read_journal
 from m2ib_lightning.run.parts import SCHEMA, complete, read_part
+from m2ib_lightning.run.picture_files import PictureFiles
 
 _KEY = r"(?s)^(?P<name>.*):(?P<row>\d+)(?:\.(?P<item>\d+))?$"
 """Pattern of keys: ``<file or shard>:<row>``, with ``.<item>`` if a row has several pairs."""
@@ -21,7 +23,13 @@ _CHUNK_ROWS = 16_384
 """Number of rows that are reordered at a time."""
 
 
-def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> Any:
+def load_attributions(
+    run: str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    pictures: bool = False,
+    image_root: str | Path | None = None,
+) -> Any:
     """Return the table of a run as a ``datasets.Dataset`` in source order; ``.to_pandas()`` makes it a data frame.
 
     The rows of killed processes are included, although no Parquet part holds them yet.
@@ -29,6 +37,9 @@ def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> 
     Args:
         run: the run directory.
         columns: names of the columns to read; None for all.
+        pictures: whether to add a column ``picture``, a ``datasets.Image`` that is read when a row is. It is None where
+            the picture has no file here (a URL, or inside an archive), and for DICOM files.
+        image_root: folder of relative picture paths; None for that of the run.
 
     Raises:
         M2IBError: if the folder is not a run directory, or the table lacks one of the columns.
@@ -45,8 +56,23 @@ def load_attributions(run: str | Path, columns: Sequence[str] | None = None) -> 
                 f"{', '.join(SCHEMA.names)}"
             )
     names = list(columns) if columns is not None else SCHEMA.names
-    table = pa.concat_tables([*tables(folder, list(dict.fromkeys(["key", *names])))])
-    return datasets.Dataset(_reordered(table.select(names), _order(table["key"])))
+    read = dict.fromkeys(["key", *(["image"] if pictures else []), *names])
+    table = pa.concat_tables([*tables(folder, list(read))])
+    ordered = _reordered(table, _order(table["key"]))
+    if not pictures:
+        return datasets.Dataset(ordered.select(names))
+    files = _files(ordered["image"], PictureFiles(run, image_root))
+    rows = datasets.Dataset(ordered.select(names).append_column("picture", files))
+    return rows.cast_column("picture", datasets.Image())
+
+
+def _files(images: pa.ChunkedArray, find: PictureFiles) -> pa.Array:
+    """Return the file of each picture, null for one without a file that Pillow reads."""
+    files = {}
+    for image in images.unique().to_pylist():
+        file = find(image)
+        files[image] = None if file is None or file.suffix.lower() in SUFFIXES else str(file)
+    return pa.array((files[image] for image in images.to_pylist()), pa.string())
 
 
 def parts(folder: Path) -> list[Path]:
