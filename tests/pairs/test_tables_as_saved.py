@@ -7,15 +7,18 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 
 from m2ib_lightning.config import Config, DataConfig, to_yaml
-from m2ib_lightning.datamodules.captions import CaptionSource
+from m2ib_lightning.datamodules.captions import CaptionsDataModule, CaptionSource
+from m2ib_lightning.datamodules.conceptual_captions import ConceptualCaptionsDataModule
+from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.pairs.pair import RawPair
+from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.image_paths import image_path
 from m2ib_lightning.pairs.tables.open_table import open_table
@@ -191,6 +194,25 @@ def test_encodings_that_are_refused(
     name: str, content: bytes, encoding: str | None, message: str, tmp_path: Path
 ) -> None:
     assert message in refusal(tmp_path / name, content, encoding=encoding)
+
+
+def test_the_key_of_the_encoding_reaches_the_table(tmp_path: Path) -> None:
+    config, preparer = Config(), cast("Preparer", None)  # no pair is prepared
+    config.data = DataConfig(path=str(tmp_path / "a.csv"), encoding="cp1252", batch_size=1)
+    (tmp_path / "a.csv").write_bytes("image,caption\na.png,Größe\n".encode("cp1252"))
+    source = CaptionsDataModule.from_config(config, preparer).source
+    assert isinstance(source, CaptionSource)
+    assert source[0].caption == "Größe"
+    config.data = replace(config.data, path=str(tmp_path / "a.tsv"), allow_urls=True)
+    (tmp_path / "a.tsv").write_bytes("Größe\thttps://example.org/a.png\n".encode("cp1252"))
+    source = ConceptualCaptionsDataModule.from_config(config, preparer).source
+    assert isinstance(source, CaptionSource)
+    assert source[0].caption == "Größe"
+    with pytest.raises(M2IBError, match=r"data\.name=ms-cxr does not use data.encoding=cp1252: leave it out"):
+        MsCxrDataModule.from_config(config, preparer)
+    config.data = replace(config.data, streaming=True)
+    with pytest.raises(M2IBError, match=r"data\.encoding=cp1252 is for .* tables and .txt files: a stream of shards"):
+        CaptionsDataModule.from_config(config, preparer).setup("fit")
 
 
 def test_a_resumed_run_keeps_its_encoding(tmp_path: Path) -> None:
