@@ -86,7 +86,7 @@ class AnnotatedDataModule(PairDataModule):
             raise M2IBError(
                 f"data.name={cls.source_name} is read by position, not as a stream: set data.streaming=false"
             )
-        for option in ("split", "instances", "one_caption"):
+        for option in ("split", "instances", "one_caption", "encoding"):
             value = getattr(data, option)
             if value and option not in cls.reads:
                 raise M2IBError(f"data.name={cls.source_name} does not use data.{option}={value}: leave it out")

@@ -17,7 +17,7 @@ from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.shards.streams import Shards, open_shards
 from m2ib_lightning.pairs.tables.cells import CellReader, Columns
-from m2ib_lightning.pairs.tables.open_table import Table, open_table
+from m2ib_lightning.pairs.tables.open_table import Table, check_no_encoding, open_table
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -35,7 +35,7 @@ class CaptionSource:
     """
 
     def __init__(self, table: Table, columns: Columns, image_root: Path | None) -> None:
-        columns.check(table.name, table.columns)
+        columns = columns.found_in(table.name, table.columns)
         self.table = table
         self.files: dict[str, str] = {}
         self.reader = CellReader(columns, image_root if image_root is not None else table.folder)
@@ -105,6 +105,7 @@ class CaptionsDataModule(PairDataModule):
         image_root: folder of relative image paths; None for the table's folder.
         split: split of a hub data set.
         streaming: whether to stream shards (``.parquet``, a hub data set) in constant memory; tars always are.
+        encoding: encoding of a text table; None for UTF-8, or UTF-16 with a byte order mark.
         open_timeout: seconds that opening the source may take.
         options: arguments of ``PairDataModule``.
     """
@@ -120,6 +121,7 @@ class CaptionsDataModule(PairDataModule):
         image_root: str | Path | None = None,
         split: str = "train",
         streaming: bool = False,
+        encoding: str | None = None,
         open_timeout: float = 600.0,
         **options: Any,
     ) -> None:
@@ -130,6 +132,7 @@ class CaptionsDataModule(PairDataModule):
         self.columns = columns or Columns()
         self.image_root = None if image_root is None else Path(image_root).expanduser()
         self.split = split
+        self.encoding = encoding
         self.streaming = streaming or self.path.lower().endswith(_TARS)
 
     @override
@@ -156,6 +159,7 @@ class CaptionsDataModule(PairDataModule):
             image_root=data.image_root,
             split=data.split or "train",
             streaming=data.streaming,
+            encoding=data.encoding,
             open_timeout=data.open_timeout,
             **loader_arguments(config),
         )
@@ -169,8 +173,9 @@ class CaptionsDataModule(PairDataModule):
     def _open(self) -> PairSource | PairStream:
         names = (self.columns.text, self.columns.image)
         if self.streaming:
+            check_no_encoding(self.encoding, "a stream of shards")
             return CaptionStream(open_shards(self.path, self.split, names), self.path, self.columns, self.image_root)
-        table = open_table(self.path, self.split, names)
+        table = open_table(self.path, self.split, names, self.encoding)
         source = CaptionSource(table, self.columns, self.image_root)
         if Path(self.path).expanduser().is_file():
             source.files = {table.name: str(Path(self.path).expanduser())}

@@ -15,6 +15,7 @@ from m2ib_lightning.pairs.pair import PairSource, PairStream
 from m2ib_lightning.pairs.prepare import Preparer
 from m2ib_lightning.pairs.tables.cells import Columns
 from m2ib_lightning.pairs.tables.lines import decode_record, read_line
+from m2ib_lightning.pairs.tables.text_encoding import encoding_of
 
 _FORM = "a .tsv file whose lines are a caption, a tab, and a URL, without a header"
 
@@ -35,15 +36,23 @@ class ConceptualCaptionsDataModule(CaptionsDataModule):
                 "data.name=conceptual-captions has its pictures at URLs: data.allow_urls=true downloads them "
                 "(data.url_cache=FOLDER keeps them)"
             )
-        return cls(preparer, data.path, columns=Columns(), open_timeout=data.open_timeout, **loader_arguments(config))
+        return cls(
+            preparer,
+            data.path,
+            columns=Columns(),
+            encoding=data.encoding,
+            open_timeout=data.open_timeout,
+            **loader_arguments(config),
+        )
 
     @override
     def _open(self) -> PairSource | PairStream:
         path = Path(self.path).expanduser()
         if path.suffix.lower() != ".tsv" or not path.is_file():
             raise M2IBError(f"data.name=conceptual-captions needs data.path: {_FORM}; got {self.path!r}")
+        codec = encoding_of(path, self.encoding)
         with path.open("rb") as lines:
-            first = decode_record(read_line(lines)[0])
+            first = decode_record(read_line(lines, codec)[0], codec)
         cells = first.rstrip("\r\n").split("\t")
         if len(cells) == 2 and "://" in cells[0] and "://" not in cells[1]:
             raise M2IBError(

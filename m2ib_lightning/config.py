@@ -126,6 +126,9 @@ class DataConfig:
         "captions: column with captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
     label_column: str | None = _key(None, "captions: column with the pictures' classes, for zero-shot accuracy")
+    encoding: str | None = _key(
+        None, "captions: encoding of a text table, such as cp1252; null: UTF-8, or UTF-16 with a byte order mark"
+    )
     image_root: str | None = _key(
         None, "folder where relative image paths start; null: the table's folder, or the usual place beside annotations"
     )

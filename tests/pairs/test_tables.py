@@ -110,7 +110,9 @@ def test_a_missing_or_broken_text_file_costs_its_own_pair(folder: Path) -> None:
     (folder / "a.txt").write_bytes("Größe".encode("latin-1"))
     (folder / "b.txt").write_text("a star")
     source = open_source(folder)
-    assert source[0].error == "a.txt is not UTF-8: save it as UTF-8"
+    assert str(source[0].error).startswith(
+        "a.txt is not UTF-8 (byte 0xf6): save the file as UTF-8, or set data.encoding"
+    )
     assert source[1].error is None
     assert source[2].error == "the caption is missing: there is no file d.txt"
     assert [source[k].uri for k in range(3)] == ["a.png", "b.jpg", "d.png"]
@@ -191,7 +193,7 @@ def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: s
         (
             "latin.csv",
             "image,caption\na.png,Größe\nb.jpg,x\n".encode("latin-1"),
-            ["line 2 of latin.csv is not UTF-8 (byte 0xf6): save the table as UTF-8", None],
+            ["line 2 of latin.csv is not UTF-8 (byte 0xf6): save the file as UTF-8", None],
         ),
         (
             "open.csv",
@@ -300,7 +302,7 @@ def test_many_open_quotes_read_each_line_a_bounded_number_of_times(
         return next_line(reader)
 
     monkeypatch.setattr(delimited._LineReader, "__next__", count)
-    monkeypatch.setattr(delimited, "_MAX_RECORD_LINES", 50)
+    monkeypatch.setattr(delimited, "MAX_RECORD_LINES", 50)
     (folder / "pairs.csv").write_text("image,caption\n" + 'a.png,5 x 7","b\n' * 2000)
     assert "is a quote not closed" in str(open_source(folder / "pairs.csv")[3].error)
     assert lines_read < 2001 * 55  # without a limit it would be 2,000,000

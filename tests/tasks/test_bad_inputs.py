@@ -145,7 +145,7 @@ LINES = {
     ".csv": [
         ("ragged", b"one.png,a cat, and a dog\n", "has 3 cells and the header has 2: a cell with a comma needs quotes"),
         ("short", b"one.png\n", "has 1 cells and the header has 2"),
-        ("latin-1", "one.png,Größe\n".encode("latin-1"), "is not UTF-8 (byte 0xf6): save the table as UTF-8"),
+        ("latin-1", "one.png,Größe\n".encode("latin-1"), "is not UTF-8 (byte 0xf6): save the file as UTF-8"),
         ("utf-16", "one.png,a star".encode("utf-16") + b"\n", "is not UTF-8"),
         ("open-quote", b'one.png,"a star\n', "is a quote not closed"),
         ("inner-quote", b'one.png,"a "small" star"\n', "one within quotes not doubled"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ from m2ib_lightning.errors import M2IBError, PairError, listed, nearest, quoted
 from m2ib_lightning.pairs.embedded import embedded_picture
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.pair import RawPair
+from m2ib_lightning.pairs.tables.column_names import alike_columns, find_column
+from m2ib_lightning.pairs.tables.image_paths import image_path
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth
 
 _MAX_CAPTION = 2**20
 """Length of the longest caption that is given to the tokenizer."""
+
+_KEYS = {
+    **{"image": "image", "text": "text", "id": "id", "mask": "mask", "boxes": "box"},
+    **{"negatives": "negatives", "label": "label"},
+}
+"""What the key of each column is called: ``data.<name>_column``."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,29 @@ class Columns:
     negatives: str | None = None
     label: str | None = None
 
+    def found_in(self, name: str, available: Sequence[str]) -> Columns:
+        """Return the columns with the names that a table gives them: spaces around a name and capitals do not count.
+
+        Args:
+            name: name of the table, for the error message.
+            available: names of the table's columns.
+
+        Raises:
+            M2IBError: if a column is missing, or two could be meant; the message lists them.
+        """
+        found = {field: find_column(column, available) for field, column in asdict(self).items() if column is not None}
+        for field, column in found.items():
+            if column is None and (alike := alike_columns(getattr(self, field), available)):
+                raise M2IBError(
+                    f"{name} has more than one column {getattr(self, field)!r}, up to spaces and capitals: "
+                    f"{', '.join(map(repr, alike))}. Set data.{_KEYS[field]}_column to the exact name of one"
+                )
+        columns = replace(self, **{field: column for field, column in found.items() if column is not None})
+        columns.check(name, available)
+        return columns
+
     def check(self, name: str, available: Sequence[str]) -> None:
-        """Check that a table has these columns.
+        """Check that a table has columns with exactly these names.
 
         Args:
             name: name of the table, for the error message.
@@ -52,12 +81,10 @@ class Columns:
         Raises:
             M2IBError: if a column is missing; the message lists the available ones.
         """
-        columns = {"image": self.image, "text": self.text, "id": self.id, "mask": self.mask, "box": self.boxes}
-        columns |= {"negatives": self.negatives, "label": self.label}
-        for key, column in columns.items():
+        for field, column in asdict(self).items():
             if column is not None and column not in available:
                 raise M2IBError(
-                    f"{name} has no column {column!r} (data.{key}_column): it has {listed(list(available))}."
+                    f"{name} has no column {column!r} (data.{_KEYS[field]}_column): it has {listed(list(available))}."
                     f"{nearest(column, available)}"
                 )
 
@@ -149,7 +176,7 @@ class CellReader:
         if isinstance(cell, str):
             if (picture := embedded_picture(cell)) is not None:
                 return picture, key
-            return (cell if "://" in cell else self.image_root / cell), cell
+            return image_path(cell, self.image_root), cell
         return cell, key
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from m2ib_lightning.errors import PairError, shortened
-
-BOM = b"\xef\xbb\xbf"
+from m2ib_lightning.pairs.tables.text_encoding import UTF_8, TextEncoding
 
 MAX_RECORD_BYTES = 64 * 2**20
 """Size of the largest record that is read."""
@@ -26,6 +25,7 @@ class LineTable:
         columns: names of the columns.
         parse: function from the bytes of a record to its cells; raises ``PairError``.
         lists: whether a cell can hold a list.
+        encoding: encoding of the file.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class LineTable:
         parse: Callable[[bytes], dict[str, Any]],
         *,
         lists: bool,
+        encoding: TextEncoding = UTF_8,
     ) -> None:
         self.file = file.resolve()  # absolute: the working directory may change
         self.name = file.name
@@ -44,6 +45,7 @@ class LineTable:
         self._records = records
         self._parse = parse
         self._lists = lists
+        self._encoding = encoding
 
     def __len__(self) -> int:
         return len(self._records.starts)
@@ -61,7 +63,7 @@ class LineTable:
             return self._parse(content)
         except PairError as error:
             first = self._records.lines[index]
-            last = first + content.rstrip(b"\r\n").count(b"\n")
+            last = first + self._encoding.outline(content).rstrip("\r\n").count("\n")
             where = f"line {first}" if first == last else f"lines {first} to {last}"
             raise PairError(f"{where} of {shortened(self.name)} {error}") from None
 
@@ -107,12 +109,14 @@ class Records:
         return file.read(length)
 
 
-def read_line(file: BinaryIO) -> tuple[bytes, int]:
+def read_line(file: BinaryIO, encoding: TextEncoding = UTF_8) -> tuple[bytes, int]:
     """Read a line. Of a line above ``MAX_RECORD_BYTES`` only the beginning is kept.
 
     Returns:
         The line, and its length in bytes; an empty line of length 0 at the end of the file.
     """
+    if encoding.wide:
+        return _read_wide_line(file, big=encoding.name == "utf-16-be")
     line = file.readline(MAX_RECORD_BYTES + 1)
     length = len(line)
     rest = line
@@ -122,13 +126,26 @@ def read_line(file: BinaryIO) -> tuple[bytes, int]:
     return line, length
 
 
-def decode_record(content: bytes) -> str:
-    """Decode a record as UTF-8, without a byte order mark.
+def _read_wide_line(file: BinaryIO, *, big: bool) -> tuple[bytes, int]:
+    """Read a line of UTF-16: the byte of a line end may also be half of another character."""
+    parts: list[bytes] = []
+    length, before = 0, b""
+    while part := file.readline(_SKIPPED_BYTES):
+        if not big and part.endswith(b"\n") and (length + len(part)) % 2:
+            part += file.read(1)  # the second half of the character
+        length += len(part)
+        if length <= MAX_RECORD_BYTES + len(part):
+            parts.append(part)
+        before = (before + part[-2:])[-2:]
+        if length % 2 == 0 and before == (b"\0\n" if big else b"\n\0"):
+            break
+    return b"".join(parts), length
+
+
+def decode_record(content: bytes, encoding: TextEncoding = UTF_8) -> str:
+    """Decode a record, without a byte order mark.
 
     Raises:
-        PairError: if the record is not UTF-8.
+        PairError: if the record has another encoding.
     """
-    try:
-        return content.removeprefix(BOM).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PairError(f"is not UTF-8 (byte 0x{content[error.start]:02x}): save the table as UTF-8") from None
+    return encoding.decode(content)

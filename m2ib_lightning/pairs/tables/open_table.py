@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.pairs.tables.delimited import DIALECTS, open_delimited
+from m2ib_lightning.pairs.tables.column_names import alike_columns, find_column
+from m2ib_lightning.pairs.tables.delimited import open_delimited
+from m2ib_lightning.pairs.tables.dialects import DIALECTS
 from m2ib_lightning.pairs.tables.folders import FolderTable
 from m2ib_lightning.pairs.tables.json_depth import check_json_depth
 from m2ib_lightning.pairs.tables.jsonl import open_jsonl
+from m2ib_lightning.pairs.tables.text_encoding import encoding_of
 
 _TYPED = {".json": "json", ".parquet": "parquet"}
 _SUFFIXES = (*DIALECTS, ".jsonl", *_TYPED)
@@ -88,52 +91,68 @@ class DatasetTable:
         return None if all(length is None for length in lengths) else [length or 0 for length in lengths]
 
 
-def open_table(path: str, split: str, names: tuple[str, str]) -> Table:
+def open_table(path: str, split: str, names: tuple[str, str], encoding: str | None = None) -> Table:
     """Open a file, an image folder or a hub data set.
 
     Args:
         path: path of a file or folder, or name of a hub data set.
         split: split of a hub data set.
         names: names of the text and the image column, for a table without a header or an image folder.
+        encoding: value of ``data.encoding``; None for UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         M2IBError: if the table does not exist or can't be read; the message says what is expected.
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        return _open_folder(file, names)
+        return _open_folder(file, names, encoding)
     if file.is_file():
-        return _open_file(file, names)
+        return _open_file(file, names, encoding)
     if file.suffix.lower() in _SUFFIXES or file.is_absolute() or path.count("/") != 1 or path.startswith("."):
         raise M2IBError(f"data.path={path!r} does not exist (no such file or folder, and not a hub data set's name)")
+    check_no_encoding(encoding, "a hub data set")
     return _open_hub(path, split)
 
 
-def _open_file(file: Path, names: tuple[str, str]) -> Table:
+def check_no_encoding(encoding: str | None, what: str) -> None:
+    """Check that ``data.encoding`` is null, for a source whose text has only one encoding.
+
+    Raises:
+        M2IBError: if it is not.
+    """
+    if encoding is not None:
+        raise M2IBError(
+            f"data.encoding={encoding} is for .csv, .tsv and .jsonl tables and .txt files: {what} needs null"
+        )
+
+
+def _open_file(file: Path, names: tuple[str, str], encoding: str | None) -> Table:
     suffix = file.suffix.lower()
     if suffix not in _SUFFIXES:
         raise M2IBError(f"data.path={str(file)!r}: files must end in {', '.join(_SUFFIXES)}, got {suffix!r}")
     if file.stat().st_size == 0:
         raise M2IBError(f"data.path={str(file)!r} is empty")
     if suffix in DIALECTS:
-        return open_delimited(file, names)
+        return open_delimited(file, names, encoding)
     if suffix == ".jsonl":
-        return open_jsonl(file)
+        return open_jsonl(file, encoding_of(file, encoding))
+    check_no_encoding(encoding, f"a {suffix} file")
     if suffix == ".json":
         check_json_depth(file)
     rows = load_quietly(f"data.path={str(file)!r}", _TYPED[suffix], data_files=str(file))
     return _as_table(file.name, rows, file.parent)
 
 
-def _open_folder(folder: Path, names: tuple[str, str]) -> Table:
+def _open_folder(folder: Path, names: tuple[str, str], encoding: str | None) -> Table:
     """Open an image folder: a ``metadata`` table with ``file_name``, or ``cat.txt`` next to ``cat.jpg``."""
     for name in _METADATA:
         if (folder / name).is_file():
-            table = _open_file(folder / name, names)
-            if "file_name" in table.columns and names[1] not in table.columns:
-                table = _WithAlias(table, "file_name", names[1])
+            table = _open_file(folder / name, names, encoding)
+            file_name = find_column("file_name", table.columns)
+            if file_name is not None and not alike_columns(names[1], table.columns):
+                table = _WithAlias(table, file_name, names[1])
             return table
-    return FolderTable(folder, names, _METADATA)
+    return FolderTable(folder, names, _METADATA, encoding)
 
 
 class _WithAlias:
