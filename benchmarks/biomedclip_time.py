@@ -22,7 +22,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import open_clip
 import torch
 from machine import describe, seconds
 from safetensors.torch import save_file
@@ -57,6 +56,8 @@ CONFIG = {
 
 def make_biomedclip(folder: Path) -> LoadedModel:
     """Write a folder of BiomedCLIP's shape with random weights and a small vocabulary, and load it by its name."""
+    import open_clip  # late: --help does not need it
+
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
     BertConfig(vocab_size=30522).save_pretrained(folder)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(CAPTION.split())]
