@@ -22,11 +22,11 @@ from m2ib_lightning.errors import M2IBError
 
 _LOGGER = logging.getLogger(__name__)
 
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""Largest distance of two unit vectors (B, E) that counts as rounding, by the dtype of the weights.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Largest distance of two unit vectors (B, E) that counts as rounding, by the dtype of the weights."""
 
-Some parts of transformers compute in float32 whatever the weights are: the softmax of eager attention, RMS norms.
-"""
+_PARTS_IN_FLOAT32_TOLERANCE = 1e-6
+"""The same in float64, where transformers computes parts in float32: the softmax of eager attention, RMS norms."""
 
 _FAST_TOLERANCE = 1e-2
 """The same where float32 products may be rounded to TF32 or bfloat16 (``torch.set_float32_matmul_precision``)."""
@@ -128,7 +128,7 @@ def _compare(encoder: Encoder, modality: Modality, cut: Tensor, reference: Tenso
         )
     cut, reference = F.normalize(cut.double(), dim=-1), F.normalize(reference.double(), dim=-1)
     distances = torch.linalg.vector_norm(cut - reference, dim=-1)[reference.isfinite().all(-1)]
-    tolerance = _tolerance(encoder.towers[modality].dtype)
+    tolerance = _tolerance(encoder.model, encoder.towers[modality].dtype)
     if len(distances) and not bool((distances <= tolerance).all()):
         raise M2IBError(
             f"the {modality} tower is not the model's own function: its embeddings are {float(distances.max()):.2g} "
@@ -136,10 +136,19 @@ def _compare(encoder: Encoder, modality: Modality, cut: Tensor, reference: Tenso
         )
 
 
-def _tolerance(dtype: torch.dtype) -> float:
+def _tolerance(model: Any, dtype: torch.dtype) -> float:
+    if dtype == torch.float64 and _has_parts_in_float32(model):
+        return _PARTS_IN_FLOAT32_TOLERANCE
     if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
         return _FAST_TOLERANCE
     return TOLERANCES.get(dtype, _FAST_TOLERANCE)
+
+
+def _has_parts_in_float32(model: nn.Module) -> bool:
+    modules = list(model.modules())
+    configs = [getattr(module, "config", None) for module in modules]
+    is_eager = any(getattr(config, "_attn_implementation", None) == "eager" for config in configs)
+    return is_eager or any(type(module).__name__.endswith("RMSNorm") for module in modules)
 
 
 def _advice(encoder: Encoder) -> str:

@@ -53,6 +53,11 @@ class Problem:
         with torch.autocast(self.hidden.z.device.type, enabled=False):
             self.whitened = self.bottleneck.whiten(self.hidden.z)
             self.target = self.target.to(self.whitened.dtype)
+        layout = self.hidden.layout
+        self._layouts = [  # the same in every step
+            layout.rows(chunk.pairs).cut(chunk.tokens).repeated(chunk.draws.stop - chunk.draws.start)
+            for chunk in self.chunks
+        ]
 
     def evaluate(self, step: int, backward: Backward | None) -> tuple[Tensor, Terms]:
         """Run one forward pass. If ``backward`` is given, ``alpha.grad`` gets the gradient of the summed loss.
@@ -68,9 +73,9 @@ class Problem:
                 backward(self.loss_scale * beta * mean.sum())
             noise = self.noise(step, self.whitened.shape[1], self.whitened)
             similarity = torch.zeros_like(mean)
-            for chunk in self.chunks:
+            for chunk, layout in zip(self.chunks, self._layouts, strict=True):
                 gates = self.bottleneck.part(chunk.pairs, chunk.tokens)
-                contribution = self._similarity(chunk, gates, noise)
+                contribution = self._similarity(chunk, layout, gates, noise)
                 if backward is not None:
                     backward(-self.loss_scale * contribution.sum())
                     self.bottleneck.add_gradient(gates, chunk.pairs)
@@ -79,12 +84,11 @@ class Problem:
                 alpha.grad /= self.loss_scale
         return information.detach().sum(-1), Terms(beta * mean.detach() - similarity, mean.detach(), similarity)
 
-    def _similarity(self, chunk: Chunk, gates: Tensor, noise: Tensor) -> Tensor:
+    def _similarity(self, chunk: Chunk, layout: Layout, gates: Tensor, noise: Tensor) -> Tensor:
         """Return the chunk's contribution to each pair's mean cosine."""
         whitened = self.whitened[chunk.pairs, : chunk.tokens]
         draws = self.bottleneck(whitened, noise[chunk.draws, : chunk.tokens], gates)  # (b, k, T, D)
         pairs, count = draws.shape[:2]
-        layout = self.hidden.layout.rows(chunk.pairs).cut(chunk.tokens).repeated(count)
         embeddings = self.suffix(draws.flatten(0, 1), layout).to(self.target.dtype).view(pairs, count, -1)  # (b, k, E)
         return similarities(embeddings, self.target[chunk.pairs]).sum(-1) / self.draws
 

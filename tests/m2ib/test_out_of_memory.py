@@ -60,8 +60,8 @@ class Memory:
         self.worked: list[Chunk] = []
         original = Problem._similarity
 
-        def similarity(problem: Problem, chunk: Chunk, gates: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-            result = original(problem, chunk, gates, noise)
+        def similarity(problem: Problem, chunk: Chunk, *tensors: Any) -> torch.Tensor:
+            result = original(problem, chunk, *tensors)
             if not too_large(chunk):
                 self.worked.append(chunk)
             elif late and result.requires_grad:
@@ -206,13 +206,13 @@ def test_a_failed_attempt_is_freed_before_the_next(clip: Any, monkeypatch: pytes
     alive: list[bool] = []
     original = Problem._similarity
 
-    def similarity(problem: Problem, chunk: Chunk, gates: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def similarity(problem: Problem, chunk: Chunk, *tensors: Any) -> torch.Tensor:
         alive.extend(not ref.expired() for ref in storages)
         storages.clear()
-        result = original(problem, chunk, gates, noise)
+        result = original(problem, chunk, *tensors)
         if chunk.rows > 100:
             storages.extend(
-                StorageWeakRef(t.untyped_storage()) for t in (result, gates, problem.whitened, problem.hidden.z)
+                StorageWeakRef(t.untyped_storage()) for t in (result, tensors[1], problem.whitened, problem.hidden.z)
             )
             raise torch.cuda.OutOfMemoryError
         return result
