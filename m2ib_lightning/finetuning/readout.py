@@ -50,8 +50,7 @@ class Readout(Method):
         if not batch.pairs:
             return batch.complete([], Attribution)
         self.scorer.check_identity(batch)
-        inputs = {**batch.inputs, "image": {**batch.inputs["image"], "pixel_values": self.scorer.pixels(batch)}}
         with torch.autocast(self.scorer.device.type, enabled=False):
-            outputs = self.network(inputs)
+            outputs = self.network(batch.inputs)
         results = readout_maps(self.network, batch, outputs)
         return batch.complete(map(self.checked, results), Attribution)

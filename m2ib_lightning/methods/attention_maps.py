@@ -54,7 +54,7 @@ class AttentionMap(SaliencyMethod):
     def image_saliency(self, batch: PairBatch, clean: Clean) -> Tensor:
         tower = self.context.model.encoder.towers["image"]
         with torch.enable_grad():
-            hidden = tower.prefix({"pixel_values": self.scorer.pixels(batch)}, -1)
+            hidden = tower.prefix(batch.inputs["image"], -1)
             hidden.z.requires_grad_()
             prefix_tokens = tower.spec.prefix_tokens
             used = hidden.valid.clone()

@@ -69,8 +69,7 @@ class HiddenGradient(SaliencyMethod):
             return torch.autograd.grad(cosine.sum(), z)[0]
 
     def _hidden(self, modality: Modality, batch: PairBatch) -> Hidden:
-        inputs = batch.inputs[modality] if modality == "text" else {"pixel_values": self.scorer.pixels(batch)}
-        return self.context.model.encoder.towers[modality].prefix(inputs, self.layers[modality])
+        return self.context.model.encoder.towers[modality].prefix(batch.inputs[modality], self.layers[modality])
 
 
 class GradCAM(HiddenGradient):

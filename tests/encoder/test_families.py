@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from m2ib_lightning import explain
+from m2ib_lightning.api.request import parse_request
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.towers import Tower
@@ -44,8 +45,6 @@ def member_of(name: str) -> tuple[Member, LoadedModel]:
 
 
 def batch_of(model: LoadedModel, indices: tuple[int, ...] = (0, 1, 2)) -> PairBatch:
-    from m2ib_lightning.api.request import parse_request
-
     request = parse_request([pictures()[k] for k in indices], [CAPTIONS[k] for k in indices])
     return request.batch(model.preparer, range(len(indices)), None)
 

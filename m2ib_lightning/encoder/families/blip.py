@@ -13,7 +13,7 @@ from torch import Tensor
 from m2ib_lightning.encoder.families.bert import bert_tower
 from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, patch_grid, register_family
 from m2ib_lightning.encoder.families.known_blocks import block_parts
-from m2ib_lightning.encoder.families.reading import first_token
+from m2ib_lightning.encoder.families.reading import first_token, token_inputs
 
 
 def _normed(model: Any, pooled: Tensor) -> Tensor:
@@ -28,8 +28,7 @@ def _own_image(model: Any, inputs: Inputs) -> Tensor:
 
 
 def _own_text(model: Any, inputs: Inputs) -> Tensor:
-    names = ("input_ids", "attention_mask")
-    states = model.text_encoder(**{name: inputs[name] for name in names if name in inputs}).last_hidden_state
+    states = model.text_encoder(**token_inputs(inputs)).last_hidden_state
     projected: Tensor = model.text_proj(states[:, 0])
     return projected
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from m2ib_lightning.encoder.families.bert import bert_tower
 from m2ib_lightning.encoder.families.family import About, Family, Inputs, TowerSpec, register_family
 from m2ib_lightning.encoder.families.known_blocks import block_parts
-from m2ib_lightning.encoder.families.reading import first_token
+from m2ib_lightning.encoder.families.reading import first_token, token_inputs
 
 
 def _grid(model: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -24,8 +24,7 @@ def _own_image(model: Any, inputs: Inputs) -> Tensor:
 
 
 def _own_text(model: Any, inputs: Inputs) -> Tensor:
-    names = ("input_ids", "attention_mask")
-    projected: Tensor = model.get_text_features(**{k: inputs[k] for k in names if k in inputs}).pooler_output
+    projected: Tensor = model.get_text_features(**token_inputs(inputs)).pooler_output
     return projected[:, 0]
 
 

@@ -64,6 +64,16 @@ def not_padding(model: Any, inputs: Inputs) -> Tensor:
     return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
 
+def token_inputs(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the ids of the tokens and, where there is one, their mask, as arguments of the model's own functions."""
+    return {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+
+
+def as_pooled(model: Any, pooled: Tensor) -> Tensor:
+    """Return the pooled vector: no projection follows."""
+    return pooled
+
+
 def no_mask(model: Any, hidden: Tensor, layout: Layout) -> dict[str, Any]:
     """Return the arguments of blocks in which every token reads every other."""
     return {"attention_mask": None}

@@ -14,7 +14,7 @@ from torch import Tensor
 from m2ib_lightning.encoder.families.block_parts import PoolingParts
 from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
 from m2ib_lightning.encoder.families.known_blocks import block_parts
-from m2ib_lightning.encoder.families.reading import last_token, no_mask
+from m2ib_lightning.encoder.families.reading import as_pooled, last_token, no_mask
 from m2ib_lightning.encoder.layout import Layout
 
 
@@ -30,11 +30,6 @@ def _pool_parts(model: Any) -> PoolingParts:
         return attended + head.mlp(head.layernorm(attended))
 
     return PoolingParts(model.vision_model.post_layernorm, head.probe[0], head.attention, rest)
-
-
-def as_pooled(model: Any, pooled: Tensor) -> Tensor:
-    """Return the pooled vector: no projection follows."""
-    return pooled
 
 
 IMAGE = TowerSpec(

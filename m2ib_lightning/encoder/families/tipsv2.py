@@ -8,8 +8,7 @@ from torch import Tensor
 
 from m2ib_lightning.encoder.families.family import About, Family, TowerSpec, patch_grid, register_family
 from m2ib_lightning.encoder.families.known_blocks import block_parts
-from m2ib_lightning.encoder.families.reading import first_token, not_padding, padding_mask
-from m2ib_lightning.encoder.families.siglip import as_pooled
+from m2ib_lightning.encoder.families.reading import as_pooled, first_token, not_padding, padding_mask
 from m2ib_lightning.encoder.layout import Layout
 
 
