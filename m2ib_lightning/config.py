@@ -81,6 +81,9 @@ class BottleneckConfig:
     calibration_pairs: int | None = _key(
         None, "number of pairs that the statistics of prior=data are taken from; default 1000"
     )
+    path: int | None = _key(
+        None, "number of betas that the image's map is read along, beta / 4 to 8 beta; published 1: at beta alone"
+    )
     max_rows: int | None = _key(
         None,
         "largest number of tokens, over all draws, that run at once; bounds memory; null: a default for the device",

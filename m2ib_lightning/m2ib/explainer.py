@@ -28,6 +28,7 @@ from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
 from m2ib_lightning.m2ib.optimise import Backward, Problem, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
+from m2ib_lightning.m2ib.path import along_path, path_betas
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.m2ib.suffix_plans import SuffixPlan, SuffixPlans
@@ -218,7 +219,7 @@ class Explainer:
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
         shares = None if units is None else units.shares(problems["text"].target)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares))
+        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares, self.settings.path))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""
@@ -240,7 +241,8 @@ class Explainer:
         Args:
             batch: the pairs.
             units: targets of the N units of the captions. The image problem then has B + N rows: the pairs, and after
-                them the units, which share the hidden states of their pictures.
+                them the units, which share the hidden states of their pictures. Each row is repeated for the betas of
+                the path.
 
         Returns:
             The optimisation problem of each tower, and the clean cosines (B,).
@@ -257,6 +259,7 @@ class Explainer:
             pairs = torch.arange(len(image), device=image.device)
             hidden["image"] = hidden["image"].rows(torch.cat([pairs, units.rows]))
             targets["image"] = torch.cat([text, units.direction.to(text)])
+        hidden["image"], targets["image"] = along_path(hidden["image"], targets["image"], self.settings.path)
         problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in hidden}
         dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
@@ -272,8 +275,17 @@ class Explainer:
             self._noise[modality],
             draws,
             plan_chunks(hidden.layout.lengths(), draws, min(plan.max_rows, self._max_rows)),
+            self._betas(modality, len(target)),
             _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
+
+    def _betas(self, modality: Modality, rows: int) -> Tensor | None:
+        """Return the weight of the information of each row of a problem (rows,); None if it is the same for all."""
+        count = self.settings.path
+        if modality == "text" or count == 1:
+            return None
+        alpha = self._bottleneck(modality).alpha
+        return alpha.new_tensor(path_betas(self._bottleneck(modality).beta, count)).repeat(rows // count)
 
     def _suffix_plan(self, modality: Modality) -> SuffixPlan:
         if self._suffixes is None:
