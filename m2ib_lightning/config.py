@@ -126,6 +126,9 @@ class DataConfig:
         "captions: column with captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
     label_column: str | None = _key(None, "captions: column with the pictures' classes, for zero-shot accuracy")
+    annotated_as: str | None = _key(
+        None, "boxes and masks of pictures with an EXIF rotation: 'shown' (with it), 'stored' (without); null: by size"
+    )
     encoding: str | None = _key(
         None, "captions: encoding of a text table, such as cp1252; null: UTF-8, or UTF-16 with a byte order mark"
     )

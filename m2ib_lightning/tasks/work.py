@@ -46,7 +46,8 @@ class Work:
         model = load_model(config.model.name)
         settings = resolve(_settings(config, model), model.encoder)
         data = config.data
-        images = ImageRules(data.image_timeout, data.image_max_bytes, data.image_formats or (), data.window)
+        formats = data.image_formats or ()
+        images = ImageRules(data.image_timeout, data.image_max_bytes, formats, data.window, data.annotated_as)
         preparer = model.preparer.with_options(fit=data.fit, images=images, urls=_urls(config))
         datamodule = datamodule_type.from_config(config, preparer)
         datamodule.setup("fit")
