@@ -43,11 +43,12 @@ SCORES_SCHEMA = pa.schema(
 
 
 def count(results: list[PairScores], seconds: float) -> Counts:
-    """Count the done, failed and drawn pairs of a part of the table, for its footer."""
+    """Count the done, failed and drawn pairs of a part of the table, and their marked parts, for its footer."""
     total = Counts(seconds=seconds)
     for result in results:
         done = result.error is None
         total += Counts(done=int(done), failed=int(not done), drawn=int(result.heatmap is not None))
+        total += Counts.of_truth(result.pair) if done else Counts()
     return total
 
 

@@ -122,6 +122,15 @@ class Pair:
         if self.error is not None:  # it may quote data
             object.__setattr__(self, "error", escaped(self.error))
 
+    @property
+    def share_cut_away(self) -> float | None:
+        """Share of the pixels that the truth marks which the model does not see; None if it marks none."""
+        mask = None if self.truth is None else self.truth.mask
+        if mask is None or not (marked := int(mask.sum())):
+            return None
+        left, top, right, bottom = (max(edge, 0) for edge in self.crop)
+        return 1 - int(mask[top:bottom, left:right].sum()) / marked
+
     def other_captions(self, count: int) -> list[OtherCaption]:
         """Return the first ``count`` other captions that the source provides for the picture."""
         return [] if self.truth is None else self.truth.others[:count]
