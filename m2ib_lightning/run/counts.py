@@ -62,9 +62,9 @@ class Counts:
     def of_truth(pair: Pair) -> Counts:
         """Return the counts over the marked part of one explained pair."""
         cut = pair.share_cut_away
-        return (
-            Counts() if cut is None else Counts(marked=1, partly_cut=int(LEAST_CUT < cut < 1), wholly_cut=int(cut == 1))
-        )
+        if cut is None:
+            return Counts()
+        return Counts(marked=1, partly_cut=int(LEAST_CUT < cut < 1), wholly_cut=int(cut == 1))
 
     @staticmethod
     def of(results: Iterable[Attribution], seconds: float = 0.0) -> Counts:
