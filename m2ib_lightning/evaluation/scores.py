@@ -33,7 +33,7 @@ SCORES_SCHEMA = pa.schema(
             ),
         ),
         pa.field("failures", pa.list_(pa.string())),  # "<method>: why it failed on this pair"
-        pa.field("mask_resized", pa.bool_()),  # null where the source has no ground truth
+        pa.field("mask_resized", pa.bool_()),  # null where the source has no mask
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null where the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source

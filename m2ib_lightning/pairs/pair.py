@@ -29,7 +29,7 @@ class RawPair:
         id: identifier from the user; None to use the key.
         error: reason why the source could not read the pair, or None.
         truth: ground truth of the pair, or None if the source has none.
-        fingerprint: digest of the caption and the image (``pairs.fingerprint``); None if it was not taken.
+        fingerprint: digest of the caption, the image and the truth (``pairs.fingerprint``); None if it was not taken.
         sentence: the sentence that the caption is a phrase of; None for a caption that stands alone.
     """
 
@@ -94,7 +94,7 @@ class Pair:
         picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
         error: reason why the pair can't be explained, or None.
         truth: ground truth of the pair, or None if the source has none.
-        fingerprint: digest of the source's caption and image, by which a resumed run sees a change.
+        fingerprint: digest of the source's caption, image and truth, by which a resumed run sees a change.
         sentence: the sentence that the caption is a phrase of, or None.
     """
 

@@ -248,6 +248,22 @@ def test_the_evaluation_says_for_how_many_pairs(write: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_an_evaluation_does_the_captions_of_a_moved_object_again(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [caption(1, "a dog"), caption(2, "a hot dog", 25), caption(3, "nothing named")]
+    objects = [instance(1, 18, POLYGON), instance(2, 58, to_rle(CELL), image_id=25)]
+    words = ["data.name=coco", f"data.path={write(captions, objects)}"]
+    evaluate(tmp_path / "run", *words)
+    evaluate(tmp_path / "run", *words, "resume=true")
+    assert "in the source" not in capsys.readouterr().out
+    write(captions, [objects[0], instance(2, 58, [], image_id=25, bbox=[40, 0, 9, 9])])
+    evaluate(tmp_path / "run", *words, "resume=true")
+    again = "pairs: 1 changed in the source since their rows were written, and are done again (captions_val2017.json:2)"
+    assert again in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_resumed_run_does_new_and_changed_captions(
     write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
