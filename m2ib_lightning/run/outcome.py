@@ -38,7 +38,7 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
     if counts.marked:
         advice = "; data.fit=pad shows the whole picture" if counts.partly_cut + counts.wholly_cut else ""
         print(
-            f"{count_of(counts.marked, 'pair')} with boxes or masks: the model does not see a part of them in "
+            f"{count_of(counts.marked, 'pair')} with boxes or masks: the crop cuts away a part of them in "
             f"{counts.partly_cut}, and all of them in {counts.wholly_cut}{advice}."
         )
     for row in summary.failures:

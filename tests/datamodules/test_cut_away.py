@@ -73,7 +73,7 @@ def counted(run: Path) -> list[int]:
 
 
 LINE = (
-    "4 pairs with boxes or masks: the model does not see a part of them in 1, and all of them in 2; data.fit=pad shows "
+    "4 pairs with boxes or masks: the crop cuts away a part of them in 1, and all of them in 2; data.fit=pad shows "
     "the whole picture."
 )
 
@@ -90,7 +90,7 @@ def test_an_attribution_counts_what_is_cut_away(tmp_path: Path, capsys: pytest.C
     assert counted(tmp_path / "run") == [4, 1, 2]
     assert "<th>truth partly cut away</th><td>1</td>" in (tmp_path / "run" / "report.html").read_text()
     assert main([*words, f"output_dir={tmp_path / 'padded'}", "data.fit=pad"]) == 0
-    assert "4 pairs with boxes or masks: the model does not see a part of them in 0, and all of them in 0." in (
+    assert "4 pairs with boxes or masks: the crop cuts away a part of them in 0, and all of them in 0." in (
         capsys.readouterr().out
     )
     assert counted(tmp_path / "padded") == [4, 0, 0]
