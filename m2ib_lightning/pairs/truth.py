@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from m2ib_lightning.errors import PairError, quoted
+from m2ib_lightning.pairs.annotations.coordinates import Mask as Mask
+from m2ib_lightning.pairs.annotations.coordinates import checked_box
 from m2ib_lightning.pairs.exif import Turn, check_shape, is_of_stored, stored_size, turned
 from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import ImageLike, read_image
-
-Mask = NDArray[np.bool_]
 
 _MASK_THRESHOLD = 128
 """Lowest grey value that is inside a mask."""
@@ -167,6 +166,7 @@ def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> M
             first, last = (round(left), round(top)), (round(left + width), round(top + height))
         except (TypeError, ValueError, OverflowError):
             raise PairError(f"a box must be [left, top, width, height] in pixels, got {quoted(box)}") from None
+        checked_box(box, size)
         mask[max(first[1], 0) : max(last[1], 0), max(first[0], 0) : max(last[0], 0)] = True
     return mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,20 @@ def test_a_broken_annotation_costs_its_pairs(change: dict[str, Any], message: st
     ((key, error),) = errors_of(open_pairs("data.name=coco", f"data.path={path}")).items()
     assert key == "captions_val2017.json:1"
     assert re.search("annotation 1 of instances_val2017.json.*" + message, error)
+
+
+def test_an_object_of_an_unknown_picture_costs_the_captions_of_that_picture(write: Any, tmp_path: Path) -> None:
+    path = write(
+        [caption(1, "a dog"), caption(2, "a dog", 25)], [instance(1, 18, []), instance(2, 18, [], image_id=25)]
+    )
+    file = path.parent / "instances_val2017.json"
+    write_json(file, json.loads(file.read_text()) | {"images": [image(25), {"id": 9, "width": "x", "height": 60}]})
+    ((key, error),) = errors_of(open_pairs("data.name=coco", f"data.path={path}")).items()
+    assert key == "captions_val2017.json:1"
+    assert "image 9 of instances_val2017.json: the size of the picture must be whole numbers" in error
+    write_json(file, json.loads(file.read_text()) | {"images": [image(25)]})
+    ((key, error),) = errors_of(open_pairs("data.name=coco", f"data.path={path}")).items()
+    assert error.endswith("annotation 1 of instances_val2017.json has the unknown image 9")
 
 
 def test_broken_captions_are_failed_rows(write: Any) -> None:
