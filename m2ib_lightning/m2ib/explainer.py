@@ -28,7 +28,7 @@ from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
 from m2ib_lightning.m2ib.optimise import Backward, Problem, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
-from m2ib_lightning.m2ib.path import along_path, path_betas
+from m2ib_lightning.m2ib.path import along_path, row_betas
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.m2ib.suffix_plans import SuffixPlan, SuffixPlans
@@ -266,26 +266,20 @@ class Explainer:
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
         plan, draws = self._suffix_plan(modality), self.settings.noise_samples
-        self._bottleneck(modality).reset(*hidden.z.shape[:2])
+        bottleneck, count = self._bottleneck(modality), self.settings.path if modality == "image" else 1
+        bottleneck.reset(*hidden.z.shape[:2])
+        betas = None if count == 1 else row_betas(bottleneck.beta, count, len(target), bottleneck.alpha)
         return Problem(
             plan.function,
-            self._bottleneck(modality),
+            bottleneck,
             hidden,
             target,
             self._noise[modality],
             draws,
             plan_chunks(hidden.layout.lengths(), draws, min(plan.max_rows, self._max_rows)),
-            self._betas(modality, len(target)),
+            betas,
             _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
-
-    def _betas(self, modality: Modality, rows: int) -> Tensor | None:
-        """Return the weight of the information of each row of a problem (rows,); None if it is the same for all."""
-        count = self.settings.path
-        if modality == "text" or count == 1:
-            return None
-        alpha = self._bottleneck(modality).alpha
-        return alpha.new_tensor(path_betas(self._bottleneck(modality).beta, count)).repeat(rows // count)
 
     def _suffix_plan(self, modality: Modality) -> SuffixPlan:
         if self._suffixes is None:

@@ -52,6 +52,11 @@ def path_betas(beta: float, count: int) -> list[float]:
     return [beta * _LOWEST * ratio ** (index / (count - 1)) for index in range(count)]
 
 
+def row_betas(beta: float, count: int, rows: int, like: Tensor) -> Tensor:
+    """Return the beta of each row (rows,) of a problem whose rows ``along_path`` has repeated."""
+    return like.new_tensor(path_betas(beta, count)).repeat(rows // count)
+
+
 def along_path(hidden: Hidden, target: Tensor, count: int) -> tuple[Hidden, Tensor]:
     """Repeat each row of an optimisation problem for the betas of its path, which lie next to each other.
 

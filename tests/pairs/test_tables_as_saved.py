@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from m2ib_lightning.config import Config, DataConfig, to_yaml
+from m2ib_lightning.config import Config, DataConfig
 from m2ib_lightning.datamodules.captions import CaptionsDataModule, CaptionSource
 from m2ib_lightning.datamodules.conceptual_captions import ConceptualCaptionsDataModule
 from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
@@ -23,6 +23,7 @@ from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.image_paths import image_path
 from m2ib_lightning.pairs.tables.open_table import open_table
 from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.resolved_config import to_yaml
 from m2ib_lightning.run.resume import check_same_run
 
 CAPTIONS = ["a red circle", "Größe, Maß; Ring", 'the "white" ring', '"quoted"', "two\nlines", "NA"]
@@ -279,6 +280,19 @@ def test_a_refused_path_costs_its_own_row(tmp_path: Path) -> None:
     assert "whole path of Windows" in str(errors[0])
     assert "on another machine" in str(errors[1])
     assert errors[2] is None
+
+
+def test_boxes_in_cells_of_text(tmp_path: Path) -> None:
+    cells = ['"[1, 2, 3, 4]"', '"[[1, 2, 3, 4], [5, 6, 7, 8]]"', "", " ", "null", "1 2 3 4", "5", '"{""x"": 1}"']
+    (tmp_path / "a.csv").write_text("image,caption,box\n" + "".join(f"a.png,x,{cell}\n" for cell in cells))
+    read = pairs_of(tmp_path / "a.csv", Columns(boxes="box"))
+    one, two, *blank = read[:5]
+    assert one.truth is not None
+    assert two.truth is not None
+    assert (one.truth.boxes, two.truth.boxes) == ([[1, 2, 3, 4]], [[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert [(pair.truth, pair.error) for pair in blank] == [(None, None)] * 3
+    for pair, cell in zip(read[5:], ["'1 2 3 4'", "'5'", "'{"], strict=True):
+        assert f"a box must be [left, top, width, height] in pixels, got {cell}" in str(pair.error)
 
 
 def test_paths_of_a_stream_follow_the_same_rules() -> None:
