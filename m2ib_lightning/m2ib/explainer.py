@@ -90,7 +90,7 @@ class Explainer:
         self.settings = settings
         self.bottlenecks = nn.ModuleDict({m: self._make_bottleneck(m, statistics) for m in MODALITIES})
         self._noise = {
-            m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
+            m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width), settings.centred_noise)
             for m, tower in encoder.towers.items()
         }
         self._compile = compile

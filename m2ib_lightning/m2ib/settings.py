@@ -52,6 +52,8 @@ class BottleneckSettings:
         steps: number of optimiser steps.
         lr: Adam's learning rate.
         noise_samples: number of noise draws K per step.
+        centred_noise: whether the mean of a step's draws is subtracted from them, which makes maps depend less on the
+            seed at no cost. A single draw stays as it is.
         initial_alpha: start value of every alpha (lambda = sigmoid(alpha)).
         calibration_pairs: number of pairs that the statistics of ``prior=data`` are computed from.
         path: number of betas that the image's map is read along, from a quarter to 8 times ``image.beta``; 1 is the
@@ -65,6 +67,7 @@ class BottleneckSettings:
     steps: int = 10
     lr: float = 1.0
     noise_samples: int = 10
+    centred_noise: bool = False
     initial_alpha: float = 5.0
     calibration_pairs: int = 1000
     path: int = 1
@@ -76,6 +79,7 @@ class BottleneckSettings:
         if self.max_rows is not None:
             _require_count("max_rows", self.max_rows)
         _require_numbers(self, "lr", "initial_alpha")
+        _require(type(self.centred_noise) is bool, f"centred_noise must be true or false, got {self.centred_noise!r}")
         _require(self.lr > 0, f"lr must be positive, got {self.lr}")
 
     def tower(self, modality: Modality) -> TowerSettings:

@@ -124,13 +124,14 @@ def test_the_betas_of_a_path() -> None:
 
 
 def test_the_map_of_a_unit_is_read_along_the_path_too() -> None:
-    scene = SceneSource(5, 1, mentioned=2)[0]
+    example = SceneSource(5, 1, mentioned=2).example(0)
+    image, caption = example.scene.image, example.caption.text
     options: dict[str, Any] = {"model": "scenes", "bottleneck": {"path": 2, "steps": 3, "noise_samples": 2}}
-    grounding = ground(scene.image, scene.caption, target="alone", dtype=torch.float64, **options)
+    grounding = ground(image, caption, target="alone", dtype=torch.float64, **options)
     assert len(grounding.units) == 2
     for unit, saliency in zip(grounding.units, grounding.maps, strict=True):
-        text = scene.caption[unit.start : unit.end]
-        expected = explain(scene.image, text, dtype=torch.float64, **options).image_saliency
+        text = caption[unit.start : unit.end]
+        expected = explain(image, text, dtype=torch.float64, **options).image_saliency
         # The unit's embedding is normalised first, which rounds it differently.
         assert relative_difference(saliency, expected) < 1e-6
 
