@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, quick pictures, this process's rank, and the order.
+"""Shared by all tests: no network, quick pictures and models, this process's rank, and the order.
 
 Nothing heavy is imported here, because pytest's main process loads this file too, before its workers start.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -42,6 +44,34 @@ def quick_pictures() -> Iterator[None]:
     yield
     Image.register_save("PNG", save)
 
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_models() -> Iterator[None]:
+    """Read a model's folder once in a process; later loads get a copy, unless a file in it has changed."""
+    import torch
+
+    from m2ib_lightning.models import load
+
+    read, first = load._from_pretrained, {}
+
+    def read_once(source: str, what: str) -> Any:
+        if torch.is_inference_mode_enabled():  # its tensors can't be used elsewhere
+            return read(source, what)
+        files = [(file.name, file.stat()) for file in sorted(Path(source).glob("*"))]
+        key = source, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+        if key not in first:
+            first[key] = read(source, what)
+            for old in list(first)[1:-MODELS_KEPT]:
+                del first[old]
+        return deepcopy(first[key])
+
+    load._from_pretrained = read_once
+    yield
+    load._from_pretrained = read
+
+
+MODELS_KEPT = 4
+"""Number of models that ``quick_models`` keeps, which are tiny, beside the first."""
 
 SLOW_SECONDS = 600
 """Time limit of a slow test without ``@pytest.mark.timeout``; that of the others is in pyproject.toml."""
