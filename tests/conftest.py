@@ -47,27 +47,36 @@ def quick_pictures() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_models() -> Iterator[None]:
-    """Read a model's folder once in a process; later loads get a copy, unless a file in it has changed."""
+    """Read a folder's weights once in a process; later loads get a copy, unless a file in the folder has changed.
+
+    The rest of a load, such as the processor and the checks, is done each time.
+    """
     import torch
 
-    from m2ib_lightning.models import load
+    from m2ib_lightning.models import classes
 
-    read, first = load._from_pretrained, {}
+    class_of, first = classes.model_class, {}
 
-    def read_once(source: str, what: str) -> Any:
-        if torch.is_inference_mode_enabled():  # its tensors can't be used elsewhere
-            return read(source, what)
-        files = [(file.name, file.stat()) for file in sorted(Path(source).glob("*"))]
-        key = source, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-        if key not in first:
-            first[key] = read(source, what)
-            for old in list(first)[1:-MODELS_KEPT]:
-                del first[old]
-        return deepcopy(first[key])
+    class Reader:
+        """Stands for a model's class where ``load_model`` reads its weights."""
 
-    load._from_pretrained = read_once
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def from_pretrained(self, source: str, **options: Any) -> Any:
+            files = [(file.name, file.stat()) for file in sorted(Path(source).glob("*"))]
+            if torch.is_inference_mode_enabled() or not files:  # tensors of that mode can't be used elsewhere
+                return self.kind.from_pretrained(source, **options)
+            key = self.kind, source, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+            if key not in first:
+                first[key] = self.kind.from_pretrained(source, **options)
+                for old in list(first)[1:-MODELS_KEPT]:
+                    del first[old]
+            return deepcopy(first[key])
+
+    classes.model_class = lambda config: Reader(class_of(config))
     yield
-    load._from_pretrained = read
+    classes.model_class = class_of
 
 
 MODELS_KEPT = 4
