@@ -55,7 +55,8 @@ def quick_models() -> Iterator[None]:
 
     from m2ib_lightning.models import classes
 
-    class_of, first = classes.model_class, {}
+    class_of = classes.model_class
+    first: dict[Any, Any] = {}
 
     class Reader:
         """Stands for a model's class where ``load_model`` reads its weights."""
@@ -74,9 +75,9 @@ def quick_models() -> Iterator[None]:
                     del first[old]
             return deepcopy(first[key])
 
-    classes.model_class = lambda config: Reader(class_of(config))
-    yield
-    classes.model_class = class_of
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(classes, "model_class", lambda config: Reader(class_of(config)))
+        yield
 
 
 MODELS_KEPT = 4
