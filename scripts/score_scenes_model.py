@@ -36,6 +36,9 @@ CHOOSE, REPORT, CALIBRATE = 1, 2, 3
 
 LAYERS: dict[Modality, int] = {"image": -1, "text": -1}
 
+READING: dict[str, Any] = {"path": 2, "noise_samples": 5, "centred_noise": True}
+"""How the picture's map is read. It costs what one beta with 10 draws does; docs/evaluation.md says why."""
+
 # Mostly token gates for images: with a gate per channel, a patch far from the layer's mean costs nats whatever the
 # caption says. That background survives other captions and random weights (docs/evaluation.md).
 CANDIDATES: dict[Modality, list[dict[str, Any]]] = {
@@ -128,7 +131,7 @@ def measure_statistics(model: LoadedModel) -> Statistics:
 def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[dict[str, Any]]]:
     """Return the best settings of each tower, and all trials.
 
-    The towers are independent, so one trial tests a candidate of each.
+    The towers are independent, so one trial tests a candidate of each. The trials read the picture at one beta.
     """
     trials: list[dict[str, Any]] = []
     for index in range(max(map(len, CANDIDATES.values()))):
@@ -141,7 +144,7 @@ def choose(model: LoadedModel, scenes: int) -> tuple[BottleneckSettings, list[di
         print(f"image {settings['image']}\n  text {settings['text']}\n  {show(scores)}", flush=True)
     image = fullest_of_the_best(trials)["settings"]["image"]
     text = max(trials, key=lambda trial: trial["scores"]["text_auroc"])["settings"]["text"]
-    return BottleneckSettings().override({"image": image, "text": text}), trials
+    return BottleneckSettings().override({"image": image, "text": text, **READING}), trials
 
 
 def fullest_of_the_best(trials: list[dict[str, Any]]) -> dict[str, Any]:
