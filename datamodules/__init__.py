@@ -8,6 +8,7 @@ from m2ib_lightning.datamodules.flickr30k_entities import Flickr30kEntitiesDataM
 from m2ib_lightning.datamodules.label_studio import LabelStudioDataModule
 from m2ib_lightning.datamodules.labelme import LabelMeDataModule
 from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
+from m2ib_lightning.datamodules.quadrants import QuadrantsDataModule
 from m2ib_lightning.datamodules.refcoco import RefCocoDataModule
 from m2ib_lightning.datamodules.scene_course import SceneCourseDataModule
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
@@ -22,6 +23,7 @@ __all__ = [
     "LabelStudioDataModule",
     "MsCxrDataModule",
     "PairDataModule",
+    "QuadrantsDataModule",
     "RefCocoDataModule",
     "SceneCourseDataModule",
     "ScenesDataModule",
