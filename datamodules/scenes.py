@@ -169,7 +169,7 @@ class ScenesDataModule(PairDataModule):
             seed=config.seed,
             objects=data.objects,
             mentioned=data.mentioned,
-            truth=config.task != "attribute",
+            truth=config.task not in ("attribute", "ground"),
             **loader_arguments(config),
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m2ib_lightning.api.explain import explain as explain
+    from m2ib_lightning.api.ground import ground as ground
     from m2ib_lightning.datamodules import CaptionsDataModule as CaptionsDataModule
     from m2ib_lightning.datamodules import ScenesDataModule as ScenesDataModule
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.models.catalogue import list_models as list_models
     from m2ib_lightning.results.attribution import Attribution as Attribution
+    from m2ib_lightning.results.grounding import Grounding as Grounding
     from m2ib_lightning.run.m2ib_module import M2IBModule as M2IBModule
     from m2ib_lightning.run.precision import half_precision as half_precision
     from m2ib_lightning.run.table import load_attributions as load_attributions
@@ -30,12 +32,14 @@ _MODULES = {
     "Attribution": "results.attribution",
     "BottleneckSettings": "m2ib.settings",
     "CaptionsDataModule": "datamodules",
+    "Grounding": "results.grounding",
     "IBClipModule": "finetuning",
     "InformationBottleneck": "m2ib.bottleneck",
     "M2IBError": "errors",
     "M2IBModule": "run.m2ib_module",
     "ScenesDataModule": "datamodules",
     "explain": "api.explain",
+    "ground": "api.ground",
     "half_precision": "run.precision",
     "list_models": "models.catalogue",
     "load_attributions": "run.table",

@@ -16,7 +16,7 @@ Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 """Both towers, the image tower first."""
 
-Task = Literal["attribute", "evaluate", "finetune", "tune"]
+Task = Literal["attribute", "ground", "evaluate", "finetune", "tune"]
 """Task of a run."""
 
 Preset = Literal["recommended", "published"]
@@ -184,8 +184,26 @@ class MethodConfig:
     """The attribution method."""
 
     name: str = _key(
-        "m2ib", "attribution method of task=attribute, with options after a colon: m2ib, rise:samples=1000, ..."
+        "m2ib",
+        "attribution method of task=attribute and ground, with options after a colon: m2ib, rise:samples=1000, ...",
     )
+
+
+@dataclass
+class GroundConfig:
+    """The units of task=ground: the parts of a caption that get a map of their own."""
+
+    units: str = _key(
+        "phrases",
+        "units of a caption: 'phrases' (content words between function words, English), 'words', or 'spacy:PIPELINE' "
+        "for the noun chunks of an installed spaCy pipeline",
+    )
+    target: str = _key(
+        "difference",
+        "what the picture is compared with for a unit: 'difference', e(caption) - e(caption without it); 'alone', "
+        "e(unit); or 'contrast', e(unit) - e(ground.against)",
+    )
+    against: str | None = _key(None, "text that ground.target=contrast compares each unit with, as in 'a healthy lung'")
 
 
 @dataclass
@@ -272,6 +290,7 @@ class Config:
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    ground: GroundConfig = field(default_factory=GroundConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)

@@ -8,20 +8,18 @@ from typing import Any, Literal, TypedDict, overload
 import torch
 from typing_extensions import Unpack
 
-from m2ib_lightning.api.request import Request, parse_request
-from m2ib_lightning.errors import M2IBError, PairError
-from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.api.explaining import explain_request
+from m2ib_lightning.api.request import parse_request
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.statistics import Statistics
-from m2ib_lightning.methods import Context, Method, make_method
-from m2ib_lightning.models import LoadedModel, load_model
-from m2ib_lightning.models.load import wrap_model
-from m2ib_lightning.pairs.images import ImageLike, read_image
-from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.results.attribution import Attribution
-from m2ib_lightning.scenes.painter import CANVAS
 
 
-class _Options(TypedDict, total=False):
+class Options(TypedDict, total=False):
+    """The options that ``explain`` and ``ground`` share."""
+
     model: Any
     processor: Any
     bottleneck: dict[str, Any] | None
@@ -36,13 +34,17 @@ class _Options(TypedDict, total=False):
 
 # The last signature also accepts the arguments of the first two, hence the two ignored overlaps.
 @overload
-def explain(image: ImageLike, text: str, **options: Unpack[_Options]) -> Attribution: ...  # type: ignore[overload-overlap]
+def explain(image: ImageLike, text: str, **options: Unpack[Options]) -> Attribution: ...  # type: ignore[overload-overlap]
 @overload
 def explain(  # type: ignore[overload-overlap]
-    image: ImageLike, text: list[str], *, ensemble: Literal[True], **options: Unpack[_Options]
+    image: ImageLike, text: list[str], *, ensemble: Literal[True], **options: Unpack[Options]
 ) -> Attribution: ...
 @overload
-def explain(image: ImageLike, text: None = ..., *, target: Any, **options: Unpack[_Options]) -> Attribution: ...
+def explain(  # type: ignore[overload-overlap]
+    image: ImageLike, text: str, *, against: str, **options: Unpack[Options]
+) -> Attribution: ...
+@overload
+def explain(image: ImageLike, text: None = ..., *, target: Any, **options: Unpack[Options]) -> Attribution: ...
 @overload
 def explain(
     image: ImageLike | list[Any],
@@ -50,7 +52,8 @@ def explain(
     *,
     target: Any = ...,
     ensemble: bool = ...,
-    **options: Unpack[_Options],
+    against: str | None = ...,
+    **options: Unpack[Options],
 ) -> list[Attribution]: ...
 def explain(
     image: ImageLike | list[Any],
@@ -58,6 +61,7 @@ def explain(
     *,
     target: Any = None,
     ensemble: bool = False,
+    against: str | None = None,
     model: str | Path | LoadedModel | Any = None,
     processor: Any = None,
     bottleneck: dict[str, Any] | None = None,
@@ -78,6 +82,9 @@ def explain(
             result then has no text part.
         ensemble: whether to explain each image against all captions at once (a prompt ensemble). The target is the
             mean of their normalised embeddings. The result has no text part.
+        against: a text to set each caption against, as in ``explain(scan, "pneumonia", against="a healthy lung")``:
+            which parts of the picture match the caption more than this text? The target is e(caption) - e(against),
+            normalised, of normalised embeddings. The result has no text part.
         model: ``scenes``, a Hugging Face folder, a hub id, ``openai:FILE``, a ``LoadedModel``, or a loaded Hugging Face
             model with its ``processor``. The model is never changed. Only for pictures of 64 x 64 pixels, such as
             those of the synthetic scenes, it may be left out: the bundled ``scenes`` knows nothing else.
@@ -102,82 +109,22 @@ def explain(
         M2IBError: if the model, a setting, an image or a caption is invalid. In a list, a pair with an invalid image or
             caption is returned with its ``error`` instead.
     """
-    if batch_size < 1:
-        raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
-    if dtype not in (torch.float32, torch.float64):
-        raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-    # The optimisation needs gradients, and the caller may have switched them off.
-    with torch.inference_mode(False), torch.enable_grad():
-        request = parse_request(image, text, target=target, ensemble=ensemble)
-        loaded = _load(_named(model, request), processor)
-        settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
-        overrides = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
-        if overrides is not None:
-            overrides.check(loaded.encoder, f"statistics={'...' if overrides is statistics else statistics}")
-        priors = loaded.statistics if overrides is None else loaded.statistics.updated(overrides)
-        attributor = make_method(method, Context(loaded, settings, priors, seed=seed))
-        with attributor.at_work(_device(loaded, device), dtype):
-            results = _explain(attributor, loaded.preparer.with_options(fit=fit), request, batch_size)
+    request = parse_request(image, text, target=target, ensemble=ensemble, against=against)
+    results = explain_request(
+        request,
+        model=model,
+        processor=processor,
+        bottleneck=bottleneck,
+        statistics=statistics,
+        method=method,
+        fit=fit,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
     if request.many:
         return results
     if results[0].error is not None:
         raise M2IBError(results[0].error)
     return results[0]
-
-
-def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.device:
-    """Return the device to compute on, after a small tensor has shown that it works."""
-    if device is None:
-        return next(loaded.encoder.model.parameters()).device
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise M2IBError(f"device={str(device)!r} can't be used: {str(error).splitlines()[0]}") from None
-    return torch.device(device)
-
-
-def _named(model: Any, request: Request) -> Any:
-    """Return the model, or the bundled one if none is named and every picture may be one of its scenes.
-
-    Raises:
-        M2IBError: if a picture is not, and no model is named.
-    """
-    if model is not None:
-        return model
-    for pair in request.pairs:
-        try:
-            width, height = read_image(pair.image)[0].size if pair.image is not None else (CANVAS, CANVAS)
-        except PairError:
-            continue  # it becomes the error of its pair
-        if (width, height) != (CANVAS, CANVAS):
-            raise M2IBError(
-                f"explain() needs model= for this picture of {width} x {height} pixels: the bundled model 'scenes' "
-                f"knows only synthetic scenes of {CANVAS} x {CANVAS}. Give a Hugging Face folder, a hub id such as "
-                "model='openai/clip-vit-base-patch32', or a loaded model with its processor=; model='scenes' tries the "
-                "bundled one all the same"
-            )
-    return "scenes"
-
-
-def _load(model: Any, processor: Any) -> LoadedModel:
-    brings_processor = isinstance(model, LoadedModel | str | Path)
-    if brings_processor and processor is not None:
-        raise M2IBError("processor= goes with a loaded Hugging Face model; a folder and a LoadedModel have their own")
-    if isinstance(model, LoadedModel):
-        return model
-    if isinstance(model, str | Path):
-        return load_model(str(model))
-    if processor is None:
-        raise M2IBError("a loaded model needs its processor: explain(..., model=model, processor=processor)")
-    return wrap_model(model, processor)
-
-
-def _explain(method: Method, preparer: Preparer, request: Request, batch_size: int) -> list[Attribution]:
-    encoder = method.context.model.encoder
-    like = next(encoder.model.parameters())
-    results: list[Attribution] = []
-    targets = request.targets(encoder, preparer, like)
-    for start in range(0, len(request.pairs), batch_size):
-        batch = request.batch(preparer, range(start, min(start + batch_size, len(request.pairs))), targets)
-        results += method(batch.to(like.device))
-    return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError, PairError
+from m2ib_lightning.m2ib.unit_targets import SAME_EMBEDDING
 from m2ib_lightning.pairs.pair import PairBatch, PreparedPair, RawPair
 from m2ib_lightning.pairs.prepare import Preparer
+from m2ib_lightning.pairs.units.unit import has_words
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Request:
         many: whether ``explain`` returns a list.
         target: the user's target embedding or embeddings, or None.
         captions: captions of a prompt ensemble; empty if there is none.
+        against: text that each pair's caption is set against, or None.
     """
 
     pairs: list[RawPair]
     many: bool
     target: Any = None
     captions: tuple[str, ...] = ()
+    against: str | None = None
 
     def targets(self, encoder: Encoder, preparer: Preparer, like: Tensor) -> Tensor | None:
         """Return one target per pair (N, E), in the dtype and on the device of ``like``; None for pairs with captions.
@@ -40,6 +44,8 @@ class Request:
         Raises:
             M2IBError: if the target does not fit the model, or a caption of an ensemble has no words.
         """
+        if self.against is not None:
+            return _contrasts(encoder, preparer, self.pairs, self.against, like)
         if self.target is None and not self.captions:
             return None
         size = encoder.towers["image"].embedding_size
@@ -71,12 +77,34 @@ class Request:
         return batch
 
 
-def parse_request(image: Any, text: Any, *, target: Any = None, ensemble: bool = False) -> Request:
-    """Turn the arguments of ``explain`` into a request.
+def parse_request(
+    image: Any,
+    text: Any,
+    *,
+    target: Any = None,
+    ensemble: bool = False,
+    against: str | None = None,
+    spans: Sequence[Any] | None = None,
+) -> Request:
+    """Turn the arguments of ``explain`` or ``ground`` into a request.
+
+    Args:
+        image: see ``explain``.
+        text: see ``explain``.
+        target: see ``explain``.
+        ensemble: see ``explain``.
+        against: see ``explain``.
+        spans: the user's units of the caption, or, for a list of pairs, a list of them; None for those of a rule.
 
     Raises:
         M2IBError: if the arguments do not go together. The message says which would.
     """
+    if against is not None and (target is not None or ensemble):
+        raise M2IBError(
+            "against= sets captions against another text: it goes with captions alone, not with target= or ensemble="
+        )
+    if against is not None and (not isinstance(against, str) or not has_words(against)):
+        raise M2IBError(f"against must be a text with words, got {against!r}")
     many_images = isinstance(image, list | tuple)
     images = list(image) if many_images else [image]
     if target is not None:
@@ -95,7 +123,14 @@ def parse_request(image: Any, text: Any, *, target: Any = None, ensemble: bool =
         images = images * len(captions)
     elif len(images) != len(captions):
         raise M2IBError(f"there must be one caption per image, got {len(images)} images and {len(captions)} captions")
-    return Request(_pairs(images, captions), many=many_images or not isinstance(text, str))
+    many = many_images or not isinstance(text, str)
+    pairs = _pairs(images, captions)
+    if spans is not None:
+        each = list(spans) if many else [spans]
+        if len(each) != len(pairs):
+            raise M2IBError(f"units must hold one list of spans for each of the {len(pairs)} pairs, got {len(each)}")
+        pairs = [replace(pair, spans=list(given)) for pair, given in zip(pairs, each, strict=True)]
+    return Request(pairs, many, against=against)
 
 
 def _checked_captions(text: Any) -> list[str]:
@@ -128,20 +163,41 @@ def _to_tensor(target: Any) -> Tensor:
         raise M2IBError(f"target must be an embedding (a tensor or an array of numbers): {error}") from None
 
 
-@torch.no_grad()
 def _ensemble_embedding(encoder: Encoder, preparer: Preparer, captions: tuple[str, ...], like: Tensor) -> Tensor:
-    """Return the mean (E,) of the captions' normalised embeddings.
-
-    The captions run one by one, so that no embedding depends on the other captions.
-    """
-    tower = encoder.towers["text"]
+    """Return the mean (E,) of the captions' normalised embeddings."""
     embeddings = []
     for caption in captions:
         try:
-            ids, _ = preparer.read_caption(caption)
+            embeddings.append(_embedding(encoder, preparer, caption, like))
         except PairError as error:
             raise M2IBError(f"the caption {caption!r} of the ensemble: {error}") from None
-        inputs = {name: tensor.to(like.device) for name, tensor in preparer.pad([ids]).items()}
-        hidden = tower.prefix(inputs, -1)
-        embeddings.append(F.normalize(tower.suffix(hidden.z, -1, hidden.layout).to(like.dtype), dim=-1))
-    return torch.cat(embeddings).mean(0)
+    return torch.stack(embeddings).mean(0)
+
+
+def _contrasts(encoder: Encoder, preparer: Preparer, pairs: list[RawPair], against: str, like: Tensor) -> Tensor:
+    """Return the normalised e(caption) - e(against) of each pair (N, E)."""
+    other, targets = _embedding(encoder, preparer, against, like), []
+    for pair in pairs:
+        try:
+            difference = _embedding(encoder, preparer, pair.caption, like) - other
+        except PairError as error:
+            raise M2IBError(f"the caption {pair.caption!r}: {error}") from None
+        if difference.norm() <= SAME_EMBEDDING:
+            raise M2IBError(f"the model gives {pair.caption!r} and against={against!r} the same embedding: no contrast")
+        targets.append(F.normalize(difference, dim=-1))
+    return torch.stack(targets)
+
+
+@torch.no_grad()
+def _embedding(encoder: Encoder, preparer: Preparer, caption: str | None, like: Tensor) -> Tensor:
+    """Return the normalised embedding (E,) of a caption, which runs alone so that it does not depend on others.
+
+    Raises:
+        PairError: if the caption has no words.
+    """
+    tower = encoder.towers["text"]
+    inputs = {
+        name: tensor.to(like.device) for name, tensor in preparer.pad([preparer.read_caption(caption)[0]]).items()
+    }
+    hidden = tower.prefix(inputs, -1)
+    return F.normalize(tower.suffix(hidden.z, -1, hidden.layout).to(like.dtype), dim=-1)[0]

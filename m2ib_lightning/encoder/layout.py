@@ -78,3 +78,7 @@ class Hidden:
     def valid(self) -> Tensor:
         """(B, T) bool, True for the tokens that the tower reads."""
         return self.layout.valid
+
+    def rows(self, part: slice | Tensor) -> Hidden:
+        """Return the hidden states of some of the sequences, by a slice or by their indices."""
+        return Hidden(self.z[part], self.layout.rows(part))

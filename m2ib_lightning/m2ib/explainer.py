@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -20,18 +19,19 @@ from m2ib_lightning.encoder.compilation import check_compiler
 from m2ib_lightning.encoder.frozen import frozen
 from m2ib_lightning.encoder.identity import IdentityCheck
 from m2ib_lightning.encoder.layout import Hidden
-from m2ib_lightning.encoder.suffix import Suffix, make_suffix
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.batch_results import batch_results
 from m2ib_lightning.m2ib.bottleneck import InformationBottleneck
-from m2ib_lightning.m2ib.chunks import Chunk, default_max_rows, plan_chunks, smaller_max_rows
+from m2ib_lightning.m2ib.chunks import Chunk, plan_chunks, smaller_max_rows
 from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
-from m2ib_lightning.m2ib.optimise import Backward, Problem, SuffixFunction, optimise
+from m2ib_lightning.m2ib.optimise import Backward, Problem, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
+from m2ib_lightning.m2ib.suffix_plans import SuffixPlan, SuffixPlans
+from m2ib_lightning.m2ib.unit_targets import UnitTargets, unit_targets
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
 
@@ -47,20 +47,6 @@ def resolve(settings: BottleneckSettings, encoder: Encoder) -> BottleneckSetting
     """
     layers = {m: encoder.towers[m].resolve_layer(settings.tower(m).layer) for m in MODALITIES}
     return settings.override({str(modality): {"layer": layer} for modality, layer in layers.items()})
-
-
-class _SuffixPlan(NamedTuple):
-    """A suffix and how the loop runs it.
-
-    Attributes:
-        suffix: the frozen rest of a tower after the cut.
-        function: the suffix itself, or its compiled form.
-        max_rows: largest number of rows that go through it at a time.
-    """
-
-    suffix: Suffix
-    function: SuffixFunction
-    max_rows: int
 
 
 class Explainer:
@@ -107,7 +93,7 @@ class Explainer:
             for m, tower in encoder.towers.items()
         }
         self._compile = compile
-        self._suffixes: dict[tuple[Modality, torch.dtype], _SuffixPlan] | None = None
+        self._suffixes: SuffixPlans | None = None
         self._max_rows = sys.maxsize  # lowered when memory runs out
         self._warned = False
         self._check_identity = IdentityCheck(encoder)
@@ -125,7 +111,8 @@ class Explainer:
         if self._compile:
             check_compiler(alpha.device)
         with frozen(self.encoder.model, alpha.device, alpha.dtype):
-            self._suffixes, self._max_rows, self._warned = {}, sys.maxsize, False
+            self._max_rows, self._warned = sys.maxsize, False
+            self._suffixes = SuffixPlans(self.encoder, self.settings.max_rows, compiled=self._compile)
             self._check_identity.reset()
             try:
                 yield
@@ -225,11 +212,13 @@ class Explainer:
     ) -> list[Attribution]:
         """Explain all pairs together. The chunks are added to ``chunks`` once the clean pass has succeeded."""
         self._check_identity(batch.tower_inputs, lambda modality: self._suffix_plan(modality).suffix)
-        problems, similarity = self.problems(batch)
+        units = unit_targets(batch, self.encoder.towers["text"])
+        problems, similarity = self.problems(batch, units)
         chunks += [chunk for problem in problems.values() for chunk in problem.chunks]
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers))
+        shares = None if units is None else units.shares(problems["text"].target)
+        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""
@@ -245,8 +234,13 @@ class Explainer:
             warnings.warn(REPEATED, stacklevel=2)
         self._warned = True
 
-    def problems(self, batch: PairBatch) -> tuple[dict[Modality, Problem], Tensor]:
+    def problems(self, batch: PairBatch, units: UnitTargets | None = None) -> tuple[dict[Modality, Problem], Tensor]:
         """Run the clean pass, without noise, and set up the optimisation.
+
+        Args:
+            batch: the pairs.
+            units: targets of the N units of the captions. The image problem then has B + N rows: the pairs, and after
+                them the units, which share the hidden states of their pictures.
 
         Returns:
             The optimisation problem of each tower, and the clean cosines (B,).
@@ -259,6 +253,10 @@ class Explainer:
         image = embeddings["image"]
         text = embeddings["text"] if batch.targets is None else batch.targets
         targets: dict[Modality, Tensor] = {"image": text, "text": image}
+        if units is not None:
+            pairs = torch.arange(len(image), device=image.device)
+            hidden["image"] = hidden["image"].rows(torch.cat([pairs, units.rows]))
+            targets["image"] = torch.cat([text, units.direction.to(text)])
         problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in hidden}
         dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
@@ -277,19 +275,10 @@ class Explainer:
             _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
 
-    def _suffix_plan(self, modality: Modality) -> _SuffixPlan:
-        """Return the tower's suffix in the current compute dtype, made once per run."""
+    def _suffix_plan(self, modality: Modality) -> SuffixPlan:
         if self._suffixes is None:
             raise RuntimeError("call an Explainer inside `with explainer.at_work():`")
-        alpha, tower, layer = self._bottleneck(modality).alpha, self.encoder.towers[modality], self._layer(modality)
-        device = alpha.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else alpha.dtype
-        if (modality, dtype) not in self._suffixes:
-            suffix = make_suffix(tower, layer, dtype)
-            function: SuffixFunction = torch.compile(suffix.__call__) if self._compile else suffix
-            max_rows = self.settings.max_rows or default_max_rows(tower, layer, dtype, alpha.device)
-            self._suffixes[modality, dtype] = _SuffixPlan(suffix, function, max_rows)
-        return self._suffixes[modality, dtype]
+        return self._suffixes.plan(modality, self._layer(modality), self._bottleneck(modality).alpha)
 
     def _bottleneck(self, modality: Modality) -> InformationBottleneck:
         bottleneck = self.bottlenecks[modality]

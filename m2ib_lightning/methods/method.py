@@ -20,10 +20,13 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, is_out_of_memory
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
+from m2ib_lightning.m2ib.unit_results import unit_results
+from m2ib_lightning.m2ib.unit_targets import unit_targets
 from m2ib_lightning.methods.scorer import Clean, Scorer
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import NOT_FINITE, Attribution, TowerAttribution
+from m2ib_lightning.results.unit_maps import UnitMaps
 from m2ib_lightning.results.unread import token_saliency
 
 
@@ -97,7 +100,7 @@ class Method(ABC):
     @staticmethod
     def checked(result: Attribution) -> Attribution:
         """Return the result, or a failed one if its saliency is not finite."""
-        parts = [part for part in (result.image, result.text) if part is not None]
+        parts = [part for part in (result.image, result.text, result.units) if part is not None]
         finite = all(np.isfinite(part.saliency).all() for part in parts)
         return result if finite else Attribution(result.pair, error=NOT_FINITE)
 
@@ -148,13 +151,25 @@ class SaliencyMethod(Method):
         if batch.targets is None:
             texts = self.text_saliency(batch, clean).detach().cpu().numpy()
             read = self.scorer.reads(batch.inputs["text"]).cpu().numpy()
+        units = self._unit_maps(batch, clean, grid)
         for row, pair in enumerate(batch.pairs):
             text = None
             if texts is not None and read is not None:
                 pair, tokens = token_saliency(pair, texts[row], read[row])
                 text = TowerAttribution(tokens)
-            result = Attribution(pair, float(clean.similarity[row]), TowerAttribution(images[row]), text, unit="")
-            yield self.checked(result)
+            image, similarity = TowerAttribution(images[row]), float(clean.similarity[row])
+            yield self.checked(Attribution(pair, similarity, image, text, unit="", units=units[row]))
+
+    def _unit_maps(self, batch: PairBatch, clean: Clean, grid: tuple[int, int]) -> list[UnitMaps | None]:
+        """Explain the picture of each unit against the unit's target, as if it were a caption's embedding."""
+        targets = unit_targets(batch, self.scorer.encoder.towers["text"])
+        shares, saliency = None, torch.empty(0)
+        if targets is not None:
+            images = clean.embeddings["image"]
+            shares, alone = targets.shares(images), batch.for_targets(targets.rows.tolist(), targets.direction)
+            unit_clean = Clean({"image": images[targets.rows], "text": targets.direction}, shares)
+            saliency = self.image_saliency(alone, unit_clean).detach().reshape(len(alone), -1)
+        return unit_results(batch, targets, shares, [grid] * len(batch), saliency)
 
 
 def at_least(name: str, value: int, least: int) -> int:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from m2ib_lightning.methods.method import Method
 from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.tower_attribution import Floats
 
 
 class Smoothed(Method):
@@ -44,8 +45,14 @@ class Smoothed(Method):
         if result.image is None:
             return result
         down, across = (_weights(count, self.sigma) for count in result.image.saliency.shape)
-        saliency = (down @ result.image.saliency @ across.T).astype(result.image.saliency.dtype)
-        return replace(result, image=replace(result.image, saliency=saliency))
+
+        def blurred(maps: Floats) -> Floats:  # (..., grid_h, grid_w)
+            return (down @ maps @ across.T).astype(maps.dtype)
+
+        units = result.units
+        if units is not None:
+            units = replace(units, saliency=blurred(units.saliency))
+        return replace(result, image=replace(result.image, saliency=blurred(result.image.saliency)), units=units)
 
 
 def _weights(count: int, sigma: float) -> NDArray[np.float64]:

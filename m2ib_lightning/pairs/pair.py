@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
@@ -15,6 +15,8 @@ from m2ib_lightning.errors import escaped
 from m2ib_lightning.pairs.framing import Box
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, Truth
+from m2ib_lightning.pairs.units.unit import Unit
+from m2ib_lightning.pairs.units.unit_inputs import UnitInputs
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class RawPair:
         truth: ground truth of the pair, or None if the source has none.
         fingerprint: digest of the caption and the image (``pairs.fingerprint``); None if it was not taken.
         sentence: the sentence that the caption is a phrase of; None for a caption that stands alone.
+        spans: (start, end) of the user's units in the caption; None for those that the rule finds.
     """
 
     key: str
@@ -42,6 +45,7 @@ class RawPair:
     truth: RawTruth | None = None
     fingerprint: str | None = None
     sentence: str | None = None
+    spans: Sequence[Any] | None = None
 
 
 class PairSource(Protocol):
@@ -96,6 +100,7 @@ class Pair:
         truth: ground truth of the pair, or None if the source has none.
         fingerprint: digest of the source's caption and image, by which a resumed run sees a change.
         sentence: the sentence that the caption is a phrase of, or None.
+        units: units of the caption that get a map of their own; empty for a pair that is not grounded.
     """
 
     key: str
@@ -117,6 +122,7 @@ class Pair:
     truth: Truth | None = None
     fingerprint: str | None = None
     sentence: str | None = None
+    units: list[Unit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.error is not None:  # it may quote data
@@ -151,6 +157,7 @@ class PairBatch:
         text_inputs: ``input_ids`` and ``attention_mask`` (B, T), padded on the right.
         order: keys of all pairs, failed ones included, in source order; None for ``pairs``, then ``failed``.
         targets: embeddings (B, embedding width) that the images are compared with; None for those of the captions.
+        units: units of the captions, for a batch that is grounded; else None.
     """
 
     def __init__(
@@ -161,11 +168,13 @@ class PairBatch:
         text_inputs: dict[str, Tensor],
         order: list[str] | None = None,
         targets: Tensor | None = None,
+        units: UnitInputs | None = None,
     ) -> None:
         self.pairs = pairs
         self.failed = failed
         self.order = order if order is not None else [pair.key for pair in (*pairs, *failed)]
         self.targets = targets
+        self.units = units
         self.inputs: dict[Modality, dict[str, Tensor]] = {"image": image_inputs, "text": text_inputs}
 
     def __len__(self) -> int:
@@ -195,20 +204,25 @@ class PairBatch:
     def alone(self, index: int) -> PairBatch:
         """Return a batch of one pair, by its index in this batch; its tensors are views of this batch's."""
         one = slice(index, index + 1)
-        image, text, targets = self._tensors(lambda tensor: tensor[one])
-        return PairBatch(self.pairs[one], [], image, text, targets=targets)
+        return self._with(self.pairs[one], [], None, lambda tensor: tensor[one], self._some_units([index]))
 
     def some(self, indices: Sequence[int]) -> PairBatch:
         """Return a batch of some pairs, by their indices in this batch; the padding stays as it is."""
         rows = torch.tensor(indices, dtype=torch.long)
-        image, text, targets = self._tensors(lambda tensor: tensor[rows.to(tensor.device)])
-        return PairBatch([self.pairs[index] for index in indices], [], image, text, targets=targets)
+        pairs = [self.pairs[index] for index in indices]
+        return self._with(pairs, [], None, lambda tensor: tensor[rows.to(tensor.device)], self._some_units(indices))
+
+    def for_targets(self, rows: Sequence[int], targets: Tensor) -> PairBatch:
+        """Return a batch of pairs of this batch, which may repeat, to be explained against embeddings (N, E)."""
+        batch = self.some(rows)
+        batch.targets, batch.units = targets, None
+        return batch
 
     def same_size_parts(self) -> list[PairBatch]:
         """Return batches in each of which all pictures have one size; failed pairs are left out."""
         sizes = self.inputs["image"].get("picture_sizes")
         if sizes is None:
-            return [PairBatch(self.pairs, [], self.inputs["image"], self.inputs["text"], targets=self.targets)]
+            return [self._with(self.pairs, [], None, lambda tensor: tensor, self.units)]
         parts = []
         for height, width in sizes.unique(dim=0).tolist():
             rows = (sizes == sizes.new_tensor([height, width])).all(-1).nonzero()[:, 0].tolist()
@@ -220,26 +234,47 @@ class PairBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """Return the batch with its tensors on a device (Lightning calls this)."""
-        image, text, targets = self._tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-        return PairBatch(self.pairs, self.failed, image, text, self.order, targets)
+        return self._everywhere(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PairBatch:
         """Return the batch with its tensors in pinned memory (the data loader calls this)."""
-        image, text, targets = self._tensors(torch.Tensor.pin_memory)
-        return PairBatch(self.pairs, self.failed, image, text, self.order, targets)
+        return self._everywhere(torch.Tensor.pin_memory)
 
-    def _tensors(
-        self, function: Callable[[Tensor], Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-        """The image inputs, text inputs and targets, with a function applied to each tensor."""
+    def _everywhere(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
+        """The batch with a function applied to each tensor."""
+        units = None if self.units is None else self.units.apply(function)
+        return self._with(self.pairs, self.failed, self.order, function, units)
+
+    def _some_units(self, indices: Sequence[int]) -> UnitInputs | None:
+        return None if self.units is None else self.units.some(indices)
+
+    def _with(
+        self,
+        pairs: list[Pair],
+        failed: list[Pair],
+        order: list[str] | None,
+        function: Callable[[Tensor], Tensor],
+        units: UnitInputs | None,
+    ) -> PairBatch:
+        """A batch of other pairs and units, with a function applied to the inputs and the targets."""
         image, text = ({name: function(tensor) for name, tensor in self.inputs[m].items()} for m in MODALITIES)
-        return image, text, None if self.targets is None else function(self.targets)
+        targets = None if self.targets is None else function(self.targets)
+        return PairBatch(pairs, failed, image, text, order, targets, units)
 
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """One pair and its tensors: ``pixel_values`` (3, H, W), ``input_ids`` (T,)."""
+    """One pair and its tensors.
+
+    Attributes:
+        pair: the pair.
+        pixel_values: (3, H, W).
+        input_ids: (T,) tokens of the caption.
+        unit_ids: tokens of each unit's text, by its index in ``pair.units``; a unit that the model does not read has
+            none.
+    """
 
     pair: Pair
     pixel_values: Tensor
     input_ids: Sequence[int]
+    unit_ids: dict[int, list[int]] = field(default_factory=dict)

@@ -19,6 +19,9 @@ from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.pairs.pair import Pair, PairBatch, PairSource, PreparedPair, RawPair
 from m2ib_lightning.pairs.tokens import CaptionTokenizer
 from m2ib_lightning.pairs.truth import OtherCaption, RawTruth, gibberish, read_truth
+from m2ib_lightning.pairs.units.unit import Unit, has_words
+from m2ib_lightning.pairs.units.unit_inputs import UnitInputs
+from m2ib_lightning.pairs.units.unit_rule import UnitRule
 from m2ib_lightning.pairs.urls.addresses import is_url
 from m2ib_lightning.pairs.urls.fetch import fetch_all
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
@@ -38,6 +41,7 @@ class Preparer:
         fit: how a picture is fitted to the model's input (``Framing``); None for the processor's default.
         images: formats, size and time limit of images; None for the defaults.
         urls: settings for images at URLs; None downloads nothing.
+        units: how the units of captions are found, for grounding; None finds none.
 
     Raises:
         M2IBError: if ``fit`` is unknown, or the processor is not supported.
@@ -52,6 +56,7 @@ class Preparer:
         fit: str | None = None,
         images: ImageRules | None = None,
         urls: UrlSettings | None = None,
+        units: UnitRule | None = None,
     ) -> None:
         self.processor = processor
         tokenizer, clean = getattr(processor, "tokenizer", None), getattr(processor, "clean", None)
@@ -60,13 +65,19 @@ class Preparer:
         self.padding = padding
         self.images = images or ImageRules()
         self.urls = urls or UrlSettings()
+        self.units = units
 
     def with_options(
-        self, *, fit: str | None, images: ImageRules | None = None, urls: UrlSettings | None = None
+        self,
+        *,
+        fit: str | None,
+        images: ImageRules | None = None,
+        urls: UrlSettings | None = None,
+        units: UnitRule | None = None,
     ) -> Preparer:
         """Return a preparer for the same model with other options."""
         limit = self.tokenizer.max_tokens
-        return Preparer(self.processor, limit, self.padding, fit=fit, images=images, urls=urls)
+        return Preparer(self.processor, limit, self.padding, fit=fit, images=images, urls=urls, units=units)
 
     def download(self, raws: Sequence[RawPair]) -> list[RawPair]:
         """Download the images at URLs of several pairs at once, if downloads are allowed.
@@ -111,12 +122,15 @@ class Preparer:
                 raise PairError(raw.error)
             pixels, image_fields = self._read_picture(raw.image, keep_picture)
             ids, text_fields = ([], {}) if image_only else self.read_caption(raw.caption)
+            unit_ids: dict[int, list[int]] = {}
+            if self.units is not None and text_fields:
+                text_fields["units"], unit_ids = self._read_units(self.units, raw, text_fields)
             if raw.truth is not None:
                 image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.images)
         except Exception as error:  # a processor or tokenizer may raise anything; the other pairs continue
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
             return Pair(**fields, error=why)
-        return PreparedPair(Pair(**fields, **image_fields, **text_fields), pixels, ids)
+        return PreparedPair(Pair(**fields, **image_fields, **text_fields), pixels, ids, unit_ids)
 
     def _read_picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
         """The image tower's input, and the fields of a ``Pair`` about the image."""
@@ -160,6 +174,18 @@ class Preparer:
             "unknown": encoded.unknown,
         }
 
+    def _read_units(
+        self, rule: UnitRule, raw: RawPair, text_fields: dict[str, Any]
+    ) -> tuple[list[Unit], dict[int, list[int]]]:
+        """The units of a caption, and the tokens of the text of each unit that the model reads."""
+        caption = str(raw.caption)
+        units = rule.find(caption, raw.spans)
+        # What lies behind the last token that is read must not move up when a unit is left out.
+        end = max(stop for _, stop in text_fields["token_offsets"]) if text_fields["truncated"] else len(caption)
+        read = caption[:end]
+        texts = {k: rule.other_text(read, unit) for k, unit in enumerate(units) if unit.end <= end}
+        return units, {k: self.read_caption(text)[0] for k, text in texts.items() if has_words(text)}
+
     def collate(self, items: Sequence[PreparedPair | Pair]) -> PairBatch:
         """Collate pairs as one batch, with captions padded on the right; pairs without captions give images only.
 
@@ -173,7 +199,14 @@ class Preparer:
             return PairBatch([], failed, {}, {}, order)
         captions = [list(item.input_ids) for item in good]
         image, text = _image_inputs([item.pixel_values for item in good]), self.pad(captions) if all(captions) else {}
-        return PairBatch([item.pair for item in good], failed, image, text, order)
+        units = None if self.units is None else self._unit_inputs(self.units, good)
+        return PairBatch([item.pair for item in good], failed, image, text, order, units=units)
+
+    def _unit_inputs(self, rule: UnitRule, items: Sequence[PreparedPair]) -> UnitInputs:
+        places = [(row, unit) for row, item in enumerate(items) for unit in item.unit_ids]
+        texts = [ids for item in items for ids in item.unit_ids.values()]
+        against = None if rule.against is None else self.pad([self.read_caption(rule.against)[0]])
+        return UnitInputs(places, rule.target, self.pad(texts) if texts else {}, against)
 
     def pad(self, captions: list[list[int]]) -> dict[str, Tensor]:
         """Return the ``input_ids`` and ``attention_mask`` (B, T) of tokenised captions, padded on the right."""

@@ -17,6 +17,7 @@ from m2ib_lightning.results.html import attribution_fragment, attribution_page
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.row_form import fields_of, row_of
 from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
+from m2ib_lightning.results.unit_maps import UnitMaps
 
 NOT_FINITE = (
     "the loss or the saliency is not finite: the model gives NaN or infinity for this pair (look for NaN in its "
@@ -37,6 +38,7 @@ class Attribution:
         heatmap: file of the drawn picture, relative to the run's ``heatmaps`` folder; None if there is no such file.
         error: why the pair failed, or None.
         unit: unit of the saliency: "nats" if M2IB made it, else empty.
+        units: maps of the units of the caption (``pair.units``); None for a pair that was not grounded.
     """
 
     pair: Pair
@@ -46,6 +48,7 @@ class Attribution:
     heatmap: str | None = None
     error: str | None = None
     unit: str = "nats"
+    units: UnitMaps | None = None
 
     @property
     def tokens(self) -> list[str]:

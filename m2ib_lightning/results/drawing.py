@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.marked_part import marked_facts, with_outline
-from m2ib_lightning.results.spans import group_by_word, token_spans
+from m2ib_lightning.results.spans import TokenSpan, group_by_word, token_spans
 
 if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
@@ -22,11 +23,11 @@ Colour = tuple[int, int, int]
 
 _PANEL = 288  # longer side of the image and of the overlay, in pixels
 _CAPTION = 360  # width of the caption's column, in pixels
-_MARGIN = 16
-_FONT, _SMALL = 20, 14
-_INK: Colour = (32, 32, 36)
-_FAINT: Colour = (110, 110, 118)
-_OUTSIDE: Colour = (128, 128, 128)
+MARGIN = 16
+FONT, SMALL = 20, 14
+INK: Colour = (32, 32, 36)
+FAINT: Colour = (110, 110, 118)
+OUTSIDE: Colour = (128, 128, 128)
 _WORD_HIGH = np.array([255, 140, 60], np.float32)
 
 # Dark violet, red, orange, pale yellow: lightness grows with the value, so the ramp also works in grey.
@@ -53,11 +54,11 @@ def overlay(result: Attribution, picture: Image.Image) -> Image.Image:
     image = np.asarray(picture.convert("RGB"), np.float32)
     lit = image * (0.35 + 0.65 * heat)
     blended = lit * (1 - 0.55 * heat) + heat_colours(heat[..., 0]) * 0.55 * heat
-    blended[~_inside(result, width, height)] = _OUTSIDE
+    blended[~seen_pixels(result, width, height)] = OUTSIDE
     return with_outline(result, Image.fromarray(blended.round().astype(np.uint8)))
 
 
-def _inside(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
+def seen_pixels(result: Attribution, width: int, height: int) -> NDArray[np.bool_]:
     """Return the mask (height, width) of the pixels that the model saw."""
     full_width, full_height = result.pair.image_size
     left, top, right, bottom = result.pair.crop
@@ -82,19 +83,20 @@ def draw_attribution(result: Attribution) -> Image.Image:
     picture = result.pair.picture
     if result.error is not None or picture is None:
         raise M2IBError(f"the pair {result.pair.id!r} can't be drawn: {result.error or 'its picture was not kept'}")
-    shown = picture.resize(_fitted(picture.size), Image.Resampling.BICUBIC)
+    shown = picture.resize(fitted(picture.size, _PANEL), Image.Resampling.BICUBIC)
     caption = _draw_caption(result)
     width, height = shown.size
     panel = max(height, caption.height)
-    canvas = Image.new("RGB", (2 * width + caption.width + 4 * _MARGIN, panel + 2 * _MARGIN), "white")
-    canvas.paste(shown, (_MARGIN, _MARGIN))
-    canvas.paste(overlay(result, shown), (width + 2 * _MARGIN, _MARGIN))
-    canvas.paste(caption, (2 * width + 3 * _MARGIN, _MARGIN))
+    canvas = Image.new("RGB", (2 * width + caption.width + 4 * MARGIN, panel + 2 * MARGIN), "white")
+    canvas.paste(shown, (MARGIN, MARGIN))
+    canvas.paste(overlay(result, shown), (width + 2 * MARGIN, MARGIN))
+    canvas.paste(caption, (2 * width + 3 * MARGIN, MARGIN))
     return canvas
 
 
-def _fitted(size: tuple[int, int]) -> tuple[int, int]:
-    scale = _PANEL / max(size)
+def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return the size of a picture whose longer side has ``longest`` pixels."""
+    scale = longest / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -131,11 +133,16 @@ def lay_out_caption(result: Attribution, width: int, line: int) -> list[PlacedSp
 
     Spaces stand only where the caption has them. Lines break between words, except in a word longer than a line.
     """
-    face = font(_FONT)
+    return lay_out_words(group_by_word(token_spans(result)), width, line)
+
+
+def lay_out_words(words: Iterable[list[TokenSpan]], width: int, line: int) -> list[PlacedSpan]:
+    """Break words into lines of ``width`` pixels, ``line`` pixels apart; each word is a list of spans that touch."""
+    face = font(FONT)
     space = face.getlength(" ")
     placed: list[PlacedSpan] = []
     x = y = 0.0
-    for word in group_by_word(token_spans(result)):
+    for word in words:
         x += space if placed else 0.0
         if placed and x + sum(face.getlength(span.text) for span in word) > width:
             x, y = 0.0, y + line
@@ -149,21 +156,21 @@ def lay_out_caption(result: Attribution, width: int, line: int) -> list[PlacedSp
 
 
 def _draw_caption(result: Attribution) -> Image.Image:
-    line = round(_FONT * 1.7)
+    line = round(FONT * 1.7)
     placed = lay_out_caption(result, _CAPTION, line)
     facts = facts_of(result)
-    facts_top = round(placed[-1].top) + line + _MARGIN if placed else 0
-    height = facts_top + len(facts) * round(_SMALL * 1.5)
+    facts_top = round(placed[-1].top) + line + MARGIN if placed else 0
+    height = facts_top + len(facts) * round(SMALL * 1.5)
     canvas = Image.new("RGB", (_CAPTION, height), "white")
     draw = ImageDraw.Draw(canvas)
     for span in placed:
         box = (span.left, span.top, span.right, span.top + line - 6)
         draw.rectangle(box, fill=word_colour(span.value))
-        draw.text((span.left, span.top + 2), span.text, fill=_INK, font=font(_FONT))
+        draw.text((span.left, span.top + 2), span.text, fill=INK, font=font(FONT))
     y = facts_top
     for fact in facts:
-        draw.text((0, y), fact, fill=_FAINT, font=font(_SMALL))
-        y += round(_SMALL * 1.5)
+        draw.text((0, y), fact, fill=FAINT, font=font(SMALL))
+        y += round(SMALL * 1.5)
     return canvas
 
 

@@ -56,14 +56,14 @@ def attribution_fragment(result: Attribution) -> str:
         return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
     picture = result.pair.picture
     shown = [] if picture is None else [("picture", picture), ("overlay", overlay(result, picture))]
-    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{_inline(image)}">' for name, image in shown)
+    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{inline_picture(image)}">' for name, image in shown)
     facts = "<br>".join(escape(fact) for fact in facts_of(result))
     words = f'<div style="{_WORDS}">{coloured_caption(result)}<br><small>{facts}</small></div>'
     return f'<div class="m2ib" style="{_ROW}">{images}{words}</div>'
 
 
-def _inline(image: Image.Image) -> str:
-    """Return the image as a data URI."""
+def inline_picture(image: Image.Image) -> str:
+    """Return a picture as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

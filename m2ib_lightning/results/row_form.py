@@ -9,7 +9,9 @@ import numpy as np
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import Pair
+from m2ib_lightning.pairs.units.unit import Unit
 from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
+from m2ib_lightning.results.unit_maps import UnitMaps
 
 if TYPE_CHECKING:
     from m2ib_lightning.results.attribution import Attribution
@@ -39,6 +41,17 @@ def row_of(result: Attribution) -> dict[str, Any]:
         **_tower_columns("image", result.image),
         **({} if result.text is None else _tower_columns("text", result.text)),
         **({} if result.text is None else {"text_saliency": _with_nulls(result.text.saliency, pair.unread)}),
+        **({} if result.units is None else _unit_columns(pair, result.units)),
+    }
+
+
+def _unit_columns(pair: Pair, units: UnitMaps) -> dict[str, Any]:
+    """Return the columns of a grounding; the map and the share of a unit that is never read are null."""
+    read = [index not in units.unread for index in range(len(pair.units))]
+    return {
+        "unit_spans": [[unit.start, unit.end] for unit in pair.units],
+        "unit_saliency": [m.ravel() if r else None for m, r in zip(units.saliency, read, strict=True)],
+        "unit_share": [float(s) if r else None for s, r in zip(units.shares, read, strict=True)],
     }
 
 
@@ -76,7 +89,27 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "text": _tower_of(row, "text"),
         "heatmap": row.get("heatmap"),
         "unit": "" if image is None or image.loss is None else "nats",
+        "units": _units_of(row),
     }
+
+
+def _units_of(row: Mapping[str, Any]) -> UnitMaps | None:
+    """Return the maps of the units, or None if the row is not one of a grounding."""
+    saliency, shares = row.get("unit_saliency"), row.get("unit_share")
+    if saliency is None or shares is None or row.get("unit_spans") is None:
+        return None
+    grid = (row["grid_height"], row["grid_width"])
+    maps = np.zeros((len(saliency), *grid), np.float32)
+    for index, values in enumerate(saliency):
+        if values is not None:
+            if len(values) != grid[0] * grid[1]:
+                raise M2IBError(
+                    f"unit {index} of {row['key']!r} must have {grid[0]} x {grid[1]} patches, got {len(values)}: the "
+                    "row is damaged"
+                )
+            maps[index] = np.asarray(values, np.float32).reshape(grid)
+    unread = tuple(index for index, values in enumerate(saliency) if values is None)
+    return UnitMaps(maps, np.array([0.0 if share is None else share for share in shares], np.float32), unread)
 
 
 def _pair_of(row: Mapping[str, Any]) -> Pair:
@@ -99,6 +132,7 @@ def _pair_of(row: Mapping[str, Any]) -> Pair:
         error=row.get("error"),
         fingerprint=row.get("fingerprint"),
         sentence=row.get("sentence"),
+        units=[Unit.of(row.get("caption") or "", start, end) for start, end in _or_empty(row.get("unit_spans"))],
     )
 
 

@@ -41,12 +41,15 @@ SCHEMA = pa.schema(
         pa.field("error", pa.string()),  # null if the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source
         pa.field("sentence", pa.string()),  # that the caption is a phrase of, or null
+        pa.field("unit_spans", pa.list_(pa.list_(pa.int32()))),  # characters of the caption; null but for task=ground
+        pa.field("unit_saliency", pa.list_(_FLOATS)),  # nats, one map per unit, row-major
+        pa.field("unit_share", _FLOATS),  # part of the similarity that each unit carries
     ]
 )
-"""Columns of the table of ``task=attribute``."""
+"""Columns of the table of ``task=attribute`` and ``task=ground``."""
 
-_ADDED = ("fingerprint", "sentence")
-"""Columns of text that rows of earlier versions lack."""
+_ADDED = ("fingerprint", "sentence", "unit_spans", "unit_saliency", "unit_share")
+"""Columns that rows of earlier versions lack."""
 
 COUNTS = b"m2ib"
 """Metadata key of the counts in the footer of a part."""
@@ -99,7 +102,7 @@ def complete(table: pa.Table, columns: list[str]) -> pa.Table:
     """Return some columns of rows; those that did not exist when the rows were written are null."""
     for name in _ADDED:
         if name in columns and name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
     return table.select(columns)
 
 

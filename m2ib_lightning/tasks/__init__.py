@@ -8,6 +8,7 @@ from m2ib_lightning.config import Config
 
 TASKS = {
     "attribute": "m2ib_lightning.tasks.attribute:attribute",
+    "ground": "m2ib_lightning.tasks.ground:ground",
     "evaluate": "m2ib_lightning.tasks.evaluate:evaluate",
     "finetune": "m2ib_lightning.tasks.finetune:finetune",
     "tune": "m2ib_lightning.tasks.tune:tune",

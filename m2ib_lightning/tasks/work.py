@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import DATAMODULES, PairDataModule
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.methods import Context
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs.image_rules import ImageRules
+from m2ib_lightning.pairs.units.unit_rule import UnitRule, UnitTarget
 from m2ib_lightning.pairs.urls.url_settings import UrlSettings
 
 
@@ -47,7 +49,8 @@ class Work:
         settings = resolve(_settings(config, model), model.encoder)
         data = config.data
         images = ImageRules(data.image_timeout, data.image_max_bytes, data.image_formats or (), data.window)
-        preparer = model.preparer.with_options(fit=data.fit, images=images, urls=_urls(config))
+        units = _units(config) if config.task == "ground" else None
+        preparer = model.preparer.with_options(fit=data.fit, images=images, urls=_urls(config), units=units)
         datamodule = datamodule_type.from_config(config, preparer)
         datamodule.setup("fit")
         return Work(config, model, settings, datamodule, _statistics(config.bottleneck.statistics, model))
@@ -69,6 +72,14 @@ def _settings(config: Config, model: LoadedModel) -> BottleneckSettings:
         values.pop(name)
     base = model.preset if preset == "recommended" else BottleneckSettings()
     return base.override(values)
+
+
+def _units(config: Config) -> UnitRule:
+    keys = config.ground
+    try:
+        return UnitRule(keys.units, cast(UnitTarget, keys.target), keys.against)
+    except M2IBError as error:
+        raise M2IBError(f"ground.{error}") from None
 
 
 def _statistics(file: str | None, model: LoadedModel) -> Statistics:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.results.attribution import Attribution
-from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.results.grounding_drawing import draw_result
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 
 _QUANTITIES = ("loss", "information", "similarity")
@@ -67,7 +67,7 @@ class CurveLogger(ResultsCallback):
             self._log_curve(trainer, f"pair/{name}/{quantity}", curve)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                picture = np.asarray(draw_attribution(result))
+                picture = np.asarray(draw_result(result))
                 logger.experiment.add_image(
                     f"heatmap/{name}", picture, self._done_before + self._done, dataformats="HWC"
                 )

@@ -11,7 +11,7 @@ from PIL import Image
 from typing_extensions import override
 
 from m2ib_lightning.files import atomic_write
-from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.results.grounding_drawing import draw_result
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 from m2ib_lightning.run.directory import heatmap_name
 
@@ -27,7 +27,7 @@ class HeatmapWriter(ResultsCallback):
         draw: function that returns the picture of a result.
     """
 
-    def __init__(self, folder: Path, count: int = -1, draw: Callable[[Any], Image.Image] = draw_attribution) -> None:
+    def __init__(self, folder: Path, count: int = -1, draw: Callable[[Any], Image.Image] = draw_result) -> None:
         self.folder = folder
         self.count = count
         self.draw = draw
