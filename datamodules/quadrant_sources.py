@@ -105,6 +105,7 @@ class QuadrantSource(ABC):
             image=compose([quadrant.image for quadrant in found], places),
             uri=uri,
             caption=caption,
+            spans=spans,
             truth=self._truth(rng, found, places, spans) if self.truth else None,
         )
 

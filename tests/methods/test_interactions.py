@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from PIL import Image
 
-from m2ib_lightning import explain
+from m2ib_lightning import explain, ground
 from m2ib_lightning.encoder.patches import spread
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.methods import make_method
@@ -68,7 +68,7 @@ def test_a_mean_over_all_coalitions_is_the_weighted_banzhaf_interaction() -> Non
             assert abs(float(found[word, patch]) - expected) < 1e-12
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("family", ["clip", pytest.param("siglip", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_fixlip_is_one_regression_on_all_pairs_of_masks(family: str) -> None:
     model = make_model(family).double()
@@ -98,7 +98,14 @@ def test_fixlip_is_one_regression_on_all_pairs_of_masks(family: str) -> None:
     assert relative_difference(found[0, pair.positions], torch.from_numpy(expected)) < 1e-8
 
 
-@pytest.mark.parametrize(("family", "layers"), [("clip", (-1, -1)), ("clip", (1, 0)), ("siglip", (1, 1))])
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [
+        pytest.param("clip", (-1, -1), marks=pytest.mark.slow),
+        ("clip", (1, 0)),
+        pytest.param("siglip", (1, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_exclip_is_its_definition(family: str, layers: tuple[int, int]) -> None:
     model = make_model(family).double()
     (pair,) = make_pairs(model, [3])
@@ -204,7 +211,7 @@ def test_wrong_options_are_refused(text: str, message: str) -> None:
         make_method(text, context_of(make_model("clip")))
 
 
-FAST = ("Siglip2Model", "BlipForImageTextRetrieval", "FlavaModel")
+FAST = ("Siglip2Model",)  # padded pictures and captions; the others are slow
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MEMBERS])
@@ -221,6 +228,24 @@ def test_a_pair_has_the_same_maps_in_a_padded_batch_and_alone(name: str) -> None
             assert relative_difference(result.image_saliency, alone.image_saliency) < 1e-5  # softmaxes in float32
             assert relative_difference(result.text_saliency, alone.text_saliency) < 1e-5
             assert np.abs(alone.image_saliency).max() > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_map_of_a_unit_is_the_sum_over_its_words(name: str) -> None:
+    model = wrap_model(*member("CLIPModel")[:2])
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    options: dict[str, Any] = {"model": model, "method": name, "dtype": torch.float64}
+    caption = "a red circle and a blue star"
+    words = ground(picture, caption, units="words", **options)
+    phrases = ground(picture, caption, **options)
+    assert [unit.text for unit in phrases.units] == ["red circle", "blue star"]
+    assert relative_difference(phrases.maps[0], words.maps[0] + words.maps[1]) < 1e-6  # maps are float32
+    assert relative_difference(phrases.maps[1], words.maps[2] + words.maps[3]) < 1e-6
+    every = ground(picture, caption, units=[(0, 1), (2, 12), (13, 16), (17, 18), (19, 28)], **options)
+    assert relative_difference(every.maps.sum(0), every.whole.image_saliency) < 1e-6
+    assert np.array_equal(phrases.whole.image_saliency, words.whole.image_saliency)
+    alone = ground(picture, caption, target="alone", **options)
+    assert relative_difference(alone.maps[0], phrases.maps[0]) > 0.01
 
 
 @pytest.mark.parametrize("name", METHODS)
