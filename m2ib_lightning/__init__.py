@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m2ib_lightning.api.explain import explain as explain
-    from m2ib_lightning.api.ground import ground as ground
+    from m2ib_lightning.api.ground_units import ground as ground
     from m2ib_lightning.datamodules import CaptionsDataModule as CaptionsDataModule
     from m2ib_lightning.datamodules import ScenesDataModule as ScenesDataModule
     from m2ib_lightning.datamodules import register_datamodule as register_datamodule
@@ -39,7 +39,7 @@ _MODULES = {
     "M2IBModule": "run.m2ib_module",
     "ScenesDataModule": "datamodules",
     "explain": "api.explain",
-    "ground": "api.ground",
+    "ground": "api.ground_units",
     "half_precision": "run.precision",
     "list_models": "models.catalogue",
     "load_attributions": "run.table",

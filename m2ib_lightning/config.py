@@ -5,10 +5,8 @@ A YAML file overrides its defaults, and the command line overrides both.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from omegaconf import OmegaConf
 
 Modality = Literal["image", "text"]
 """Name of a tower: what it reads."""
@@ -299,15 +297,3 @@ class Config:
         default_factory=dict,
         metadata={"help": "arguments of lightning.Trainer, such as trainer.precision=bf16-mixed"},
     )
-
-
-def to_yaml(config: Config) -> str:
-    """Return the configuration as YAML. ``parse(["--config", FILE])`` reads it back from a file."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
-
-
-def _escaped(value: Any) -> Any:
-    """Escape ``${`` in all text of a value, so that OmegaConf does not interpolate it."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    return value.replace("${", r"\${") if isinstance(value, str) else value

@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from m2ib_lightning.cli import config_names, help_text, main, parse
-from m2ib_lightning.config import Config, to_yaml
+from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.run.resolved_config import to_yaml
 from m2ib_lightning.tasks.commands.key_list import keys
 from tests.folders import save_clip_folder
 
@@ -23,7 +24,7 @@ MISTAKES = [
     (["seed=x"], "'x' of type 'str' could not be converted to Integer. seed is int"),
     (["data.limit=2.5"], "data.limit is int"),
     (["bottleneck.image.beta=high"], "bottleneck.image.beta is float"),
-    (["task=evalute"], "expected one of ['attribute', 'evaluate', 'finetune', 'tune']"),
+    (["task=evalute"], "expected one of ['attribute', 'ground', 'evaluate', 'finetune', 'tune']"),
     (["bottleneck.preset=paper"], "expected one of ['recommended', 'published']"),
     (["model=clip"], "model is a group of keys: model.name"),
     (

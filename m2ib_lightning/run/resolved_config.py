@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from m2ib_lightning.config import Config, TowerConfig, to_yaml
+from omegaconf import OmegaConf
+
+from m2ib_lightning.config import Config, TowerConfig
 
 
 def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash: str | None) -> str:
@@ -21,3 +23,15 @@ def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash
     resolved = replace(config.bottleneck, **{**bottleneck, **towers})
     head = "" if statistics_hash is None else f"# sha256 of the layer statistics: {statistics_hash}\n"
     return head + to_yaml(replace(config, bottleneck=resolved, resume=False, retry_failed=False))
+
+
+def to_yaml(config: Config) -> str:
+    """Return the configuration as YAML. ``parse(["--config", FILE])`` reads it back from a file."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
+
+
+def _escaped(value: Any) -> Any:
+    """Escape ``${`` in all text of a value, so that OmegaConf does not interpolate it."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return value.replace("${", r"\${") if isinstance(value, str) else value

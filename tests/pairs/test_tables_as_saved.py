@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from m2ib_lightning.config import Config, DataConfig, to_yaml
+from m2ib_lightning.config import Config, DataConfig
 from m2ib_lightning.datamodules.captions import CaptionsDataModule, CaptionSource
 from m2ib_lightning.datamodules.conceptual_captions import ConceptualCaptionsDataModule
 from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
@@ -23,6 +23,7 @@ from m2ib_lightning.pairs.tables.cells import CellReader, Columns
 from m2ib_lightning.pairs.tables.image_paths import image_path
 from m2ib_lightning.pairs.tables.open_table import open_table
 from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.resolved_config import to_yaml
 from m2ib_lightning.run.resume import check_same_run
 
 CAPTIONS = ["a red circle", "Größe, Maß; Ring", 'the "white" ring', '"quoted"', "two\nlines", "NA"]

@@ -15,11 +15,12 @@ import torch
 
 from m2ib_lightning import M2IBError, load_model
 from m2ib_lightning.cli import main
-from m2ib_lightning.config import Config, to_yaml
+from m2ib_lightning.config import Config
 from m2ib_lightning.finetuning.checkpoint import read_checkpoint
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models.load import BUNDLED
 from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.resolved_config import to_yaml
 from m2ib_lightning.run.resume import check_same_run
 from tests.run.test_files import BAD_YAML, full_disk
 

@@ -23,7 +23,8 @@ FUNCTION_WORDS = frozenset(
 """Words that name nothing that can be pointed at: articles, prepositions, conjunctions, pronouns, auxiliaries, and the
 words that open a caption. ``left``, ``right``, ``next`` and the like are parts of prepositions ("to the left of")."""
 
-_WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}.,-][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}-][^\W_]+|[.,]\d+)*")
+"""A word, with its apostrophes, hyphens and decimal points."""
 
 
 def phrases(caption: str) -> list[Unit]:
