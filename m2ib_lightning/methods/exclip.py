@@ -34,8 +34,8 @@ class ExCLIP(InteractionMethod):
     caption is padding. Here it is the caption with its words removed as in RISE, so that both have one length; the
     reference picture is 0, as in the paper.
 
-    The caption's Jacobian takes one backward pass for each of the E channels. The picture's takes one for each token:
-    A needs only its products with the T vectors :math:`J_T (y - y_0)_t`. The integral is a midpoint sum; the authors'
+    The caption's Jacobian takes one backward pass for each of the E channels. The picture's takes one for each word:
+    A needs only its products with the vectors :math:`J_T (y - y_0)_t`. The integral is a midpoint sum; the authors'
     code takes the right ends, and by default cuts at the input of the last block.
 
     Args:
@@ -60,25 +60,30 @@ class ExCLIP(InteractionMethod):
 
     @override
     def interactions(self, batch: PairBatch, clean: Clean) -> Tensor:
-        everything = self.with_special_tokens(batch, clean)
-        patches = everything[:, :, self.context.model.encoder.towers["image"].spec.prefix_tokens :]
-        if batch.targets is not None:
-            return patches
-        return patches.masked_fill(~self.scorer.words(batch).words[..., None], 0)
+        words = None if batch.targets is not None else self.scorer.words(batch).words
+        prefix_tokens = self.context.model.encoder.towers["image"].spec.prefix_tokens
+        return self.of_tokens(batch, clean, words)[:, :, prefix_tokens:]
 
-    def with_special_tokens(self, batch: PairBatch, clean: Clean) -> Tensor:
-        """Return the interactions of all tokens of both towers, (B, tokens of the caption, tokens of the picture)."""
+    def of_tokens(self, batch: PairBatch, clean: Clean, used: Tensor | None = None) -> Tensor:
+        """Return the interactions of all tokens of the pictures, (B, tokens of the captions, tokens of the pictures).
+
+        Args:
+            batch: the pairs.
+            clean: their embeddings.
+            used: (B, T) tokens of the captions that are needed; the others get zeros. None for all, special ones
+                included.
+        """
         directions = self._directions(batch, clean)  # (B, T, E)
         tower = self.context.model.encoder.towers["image"]
         inputs = batch.inputs["image"]
         blank = inputs | {"pixel_values": torch.zeros_like(inputs["pixel_values"])}
         hidden, reference = (tower.prefix(given, self.layers["image"]) for given in (inputs, blank))
-        rows = []
+        found = directions.new_zeros(*directions.shape[:2], hidden.z.shape[1])
         for row, length in enumerate(clean.embeddings["image"].norm(dim=-1)):
-            one = slice(row, row + 1)
-            alone = Hidden(hidden.z[one], hidden.layout.rows(one))
-            rows.append(self._pull_back("image", alone, reference.z[row], directions[row]) / length)
-        return torch.stack(rows)
+            needed = slice(None) if used is None else used[row]
+            alone = Hidden(hidden.z[row : row + 1], hidden.layout.rows(slice(row, row + 1)))
+            found[row, needed] = self._pull_back("image", alone, reference.z[row], directions[row, needed]) / length
+        return found
 
     def _directions(self, batch: PairBatch, clean: Clean) -> Tensor:
         """Return the change (B, T, E) of the caption's embedding by each token, over its length."""

@@ -152,7 +152,7 @@ def test_exclip_is_complete(family: str) -> None:
     method: Any = make_method("exclip:steps=40,image_layer=0,text_layer=0", context_of(model))
     batch = make_batch(model, pairs)
     with method.at_work(CPU, torch.float64):
-        everything = method.with_special_tokens(batch, method.scorer.clean(batch))
+        everything = method.of_tokens(batch, method.scorer.clean(batch))
     for row, pair in enumerate(pairs):
         seen = as_oracle_sees(model, pair)
         image, text = seen.clean["image"][0], seen.clean["text"][0]
