@@ -19,7 +19,7 @@ OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
 help:  ## list the targets (the default)
 	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(INSTALLED)  ## explain 64 synthetic scenes with the bundled model
+demo: $(INSTALLED)  ## explain 32 synthetic scenes, phrase by phrase, with the bundled model
 	$(BIN)/python fit.py --config demo
 
 test: $(INSTALLED)  ## run the tests that are not marked slow, offline (JOBS=2 processes; COVERAGE=1 measures it)

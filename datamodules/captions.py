@@ -83,7 +83,7 @@ class CaptionStream:
     """
 
     def __init__(self, shards: Shards, name: str, columns: Columns, image_root: Path | None) -> None:
-        columns.check(name, shards.columns)
+        columns = columns.found_in(name, shards.columns)
         self.names: Sequence[str] = shards.names
         self.shards = shards
         self.files: dict[str, str] = getattr(shards, "files", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -17,6 +18,9 @@ from m2ib_lightning.pairs.annotations.annotated import Annotated, AnnotatedSourc
 from m2ib_lightning.pairs.annotations.coordinates import checked_size
 from m2ib_lightning.pairs.annotations.json_files import read_json, records
 from m2ib_lightning.pairs.annotations.shapes import Points, Shape, ellipse, rectangle, truth_of, truth_of_caption
+
+_OF_ITS_OWN = re.compile(r"~|\w+://|file:|data:|[A-Za-z]:[\\/]", re.IGNORECASE)
+"""The beginning of a path that does not start at a folder: a home, a URL, or a drive of Windows."""
 
 
 class _Place(NamedTuple):
@@ -68,8 +72,8 @@ class LabelMeSource(AnnotatedSource):
         path = content.get("imagePath")
         if not isinstance(path, str) or not path:
             raise PairError(f"imagePath must be text, got {quoted(path)}")
-        image = PureWindowsPath(path).as_posix()  # LabelMe writes backslashes on Windows
-        if self.beside:
+        image = path if _OF_ITS_OWN.match(path) else PureWindowsPath(path).as_posix()  # Windows writes backslashes
+        if self.beside and not _OF_ITS_OWN.match(path):
             image = (file.parent.relative_to(self.folder) / image).as_posix()
         if first is None:
             caption = content.get(self.text_field)

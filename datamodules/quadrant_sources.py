@@ -1,7 +1,7 @@
 """Pictures of four quadrants, each of which shows another object: the pointing game of FIxLIP.
 
 Baniecki et al. (NeurIPS 2025) put four images of ImageNet into a grid of 2 x 2, and name one to four of their objects.
-A map of a named object should lie in its quadrant (``metrics.unit_scores``).
+A map of a named object should lie in its quadrant (``metrics.part_scores``).
 """
 
 from __future__ import annotations

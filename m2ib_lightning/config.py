@@ -76,9 +76,7 @@ class BottleneckConfig:
     lr: float | None = _key(None, "Adam's learning rate; published 1.0")
     noise_samples: int | None = _key(None, "noise draws per step; published 10")
     initial_alpha: float | None = _key(None, "initial value of alpha, where lambda = sigmoid(alpha); published 5.0")
-    calibration_pairs: int | None = _key(
-        None, "number of pairs that the statistics of prior=data are taken from; default 1000"
-    )
+    calibration_pairs: int | None = _key(None, "number of pairs that give the statistics of prior=data; default 1000")
     max_rows: int | None = _key(
         None,
         "largest number of tokens, over all draws, that run at once; bounds memory; null: a default for the device",
@@ -125,6 +123,9 @@ class DataConfig:
         "captions: column with captions that are false of the picture (a list, or one), for finetune.hard_negatives",
     )
     label_column: str | None = _key(None, "captions: column with the pictures' classes, for zero-shot accuracy")
+    annotated_as: str | None = _key(
+        None, "boxes and masks of pictures with an EXIF rotation: 'shown' (with it), 'stored' (without); null: by size"
+    )
     encoding: str | None = _key(
         None, "captions: encoding of a text table, such as cp1252; null: UTF-8, or UTF-16 with a byte order mark"
     )
@@ -138,9 +139,7 @@ class DataConfig:
         False, "captions: whether shards (.parquet, hub) are read as a stream, with flat memory; .tar always is"
     )
     allow_urls: bool = _key(False, "captions: whether images at http(s) URLs are downloaded")
-    allow_private_urls: bool = _key(
-        False, "whether images may also come from addresses that are not public (private, loopback)"
-    )
+    allow_private_urls: bool = _key(False, "whether images may also come from private and loopback addresses")
     url_timeout: float = _key(20.0, "seconds that one attempt at a download may take")
     url_max_bytes: int = _key(50_000_000, "largest image that is downloaded, in bytes")
     url_retries: int = _key(2, "further attempts at a download after the first, with growing pauses")
@@ -262,10 +261,7 @@ class FinetuneConfig:
     )
     sampled: bool = _key(False, "whether validation draws noise too; false: t = m + sigma s lambda z'")
     validation: float = _key(0.1, "share of the pairs that is held out for validation")
-    checkpoint_every: int = _key(
-        1000,
-        "steps between checkpoints for resume=true, in addition to the one after each epoch; 0: none",
-    )
+    checkpoint_every: int = _key(1000, "steps between checkpoints, besides the one after each epoch; 0: none")
     maps: int = _key(
         32,
         "validation pairs with ground truth whose maps are scored (4 are drawn): maps of the readout, else of M2IB on "

@@ -1,4 +1,4 @@
-"""Draws the README's picture: the bundled model on the first scenes of the demo, stacked.
+"""Draws the README's picture: a scene and its caption, phrase by phrase, by the bundled model.
 
 python scripts/draw_readme_picture.py
 """
@@ -6,30 +6,21 @@ python scripts/draw_readme_picture.py
 import argparse
 from pathlib import Path
 
-from PIL import Image
-
-from m2ib_lightning import explain
+from m2ib_lightning import ground
 from m2ib_lightning.datamodules.scenes import SceneSource
-from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.results.grounding_drawing import draw_grounding
 
 
 def main() -> None:
-    """Explain the scenes, stack their pictures, write the file."""
+    """Ground the scene, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/scenes.png"))
-    parser.add_argument("--scenes", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/grounding.png"))
+    parser.add_argument("--scene", type=int, default=3)
     arguments = parser.parse_args()
-
-    examples = [SceneSource(seed=0).example(index) for index in range(arguments.scenes)]
-    results = explain([example.scene.image for example in examples], [example.caption.text for example in examples])
-    rows = [draw_attribution(result) for result in results]
-    picture = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
-    top = 0
-    for row in rows:
-        picture.paste(row, (0, top))
-        top += row.height
+    example = SceneSource(seed=77, count=100, objects=4, mentioned=4).example(arguments.scene)
+    grounding = ground(example.scene.image, example.caption.text)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(arguments.out, optimize=True)
+    draw_grounding(grounding.whole).save(arguments.out, optimize=True)
     print(arguments.out)
 
 

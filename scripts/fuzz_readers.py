@@ -1,4 +1,4 @@
-"""Feeds broken images and tables to the readers; any outcome but a pair or that pair's error is a finding.
+"""Feeds broken images, DICOM files and tables to the readers; any outcome but a pair or that pair's error is a finding.
 
 Each input is a small valid file with a few changes (flipped, cut, doubled or spliced bytes). A child process does the
 work, so that a crash of a decoder is noticed too. The folder of findings keeps the input of each finding.
@@ -48,6 +48,9 @@ FORMATS = (
     "icns",
 )
 MODES = ("RGB", "L", "P", "RGBA", "1", "CMYK", "I;16", "F", "LA")
+DICOM_SHARE = 0.25
+"""Share of DICOM among the rounds with pictures."""
+
 PARQUET_SHARE = 0.02
 """Share of Parquet among the rounds with tables: `datasets` is slow to open it."""
 
@@ -70,6 +73,45 @@ def image_seeds() -> list[tuple[str, bytes]]:
                 except (OSError, ValueError, KeyError, AttributeError, TypeError):
                     continue
                 seeds.append((f"{kind}-{mode}", buffer.getvalue()))
+    return seeds
+
+
+def dicom_seeds() -> list[tuple[str, bytes]]:
+    """Return small DICOM files of several transfer syntaxes, bits and colours, with and without a preamble."""
+    try:
+        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+    except ImportError:
+        print("DICOM files are left out: pip install 'm2ib_lightning[medical]'", file=sys.stderr)
+        return []
+    rng = np.random.default_rng(1)
+    seeds = []
+    for name, shape, kind, tags in (
+        ("grey", (23, 31), np.uint8, {"WindowCenter": 100, "WindowWidth": 90}),
+        ("deep", (23, 31), np.uint16, {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 2, "RescaleIntercept": -9}),
+        ("frames", (3, 9, 11), np.uint8, {"NumberOfFrames": 3, "PhotometricInterpretation": "MONOCHROME1"}),
+        ("colour", (9, 11, 3), np.uint8, {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}),
+    ):
+        for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless):
+            pixels = rng.integers(0, 4096 if kind == np.uint16 else 256, shape).astype(kind)
+            data, bits = Dataset(), 8 * pixels.dtype.itemsize
+            data.SOPClassUID, data.SOPInstanceUID = UID("1.2.840.10008.5.1.4.1.1.7"), UID("1.2.826.0.1.3680043.8.498.7")
+            data.Rows, data.Columns = pixels[0].shape[:2] if name == "frames" else pixels.shape[:2]
+            data.SamplesPerPixel, data.PixelRepresentation = 3 if name == "colour" else 1, 0
+            data.PhotometricInterpretation = "MONOCHROME2"
+            data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
+            for tag, value in tags.items():
+                setattr(data, tag, value)
+            data.PixelData = pixels.tobytes()
+            data["PixelData"].VR = "OB" if bits == 8 else "OW"
+            data.file_meta = FileMetaDataset()
+            data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+            if syntax == RLELossless:
+                data.compress(RLELossless)
+            buffer = io.BytesIO()
+            data.save_as(buffer, enforce_file_format=True)
+            seeds.append((f"dicom-{name}", buffer.getvalue()))
+            seeds.append((f"dicom-{name}-bare", buffer.getvalue()[132:]))
     return seeds
 
 
@@ -148,11 +190,12 @@ def try_table(path: Path) -> str:
 def fuzz(seed: int, seconds: float, folder: Path, counts: Counter[str]) -> None:
     """Fuzz for that many seconds, without the set-up; ``folder/input*`` is always the current input."""
     rng = np.random.default_rng(seed)
-    images, tables = image_seeds(), table_seeds(folder)
+    pictures, dicom, tables = image_seeds(), dicom_seeds(), table_seeds(folder)
     texts = [item for item in tables if item[0] != ".parquet" and item[0] != ".json"]
     until = time.time() + seconds
     while time.time() < until:
         if rng.random() < 0.6:
+            images = dicom if dicom and rng.random() < DICOM_SHARE else pictures
             (name, first), (_, other) = (images[int(rng.integers(len(images)))] for _ in range(2))
             path = folder / "input.bin"
         else:

@@ -19,8 +19,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 HUB_ID = "openai/clip-vit-base-patch32"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def fast(example: str) -> str:
@@ -40,11 +40,19 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_python_blocks_run(desk: Path) -> None:
     examples = blocks("python")
-    assert len(examples) == 3
+    assert len(examples) == 4
     for block in examples:
         exec(compile(fast(block), "README.md", "exec"), {})
     with Image.open(desk / "cat_explained.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_python_blocks_of_the_page_on_grounding_run(desk: Path) -> None:
+    examples = blocks("python", (ROOT / "docs" / "grounding.md").read_text())
+    assert len(examples) == 3
+    for block in examples:
+        exec(compile(block, "grounding.md", "exec"), {})
+    assert (desk / "units.png").exists()
 
 
 def test_the_commands_run(desk: Path) -> None:
@@ -61,7 +69,7 @@ def test_the_commands_run(desk: Path) -> None:
             assert isinstance(parse(words), Config)
             short = ["data.limit=2", "evaluate.methods=[m2ib, saliency]", "evaluate.probed=0"]
             assert main([word.replace(HUB_ID, "model") for word in words] + ["data.num_workers=0", *short]) == 0
-    assert fits == 2
+    assert fits == 3
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -74,7 +74,7 @@ class PairScores:
             "caption": pair.caption,
             "scores": [score._asdict() for score in self.scores] if self.error is None else None,
             "failures": [f"{method}: {reason}" for method, reason in self.failures.items()] or None,
-            "mask_resized": None if pair.truth is None else pair.truth.resized,
+            "mask_resized": None if pair.truth is None or pair.truth.mask is None else pair.truth.resized,
             "heatmap": self.heatmap,
             "error": self.error,
             "fingerprint": pair.fingerprint,

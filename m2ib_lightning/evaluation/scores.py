@@ -33,7 +33,7 @@ SCORES_SCHEMA = pa.schema(
             ),
         ),
         pa.field("failures", pa.list_(pa.string())),  # "<method>: why it failed on this pair"
-        pa.field("mask_resized", pa.bool_()),  # null where the source has no ground truth
+        pa.field("mask_resized", pa.bool_()),  # null where the source has no mask
         pa.field("heatmap", pa.string()),  # file in heatmaps/, or null
         pa.field("error", pa.string()),  # null where the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source
@@ -43,11 +43,12 @@ SCORES_SCHEMA = pa.schema(
 
 
 def count(results: list[PairScores], seconds: float) -> Counts:
-    """Count the done, failed and drawn pairs of a part of the table, for its footer."""
+    """Count the done, failed and drawn pairs of a part of the table, and their marked parts, for its footer."""
     total = Counts(seconds=seconds)
     for result in results:
         done = result.error is None
         total += Counts(done=int(done), failed=int(not done), drawn=int(result.heatmap is not None))
+        total += Counts.of_truth(result.pair) if done else Counts()
     return total
 
 

@@ -1,62 +1,77 @@
-"""Scores of the maps of a caption's parts: does the map of each lie on what this part names?"""
+"""How well the maps of a caption's units find the parts of the picture that the units name.
+
+Legend: U units, O objects, H x W pixels.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from statistics import fmean
+import torch
+from torch import Tensor
 
-import numpy as np
-
-from m2ib_lightning.metrics.map_scores import against_mask
-from m2ib_lightning.pairs.truth import NamedPart
-from m2ib_lightning.results.attribution import Attribution
-from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
+from m2ib_lightning.errors import M2IBError
 
 
-def unit_scores(result: Attribution) -> dict[str, float]:
-    """Score the map of each part of the caption that names one thing (``pair.truth.parts``), and average over them.
+def object_means(maps: Tensor, objects: Tensor) -> Tensor:
+    """Return the mean of each map on each object, (U, O); NaN for an object without pixels.
 
-    The map of a part is that of the unit with the most characters in common. Without units, or if no unit overlaps the
-    part, it is the map of the whole caption, as for a method that has only this one.
+    Args:
+        maps: (U, H, W) maps, raw.
+        objects: (O, H, W) bool masks.
+
+    Raises:
+        M2IBError: if the sizes differ.
+    """
+    if maps.shape[-2:] != objects.shape[-2:] or maps.ndim != 3 or objects.ndim != 3:
+        raise M2IBError(
+            f"maps (U, H, W) and objects (O, H, W) must have one size, got {tuple(maps.shape)} and "
+            f"{tuple(objects.shape)}"
+        )
+    inside = objects.flatten(1).double()
+    return maps.flatten(1).double() @ inside.T / inside.sum(-1)
+
+
+def right_object(means: Tensor, owners: Tensor) -> Tensor:
+    """Return, for each unit, whether its map is higher on its own object than on any other: 1, 0, or a share of a tie.
+
+    Args:
+        means: (U, O) from ``object_means``.
+        owners: (U,) index of each unit's object.
+
+    >>> right_object(torch.tensor([[3.0, 1.0], [2.0, 2.0]]), torch.tensor([0, 0])).tolist()
+    [1.0, 0.5]
+    """
+    highest = means == means.amax(-1, keepdim=True)
+    return highest[torch.arange(len(means)), owners].double() / highest.sum(-1)
+
+
+def confusion(means: Tensor, owners: Tensor) -> Tensor:
+    """Return the share of each unit's map that each unit's object gets, (U, U); the diagonal should be 1.
+
+    Args:
+        means: (U, O) from ``object_means``; negative means count as 0.
+        owners: (U,) index of each unit's object.
 
     Returns:
-        ``unit_mass``: share of the positive saliency that lies on what the part names. On pictures of four quadrants
-        (``data.name=quadrants``) this is the pointing game recognition of FIxLIP (Baniecki et al., NeurIPS 2025),
-        where chance is 0.25. ``unit_pointing``: whether the highest pixel does. ``unit_first``: whether the mean of the
-        map is higher there than on what each other part names; only with two parts or more. An empty dict for a pair
-        without parts.
+        Row u: the means of unit u's map on the units' objects, divided by their sum; equal shares if all are 0.
     """
-    truth = result.pair.truth
-    if truth is None or not truth.parts:
-        return {}
-    maps = [map_of(result, part) for part in truth.parts]
-    found = [against_mask(_with(result, saliency), part.mask) for saliency, part in zip(maps, truth.parts, strict=True)]
-    scores = {f"unit_{name}": fmean(one[f"image_{name}"] for one in found) for name in ("mass", "pointing")}
-    if len(maps) > 1:
-        scores["unit_first"] = fmean(_is_first(result, maps[k], k) for k in range(len(maps)))
-    return scores
+    named = means[:, owners].clamp(min=0)
+    total = named.sum(-1, keepdim=True)
+    return torch.where(total > 0, named / total, torch.full_like(named, 1 / max(len(owners), 1)))
 
 
-def map_of(result: Attribution, part: NamedPart) -> Floats:
-    """Return the map (grid_h, grid_w) of the unit that fits a part best, or of the whole caption."""
-    shared = [max(0, min(unit.end, part.end) - max(unit.start, part.start)) for unit in result.pair.units]
-    if result.units is None or not any(shared):
-        return result.image_saliency
-    return result.units.saliency[int(np.argmax(shared))]
+def right_unit(means: Tensor, owners: Tensor) -> Tensor:
+    """Return, for the object of each unit, whether this unit carries it more than any other: 1, 0, or a share of a tie.
 
+    A unit carries an object by its map's mean there, relative to the mean over the named objects, so that units with
+    large maps do not win everywhere.
 
-def _is_first(result: Attribution, saliency: Floats, index: int) -> float:
-    """Whether a map is highest on its own part; equal means share the score."""
-    assert result.pair.truth is not None
-    placed = _with(result, saliency).saliency_at(*result.pair.image_size)
-    seen = ~np.isnan(placed)
-    parts = [part.mask & seen for part in result.pair.truth.parts]
-    means = [float(placed[part].mean()) if part.any() else float("nan") for part in parts]
-    if np.isnan(means).any():
-        return float("nan")
-    best = [k for k, mean in enumerate(means) if mean == max(means)]
-    return float(index in best) / len(best)
+    Args:
+        means: (U, O) from ``object_means``; negative means count as 0.
+        owners: (U,) index of each unit's object.
 
-
-def _with(result: Attribution, saliency: Floats) -> Attribution:
-    return replace(result, image=TowerAttribution(saliency))
+    >>> right_unit(torch.tensor([[4.0, 2.0], [1.0, 1.0]]), torch.tensor([0, 1])).tolist()
+    [1.0, 1.0]
+    """
+    carried = confusion(means, owners)
+    highest = carried == carried.amax(0, keepdim=True)
+    return highest.diagonal().double() / highest.sum(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from functools import cache
 from struct import unpack
@@ -25,6 +26,12 @@ SUFFIXES = frozenset({".dcm", ".dicom"})
 
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0", b"\0\x08")
 """First bytes of DICOM files without a preamble, in either byte order."""
+
+_FIRST_ELEMENT = re.compile(
+    rb"\x02\0(?:\0\0UL|\x01\0OB|[\x02\x03\x10]\0UI)"
+    rb"|\x08\0[\0\x01\x05\x08\x12-\x18]\0(?:[A-Z]{2}|[\x02-\x80]\0\0\0)",
+)
+"""The first element of a data set without a preamble: a tag, and its value representation or a short length."""
 
 _PIXEL_TAGS = (0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, *range(0x00280100, 0x00280104))
 _GREY_TAGS = (0x00280120, 0x00280121, *range(0x00281050, 0x00281054), 0x00281056, 0x00283000, 0x00283010)
@@ -51,8 +58,12 @@ def is_dicom(head: bytes, suffix: str = "") -> bool:
 
     >>> is_dicom(bytes(128) + b"DICM"), is_dicom(b"\x08\0", ".DCM"), is_dicom(bytes(132))
     (True, True, False)
+    >>> is_dicom(b"\x08\0\x05\0CS\n\0ISO_IR 100")
+    True
     """
-    return head[128:HEAD] == b"DICM" or (suffix.lower() in SUFFIXES and head[:2] in _FIRST_GROUPS)
+    if head[128:HEAD] == b"DICM" or _FIRST_ELEMENT.match(head) is not None:
+        return True
+    return suffix.lower() in SUFFIXES and head[:2] in _FIRST_GROUPS
 
 
 def read_dicom(file: BinaryIO, name: str, rules: ImageRules) -> tuple[Image.Image, bool]:

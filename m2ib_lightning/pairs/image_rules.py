@@ -9,6 +9,7 @@ from functools import cache
 from PIL import Image
 
 from m2ib_lightning.errors import M2IBError, listed, nearest
+from m2ib_lightning.pairs.exif import check_annotated_as
 from m2ib_lightning.pairs.windows import Window, parse_window
 
 TIMEOUT = 60.0
@@ -36,6 +37,8 @@ class ImageRules:
         formats: Pillow's names of formats that are read besides ``FORMATS`` (``data.image_formats``).
         window: grey values that become black to white (``data.window``): ``center,width``, ``auto``, ``full``, or None
             for a DICOM file's own window, else ``auto`` for more than 8 bits.
+        annotated_as: how pictures with an EXIF rotation were annotated (``data.annotated_as``): ``shown`` with it,
+            ``stored`` without it, or None for what the size of an annotation tells.
 
     Raises:
         M2IBError: if a value is out of range, or a format is unknown or never read.
@@ -45,6 +48,7 @@ class ImageRules:
     max_bytes: int = MAX_BYTES
     formats: Sequence[str] = ()
     window: str | None = None
+    annotated_as: str | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout > 0:
@@ -52,6 +56,7 @@ class ImageRules:
         if not self.max_bytes >= 1:
             raise M2IBError(f"data.image_max_bytes must be a number of bytes of at least 1, got {self.max_bytes}")
         parse_window(self.window)
+        check_annotated_as(self.annotated_as)
         object.__setattr__(self, "formats", tuple(name.upper() for name in self.formats))
         for name in self.formats:
             if name in _NEVER:

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from m2ib_lightning.errors import PairError, quoted
 from m2ib_lightning.pairs.dicom import HEAD, SUFFIXES, is_dicom, read_dicom
 from m2ib_lightning.pairs.embedded import embedded_picture
+from m2ib_lightning.pairs.exif import Turn, turn_of
 from m2ib_lightning.pairs.image_rules import FORMATS, ImageRules, starts_programs
 from m2ib_lightning.pairs.reduced_loading import reduce
 from m2ib_lightning.pairs.time_limit import within
@@ -50,11 +51,13 @@ class Reading(NamedTuple):
         animated: whether the image has more than one frame or page.
         size: (width, height) of the image after EXIF rotation; the picture's own size is smaller if the image was
             loaded at a reduced size.
+        turn: the EXIF rotation that was applied, or None.
     """
 
     picture: Image.Image
     animated: bool
     size: tuple[int, int]
+    turn: Turn | None = None
 
     def box_in_image(self, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """Return a box of the picture in pixels of the image."""
@@ -122,6 +125,7 @@ def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
     own = opened is not image
     if own and isinstance(opened, ImageFile.ImageFile):
         reduce(opened, name, rules.max_bytes)
+    turn = turn_of(opened)  # a TIFF forgets it when its pixels are loaded
     opened.load()
     loaded = opened.size
     if 0 in loaded:
@@ -134,7 +138,8 @@ def _read(image: ImageLike, name: str, rules: ImageRules) -> Reading:
     if upright.size != loaded:
         size = size[::-1]
     # an MPO is a photo and its preview
-    return Reading(_to_rgb(upright, rules.grey_window or "auto"), opened.format != "MPO" and _is_animated(opened), size)
+    has_more = opened.format != "MPO" and _is_animated(opened)
+    return Reading(_to_rgb(upright, rules.grey_window or "auto"), has_more, size, turn)
 
 
 def _is_animated(opened: Image.Image) -> bool:

@@ -31,7 +31,7 @@ class RawPair:
         id: identifier from the user; None to use the key.
         error: reason why the source could not read the pair, or None.
         truth: ground truth of the pair, or None if the source has none.
-        fingerprint: digest of the caption and the image (``pairs.fingerprint``); None if it was not taken.
+        fingerprint: digest of the caption, the image and the truth (``pairs.fingerprint``); None if it was not taken.
         sentence: the sentence that the caption is a phrase of; None for a caption that stands alone.
         spans: (start, end) of the user's units in the caption; None for those that the rule finds.
     """
@@ -98,7 +98,7 @@ class Pair:
         picture: copy for display, at most 512 px wide and high; None for a pair that is not drawn.
         error: reason why the pair can't be explained, or None.
         truth: ground truth of the pair, or None if the source has none.
-        fingerprint: digest of the source's caption and image, by which a resumed run sees a change.
+        fingerprint: digest of the source's caption, image and truth, by which a resumed run sees a change.
         sentence: the sentence that the caption is a phrase of, or None.
         units: units of the caption that get a map of their own; empty for a pair that is not grounded.
     """
@@ -127,6 +127,15 @@ class Pair:
     def __post_init__(self) -> None:
         if self.error is not None:  # it may quote data
             object.__setattr__(self, "error", escaped(self.error))
+
+    @property
+    def share_cut_away(self) -> float | None:
+        """Share of the pixels that the truth marks which the model does not see; None if it marks none."""
+        mask = None if self.truth is None else self.truth.mask
+        if mask is None or not (marked := int(mask.sum())):
+            return None
+        left, top, right, bottom = (max(edge, 0) for edge in self.crop)
+        return 1 - int(mask[top:bottom, left:right].sum()) / marked
 
     def other_captions(self, count: int) -> list[OtherCaption]:
         """Return the first ``count`` other captions that the source provides for the picture."""

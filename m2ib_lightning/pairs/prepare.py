@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from m2ib_lightning.errors import PairError
+from m2ib_lightning.pairs.exif import Turn
 from m2ib_lightning.pairs.fingerprint import fingerprint
 from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import read_image
@@ -120,20 +121,20 @@ class Preparer:
         try:
             if raw.error is not None:
                 raise PairError(raw.error)
-            pixels, image_fields = self._read_picture(raw.image, keep_picture)
+            pixels, image_fields, turn = self._read_picture(raw.image, keep_picture)
             ids, text_fields = ([], {}) if image_only else self.read_caption(raw.caption)
             unit_ids: dict[int, list[int]] = {}
             if self.units is not None and text_fields:
                 text_fields["units"], unit_ids = self._read_units(self.units, raw, text_fields)
             if raw.truth is not None:
-                image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.images)
+                image_fields["truth"] = read_truth(raw.truth, image_fields["image_size"], self.images, turn)
         except Exception as error:  # a processor or tokenizer may raise anything; the other pairs continue
             why = str(error) if isinstance(error, PairError) else f"{type(error).__name__}: {error}"
             return Pair(**fields, error=why)
         return PreparedPair(Pair(**fields, **image_fields, **text_fields), pixels, ids, unit_ids)
 
-    def _read_picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any]]:
-        """The image tower's input, and the fields of a ``Pair`` about the image."""
+    def _read_picture(self, image: Any, keep: bool) -> tuple[Tensor, dict[str, Any], Turn | None]:
+        """The image tower's input, the fields of a ``Pair`` about the image, and its EXIF rotation."""
         if image is None:
             raise PairError("the image is missing (a null cell)")
         reading = read_image(image, self.images)
@@ -144,7 +145,7 @@ class Preparer:
         if keep:
             picture.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE), Image.Resampling.LANCZOS)
             fields["picture"] = picture
-        return pixels, fields
+        return pixels, fields, reading.turn
 
     def read_caption(self, caption: Any) -> tuple[list[int], dict[str, Any]]:
         """Tokenise a caption.

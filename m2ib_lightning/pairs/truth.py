@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from m2ib_lightning.errors import PairError, quoted
+from m2ib_lightning.pairs.annotations.coordinates import Mask as Mask
+from m2ib_lightning.pairs.annotations.coordinates import checked_box
+from m2ib_lightning.pairs.exif import Turn, check_shape, is_of_stored, stored_size, turned
 from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.images import ImageLike, read_image
-
-Mask = NDArray[np.bool_]
 
 _MASK_THRESHOLD = 128
 """Lowest grey value that is inside a mask."""
@@ -25,9 +25,6 @@ _MASK_THRESHOLD = 128
 
 _MAX_BOXES = 10_000
 """Largest number of boxes of a pair."""
-
-_SAME_SHAPE = 0.02
-"""Largest relative difference in the ratio of width to height at which two sizes are those of one picture."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +127,32 @@ class Truth:
         return [any(start < word[1] and word[0] < end for word in self.content) for start, end in offsets]
 
 
-def read_truth(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None = None) -> Truth:
+def read_truth(
+    raw: RawTruth, size: tuple[int, int], rules: ImageRules | None = None, turn: Turn | None = None
+) -> Truth:
     """Read the ground truth of a pair.
 
     Args:
         raw: truth from the source.
         size: (width, height) of the picture, to which the mask is resized.
         rules: formats, size and time limit for reading the mask; None for the defaults.
+        turn: the EXIF rotation of the picture; ``is_of_stored`` says for which annotations it counts.
 
     Raises:
         PairError: if the mask or a box can't be read.
     """
-    mask, resized = _read_mask(raw, size, rules)
+    rules = rules or ImageRules()
+    mask, resized = _read_mask(raw, size, rules, turn)
     return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label, raw.parts)
 
 
-def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -> tuple[Mask | None, bool]:
+def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules, turn: Turn | None) -> tuple[Mask | None, bool]:
+    of_stored = is_of_stored(raw.size, size, turn, rules.annotated_as)
+    annotated = stored_size(size, turn) if of_stored else size
     if raw.size is not None:
-        _check_shape(raw.size, size)
+        check_shape(raw.size, annotated)
     if raw.boxes is not None:
-        mask = _mask_of_boxes(raw.boxes, raw.size or size)
+        mask = _mask_of_boxes(raw.boxes, raw.size or annotated)
     elif raw.mask is None:
         return None, False
     elif callable(raw.mask):
@@ -158,23 +161,18 @@ def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules | None) -
         mask = raw.mask
     else:
         try:
-            whole = replace(rules or ImageRules(), window="full")  # a window for pictures is none for masks
+            whole = replace(rules, window="full")  # a window for pictures is none for masks
             mask = np.asarray(read_image(raw.mask, whole).picture.convert("L")) >= _MASK_THRESHOLD
         except PairError as error:
             raise PairError(f"the mask: {error}") from None
+    if raw.size is None and raw.boxes is None:
+        of_stored = is_of_stored((mask.shape[1], mask.shape[0]), size, turn, rules.annotated_as)
+    if of_stored and turn is not None:
+        mask = turned(mask, turn)
     resized = mask.shape != size[::-1]
     if resized:
         mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     return mask, resized
-
-
-def _check_shape(annotated: tuple[int, int], size: tuple[int, int]) -> None:
-    """Check that a picture can be a smaller or larger copy of the one that was annotated."""
-    if abs(annotated[0] * size[1] / (annotated[1] * size[0]) - 1) > _SAME_SHAPE:
-        raise PairError(
-            f"the annotation is of a picture of {annotated[0]} x {annotated[1]} pixels, and the picture has "
-            f"{size[0]} x {size[1]}: give the picture that was annotated, or a copy of another size"
-        )
 
 
 def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
@@ -187,6 +185,7 @@ def _mask_of_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> M
             first, last = (round(left), round(top)), (round(left + width), round(top + height))
         except (TypeError, ValueError, OverflowError):
             raise PairError(f"a box must be [left, top, width, height] in pixels, got {quoted(box)}") from None
+        checked_box(box, size)
         mask[max(first[1], 0) : max(last[1], 0), max(first[0], 0) : max(last[0], 0)] = True
     return mask
 

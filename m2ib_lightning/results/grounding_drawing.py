@@ -138,11 +138,12 @@ def _draw_caption(result: Attribution, width: int) -> Image.Image:
     placed = lay_out_words(_words(result), width, _LINE)
     canvas = Image.new("RGB", (width, round(placed[-1].top) + _LINE if placed else 1), "white")
     draw = ImageDraw.Draw(canvas)
-    for span in placed:
+    for span, following in zip(placed, [*placed[1:], None], strict=True):
         if span.value >= 0:
-            draw.rectangle(
-                (span.left, span.top, span.right, span.top + _LINE - 6), fill=tint(unit_colour(int(span.value)))
-            )
+            goes_on = following is not None and (following.value, following.top) == (span.value, span.top)
+            right = following.left if following is not None and goes_on else span.right
+            colour = tint(unit_colour(int(span.value)))
+            draw.rectangle((span.left, span.top, right, span.top + _LINE - 6), fill=colour)
         draw.text((span.left, span.top + 2), span.text, fill=INK, font=font(FONT))
     return canvas
 

@@ -18,6 +18,9 @@ _LINE, _BORDER = (64, 224, 255), (0, 0, 0)
 _LONGEST_SIDE = 512
 """Longest side in pixels at which hit or miss is decided, as for the scores."""
 
+LEAST_CUT = 0.005
+"""Largest share of the marked part that may be cut away without a word: the edges of crops are rounded to pixels."""
+
 
 def with_outline(result: Attribution, picture: Image.Image) -> Image.Image:
     """Return the picture with the outline of the marked part: a light line with a dark one around it."""
@@ -36,18 +39,16 @@ def marked_facts(result: Attribution) -> list[str]:
     width, height = result.pair.image_size
     scale = min(1.0, _LONGEST_SIDE / max(width, height, 1))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    mask = _mask_at(result, size)
-    if mask is None or not mask.any() or result.image is None:
+    mask, cut = _mask_at(result, size), result.pair.share_cut_away
+    if mask is None or cut is None or result.image is None:
         return []
-    saliency = result.saliency_at(*size)
-    seen = ~np.isnan(saliency)
-    cut = 1 - float(mask[seen].sum() / mask.sum())
     facts = []
     if cut < 1:
+        saliency = result.saliency_at(*size)
         highest = saliency == np.nanmax(saliency)
         is_hit = float(mask[highest].mean()) >= 0.5
         facts.append(f"highest point: {'on' if is_hit else 'beside'} the outlined part")
-    if cut > 0.005:
+    if cut > LEAST_CUT:
         facts.append(f"outside of what the model sees: {cut:.0%} of the outlined part")
     return facts
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from m2ib_lightning.files import atomic_write_text
-from m2ib_lightning.pairs.fingerprint import file_state, fingerprint, same_reference
+from m2ib_lightning.pairs.fingerprint import file_state, fingerprint, is_same, without_truth
 from m2ib_lightning.pairs.pair import PairSource, PairStream, RawPair
+from m2ib_lightning.run.parts import SCHEMA
 from m2ib_lightning.run.table import tables
 
 States = Mapping[str, Any]
@@ -24,13 +26,17 @@ States = Mapping[str, Any]
 _SAMPLED = 10_000
 """Largest number of pairs in the digest of a source."""
 
+_COLUMNS = ("key", "fingerprint", "error")
+_SCHEMA = SCHEMA.append(pa.field("mask_resized", pa.bool_()))
+"""Columns of rows with and without scores."""
+
 
 @dataclass(frozen=True)
 class ChangedPairs:
     """Pairs whose rows are no longer those of the source.
 
     Attributes:
-        changed: keys of the pairs with another caption or image than before.
+        changed: keys of the pairs with another caption, image or, where it counts, ground truth than before.
         gone: keys that the source no longer has.
     """
 
@@ -52,22 +58,26 @@ class ChangedPairs:
         return "pairs: " + "; ".join(parts)
 
 
-def find_changed(source: PairSource | PairStream, folder: Path, states: Path, limit: int | None = None) -> ChangedPairs:
+def find_changed(
+    source: PairSource | PairStream, folder: Path, states: Path, limit: int | None = None, *, truth: bool = False
+) -> ChangedPairs:
     """Compare the fingerprints in a table with those of its source.
 
     A shard whose file has the size and time of change from before is not read again; nor is a table with its pictures
-    inside. Rows without a fingerprint are left alone. A failed row is compared in the caption and the image's reference
-    only, because ``retry_failed`` is for files that come late.
+    (and masks) inside. Rows without a fingerprint are left alone, and so is the ground truth of rows of versions whose
+    fingerprints did not cover it. A failed row is compared without the image's content, because ``retry_failed`` is for
+    files that come late.
 
     Args:
         source: the source of all pairs.
         folder: folder of the table.
         states: file that holds the states of the source's files at the last start.
         limit: number of first pairs to compare; None for all.
+        truth: whether the rows depend on the ground truth, as those of ``task=evaluate`` do.
     """
     if getattr(source, "generated", False):
         return ChangedPairs()
-    rows = _Rows(folder)
+    rows = _Rows(folder, truth)
     if not rows.fingerprints:
         return ChangedPairs()
     before = _read_states(states)
@@ -77,35 +87,54 @@ def find_changed(source: PairSource | PairStream, folder: Path, states: Path, li
 
 
 class _Rows:
-    """The fingerprints of the rows in a table, by key, and the keys of failed rows."""
+    """The fingerprints of the rows in a table, by key, and the keys of failed rows.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: folder of the table.
+        truth: whether the rows depend on the ground truth.
+    """
+
+    def __init__(self, folder: Path, truth: bool) -> None:
+        self.truth = truth
         self.fingerprints: dict[str, str] = {}
         self.failed: set[str] = set()
-        for table in tables(folder, ["key", "fingerprint", "error"]):
-            columns = (table[name].to_pylist() for name in ("key", "fingerprint", "error"))
-            for key, value, error in zip(*columns, strict=True):
-                if value is not None:
-                    self.fingerprints[key] = value
-                    if error is not None:
-                        self.failed.add(key)
+        self.uncovered: set[str] = set()
+        """Keys of pairs whose ground truth was scored, and is not in the fingerprint."""
+        for table in tables(folder, [*_COLUMNS, "mask_resized"] if truth else list(_COLUMNS), _SCHEMA):
+            columns = [table[name].to_pylist() for name in _COLUMNS]
+            scored = table["mask_resized"].to_pylist() if truth else [None] * table.num_rows
+            for key, value, error, resized in zip(*columns, scored, strict=True):
+                if value is None:
+                    continue
+                self.fingerprints[key] = value
+                if error is not None:
+                    self.failed.add(key)
+                if resized is not None and value == without_truth(value):
+                    self.uncovered.add(key)
 
     def differs(self, raw: RawPair) -> bool:
         """Return whether a pair has a row of another pair."""
-        before, now = self.fingerprints.get(raw.key), fingerprint(raw)
-        if before is None or before == now:
+        before = self.fingerprints.get(raw.key)
+        if before is None:
             return False
-        return raw.key not in self.failed or not same_reference(before, now)
+        truth = self.truth and raw.key not in self.uncovered
+        return not is_same(before, fingerprint(raw), failed=raw.key in self.failed, truth=truth)
 
 
 def _in_table(source: PairSource, rows: _Rows, before: States, limit: int | None) -> ChangedPairs:
     now = _states_of(source)
-    if now and now == before and isinstance(source[0].image, bytes):
+    if now and now == before and _lies_inside(source[0], rows.truth):
         return ChangedPairs()
     keys = [source.key(index) for index in range(len(source))]
     reached = range(len(keys) if limit is None else min(limit, len(keys)))
     changed = [keys[index] for index in reached if keys[index] in rows.fingerprints and rows.differs(source[index])]
     return ChangedPairs(changed, list(rows.fingerprints.keys() - set(keys)))
+
+
+def _lies_inside(raw: RawPair, truth: bool) -> bool:
+    """Return whether a pair's picture, and its mask if it counts, lie in the table."""
+    has_mask_file = truth and raw.truth is not None and isinstance(raw.truth.mask, Path)
+    return isinstance(raw.image, bytes) and not has_mask_file
 
 
 def _in_shards(source: PairStream, rows: _Rows, before: States, limit: int | None) -> ChangedPairs:
@@ -145,7 +174,9 @@ def digest_of(source: PairSource, count: int) -> str | None:
         return None
     digest = hashlib.blake2b(digest_size=8)
     for index in np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).round().astype(np.int64)).tolist():
-        digest.update(f"{source.key(index)} {fingerprint(source[index])}\n".encode("utf-8", "surrogatepass"))
+        digest.update(
+            f"{source.key(index)} {without_truth(fingerprint(source[index]))}\n".encode("utf-8", "surrogatepass")
+        )
     return digest.hexdigest()
 
 

@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
+from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.marked_part import LEAST_CUT
 
 MEANS = ("similarity", "image_similarity", "text_similarity", "image_information", "text_information")
 """Columns whose means are in ``summary.json``."""
@@ -26,6 +28,9 @@ class Counts:
         unread: number of captions with a token that the text tower never reads.
         animated: number of images with several frames, of which the first was read.
         drawn: number of pairs with a heatmap.
+        marked: number of explained pairs whose ground truth marks a part of the picture.
+        partly_cut: number of these of which the model sees only some of the marked part.
+        wholly_cut: number of these of which it sees nothing of the marked part.
         seconds: seconds that the rank spent on these rows.
         sums: sum of each column of ``MEANS`` over the explained pairs.
     """
@@ -38,6 +43,9 @@ class Counts:
     unread: int = 0
     animated: int = 0
     drawn: int = 0
+    marked: int = 0
+    partly_cut: int = 0
+    wholly_cut: int = 0
     seconds: float = 0.0
     sums: tuple[float, ...] = (0.0,) * len(MEANS)
 
@@ -49,6 +57,14 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         values = {item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)[:-1]}
         return Counts(**values, sums=tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)))
+
+    @staticmethod
+    def of_truth(pair: Pair) -> Counts:
+        """Return the counts over the marked part of one explained pair."""
+        cut = pair.share_cut_away
+        if cut is None:
+            return Counts()
+        return Counts(marked=1, partly_cut=int(LEAST_CUT < cut < 1), wholly_cut=int(cut == 1))
 
     @staticmethod
     def of(results: Iterable[Attribution], seconds: float = 0.0) -> Counts:
@@ -76,7 +92,7 @@ def _count_one(result: Attribution) -> Counts:
         return Counts(failed=1)
     pair, towers = result.pair, (result.image, result.text)
     last_values = [tower.last_similarity for tower in towers] + [tower.last_information for tower in towers]
-    return Counts(
+    return Counts.of_truth(pair) + Counts(
         done=1,
         truncated=int(pair.truncated),
         unknown=int(pair.unknown > 0),

@@ -35,6 +35,12 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
         )
     if counts.animated:
         print(f"{count_of(counts.animated, 'image')} with more than one frame: the first was explained.")
+    if counts.marked:
+        advice = "; data.fit=pad shows the whole picture" if counts.partly_cut + counts.wholly_cut else ""
+        print(
+            f"{count_of(counts.marked, 'pair')} with boxes or masks: the crop cuts away a part of them in "
+            f"{counts.partly_cut}, and all of them in {counts.wholly_cut}{advice}."
+        )
     for row in summary.failures:
         print(escaped(f"  {row['key']}: {row['error']}"), file=sys.stderr)
     if counts.failed > len(summary.failures):

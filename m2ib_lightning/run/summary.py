@@ -60,6 +60,9 @@ class Summary:
             "captions_with_unknown_tokens": counts.unknown,
             "captions_wholly_unknown": counts.wholly_unknown,
             "images_animated": counts.animated,
+            "pairs_with_truth": counts.marked,
+            "truth_partly_cut_away": counts.partly_cut,
+            "truth_wholly_cut_away": counts.wholly_cut,
             **{f"mean_{name}": None if math.isnan(m) else m for name, m in zip(MEANS, means, strict=True)},
         }
 

@@ -63,7 +63,7 @@ def begin_over_pairs(work: Work, world: World, folder: str, bottlenecks: Sequenc
     atomic_write_text(run.config, opened.resolved)
     run.summary.unlink(missing_ok=True)  # the summary of an earlier launch is wrong until this one ends
     recover_parts(run, config.retry_failed, None if config.data.limit is None else work.datamodule.keys)
-    _redo_changed(source, run, config.data.limit)
+    _redo_changed(source, run, config.data.limit, truth=config.task == "evaluate")
     done = count_rows(run)
     if done and not isinstance(source, PairStream):
         positions = remaining_positions(source, len(work.datamodule), done_keys(run.table))
@@ -98,10 +98,10 @@ def join_over_pairs(work: Work, world: World, message: dict[str, str], folder: s
     return PairsStart(run, statistics, launch, lock)
 
 
-def _redo_changed(source: PairSource | PairStream, run: RunDirectory, limit: int | None) -> None:
+def _redo_changed(source: PairSource | PairStream, run: RunDirectory, limit: int | None, *, truth: bool) -> None:
     """Remove the rows of pairs that changed in the source, or left it, and say which."""
     with WAITING:  # the source is read for it
-        changed = find_changed(source, run.table, run.states, limit)
+        changed = find_changed(source, run.table, run.states, limit, truth=truth)
     if changed:
         print(changed, flush=True)
         remove_rows(run, [*changed.changed, *changed.gone])

@@ -48,7 +48,8 @@ class Work:
         model = load_model(config.model.name)
         settings = resolve(_settings(config, model), model.encoder)
         data = config.data
-        images = ImageRules(data.image_timeout, data.image_max_bytes, data.image_formats or (), data.window)
+        formats = data.image_formats or ()
+        images = ImageRules(data.image_timeout, data.image_max_bytes, formats, data.window, data.annotated_as)
         units = _units(config) if config.task == "ground" else None
         preparer = model.preparer.with_options(fit=data.fit, images=images, urls=_urls(config), units=units)
         datamodule = datamodule_type.from_config(config, preparer)

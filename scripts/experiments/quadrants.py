@@ -22,13 +22,13 @@ import torch
 from m2ib_lightning.datamodules.quadrant_sources import FolderQuadrants, QuadrantSource, SceneQuadrants
 from m2ib_lightning.m2ib.explainer import resolve
 from m2ib_lightning.methods import Context, Method, make_method
-from m2ib_lightning.metrics.unit_scores import unit_scores
+from m2ib_lightning.metrics.part_scores import part_scores
 from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs.units.unit_rule import UnitRule
 from m2ib_lightning.results.attribution import Attribution
 
 METHODS = ("gradcam", "grad_eclip", "rise", "m2ib", "exclip", "fixlip")
-COLUMNS = ("unit_mass", "unit_pointing", "unit_first")
+COLUMNS = ("part_mass", "part_pointing", "part_right")
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
             results = play(method, model, source, torch.device(arguments.device))
             seconds = (time.perf_counter() - begun) / len(source)
             for maps in ("caption", "units"):
-                rows = [unit_scores(replace(found, units=None) if maps == "caption" else found) for found in results]
+                rows = [part_scores(replace(found, units=None) if maps == "caption" else found) for found in results]
                 means = [f"{fmean(row[c] for row in rows):.3f}" if c in rows[0] else "" for c in COLUMNS]
                 print(f"| {name} | {maps} | {' | '.join(means)} | {seconds:.2f} |", flush=True)
 

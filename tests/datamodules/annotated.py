@@ -21,6 +21,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import DATAMODULES
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.metrics import pointing_game
+from m2ib_lightning.pairs.image_rules import ImageRules
 from m2ib_lightning.pairs.pair import Pair, PairSource, PairStream, PreparedPair
 from m2ib_lightning.pairs.prepare import PairDataset, Preparer
 from m2ib_lightning.pairs.truth import Mask
@@ -88,15 +89,16 @@ def opening_error(*words: str) -> str:
     raise AssertionError("the source was opened")
 
 
-def pairs_of(source: PairSource) -> list[Pair]:
+def pairs_of(source: PairSource, annotated_as: str | None = None) -> list[Pair]:
     """Return the prepared pairs of a source, failed ones included."""
-    items = PairDataset(source, preparer()).__getitems__(range(len(source)))
+    options = preparer().with_options(fit=None, images=ImageRules(annotated_as=annotated_as))
+    items = PairDataset(source, options).__getitems__(range(len(source)))
     return [item.pair if isinstance(item, PreparedPair) else item for item in items]
 
 
-def errors_of(source: PairSource) -> dict[str, str]:
+def errors_of(source: PairSource, annotated_as: str | None = None) -> dict[str, str]:
     """Return the errors of a source's failed pairs, by key."""
-    return {pair.key: pair.error for pair in pairs_of(source) if pair.error is not None}
+    return {pair.key: pair.error for pair in pairs_of(source, annotated_as) if pair.error is not None}
 
 
 def mask_of(pair: Pair) -> Mask:

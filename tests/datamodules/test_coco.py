@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,20 @@ def test_a_broken_annotation_costs_its_pairs(change: dict[str, Any], message: st
     assert re.search("annotation 1 of instances_val2017.json.*" + message, error)
 
 
+def test_an_object_of_an_unknown_picture_costs_the_captions_of_that_picture(write: Any, tmp_path: Path) -> None:
+    path = write(
+        [caption(1, "a dog"), caption(2, "a dog", 25)], [instance(1, 18, []), instance(2, 18, [], image_id=25)]
+    )
+    file = path.parent / "instances_val2017.json"
+    write_json(file, json.loads(file.read_text()) | {"images": [image(25), {"id": 9, "width": "x", "height": 60}]})
+    ((key, error),) = errors_of(open_pairs("data.name=coco", f"data.path={path}")).items()
+    assert key == "captions_val2017.json:1"
+    assert "image 9 of instances_val2017.json: the size of the picture must be whole numbers" in error
+    write_json(file, json.loads(file.read_text()) | {"images": [image(25)]})
+    ((key, error),) = errors_of(open_pairs("data.name=coco", f"data.path={path}")).items()
+    assert error.endswith("annotation 1 of instances_val2017.json has the unknown image 9")
+
+
 def test_broken_captions_are_failed_rows(write: Any) -> None:
     captions = [caption(1, "a dog"), caption(2, "a dog", 8), {"image_id": 9, "id": 3}, caption(1, "again")]
     captions += [{"image_id": 9, "caption": "no id"}, caption(6, "no file", 25), caption(7, "a dog", [9])]  # type: ignore[arg-type]
@@ -245,6 +260,22 @@ def test_the_evaluation_says_for_how_many_pairs(write: Any, tmp_path: Path) -> N
     path = write([caption(1, "a dog"), caption(2, "nothing named"), caption(3, "dogs", 8)], [instance(1, 18, POLYGON)])
     table = evaluate(tmp_path / "run", "data.name=coco", f"data.path={path}")
     assert "(1 pairs)" in next(line for line in table.splitlines() if line.startswith("- image pointing:"))
+
+
+@pytest.mark.slow
+def test_an_evaluation_does_the_captions_of_a_moved_object_again(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [caption(1, "a dog"), caption(2, "a hot dog", 25), caption(3, "nothing named")]
+    objects = [instance(1, 18, POLYGON), instance(2, 58, to_rle(CELL), image_id=25)]
+    words = ["data.name=coco", f"data.path={write(captions, objects)}"]
+    evaluate(tmp_path / "run", *words)
+    evaluate(tmp_path / "run", *words, "resume=true")
+    assert "in the source" not in capsys.readouterr().out
+    write(captions, [objects[0], instance(2, 58, [], image_id=25, bbox=[40, 0, 9, 9])])
+    evaluate(tmp_path / "run", *words, "resume=true")
+    again = "pairs: 1 changed in the source since their rows were written, and are done again (captions_val2017.json:2)"
+    assert again in capsys.readouterr().out
 
 
 @pytest.mark.slow

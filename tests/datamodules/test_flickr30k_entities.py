@@ -156,6 +156,13 @@ def test_an_unknown_entity_and_a_missing_file_are_failed_rows(folder: Path) -> N
     assert len(errors) == 2
 
 
+def test_a_missing_picture_costs_its_phrases(folder: Path) -> None:
+    (folder.parent / "flickr30k-images" / "36979.jpg").unlink()
+    errors = errors_of(open_folder(folder))
+    assert list(errors) == [f"flickr30k_entities:36979.{k}" for k in ("0.0", "0.1", "1.0")]
+    assert all("does not exist" in error for error in errors.values())
+
+
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     error = opening_error("data.name=flickr30k-entities", f"data.path={tmp_path}")
     assert "is not a folder of Flickr30k Entities: it needs the folders Sentences and Annotations" in error

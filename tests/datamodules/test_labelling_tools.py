@@ -198,6 +198,7 @@ def test_json_min(folder: Path) -> None:
         ([result("brushlabels", "r", rle=[1], brushlabels=["Dog"])], {}, "region 'r': a brush is not read: export it"),
         ([REGION | {"image_rotation": 90}], {}, "the picture was turned by 90 degrees in Label Studio"),
         ([REGION | {"value": {"x": 1}}], {}, "a rectangle must have numbers in percent of the picture"),
+        ([result("rectanglelabels", "r", x=101, y=1, width=5, height=5, rectanglelabels=["Dog"])], {}, "lies outside"),
         ([REGION | {"original_width": 0}], {}, "the size of the picture must be whole numbers above 0"),
         ([REGION], {"image": None}, r"the field 'image' \(data.image_column\) must be text, got None"),
         ([REGION], {"image": "b.jpg"}, "does not exist"),

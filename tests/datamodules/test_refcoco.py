@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -116,6 +117,18 @@ def test_a_broken_reference_is_a_failed_row(change: dict[str, Any], message: str
     ((key, error),) = errors_of(open_references(folder, [REFERENCES[0], REFERENCES[1] | change])).items()
     assert key == "refs(unc).json:5"
     assert re.search(message, error)
+
+
+def test_a_crowd_and_a_missing_picture(folder: Path) -> None:
+    content = json.loads((folder / "instances.json").read_text())
+    runs = {"size": [HEIGHT, WIDTH], "counts": [75 * HEIGHT + 15, *([15, HEIGHT - 15] * 15)[:-1], 30 * HEIGHT + 30]}
+    content["annotations"][0] |= {"iscrowd": 1, "segmentation": runs}
+    write_json(folder / "instances.json", content)
+    assert box_of(pairs_of(open_references(folder, REFERENCES))[0]) == BOX
+    (folder.parent / "images" / "mscoco" / "images" / "train2014" / PICTURE).unlink()
+    errors = errors_of(open_references(folder, REFERENCES))
+    assert len(errors) == 3
+    assert all("does not exist" in error for error in errors.values())
 
 
 def test_a_pickle_is_never_opened_and_the_advice_works(folder: Path) -> None:

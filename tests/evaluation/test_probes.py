@@ -211,6 +211,10 @@ def test_masks_and_boxes_are_read(tmp_path: Path) -> None:
     for boxes in bad_boxes:
         with pytest.raises(PairError, match=r"a box must be \[left, top, width, height\]"):
             read_truth(RawTruth(boxes=boxes), (6, 4))
+    with pytest.raises(PairError, match=r"the box \[6, 0, 2, 2\] lies outside the picture of 6 x 4 pixels"):
+        read_truth(RawTruth(boxes=[[0, 0, 1, 1], [6, 0, 2, 2]]), (6, 4))
+    with pytest.raises(PairError, match=r"the box \[1, 1, 0, 2\] is empty: its width and height must be above 0"):
+        read_truth(RawTruth(boxes=[[1, 1, 0, 2]]), (6, 4))
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(PairError, match="the mask: "):
         read_truth(RawTruth(tmp_path / "text.png"), (6, 4))

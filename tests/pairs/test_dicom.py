@@ -248,7 +248,7 @@ def test_of_several_frames_the_first_is_read_and_that_is_said(grey: NDArray[np.u
     assert not read_image(written(dataset(grey))).animated
 
 
-def test_files_without_preamble_are_told_by_their_name(grey: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_data_sets_without_preamble_are_told_by_their_first_element(grey: NDArray[np.uint8], tmp_path: Path) -> None:
     for number, syntax in enumerate((ImplicitVRLittleEndian, ExplicitVRLittleEndian)):
         buffer = io.BytesIO()
         written(data := dataset(grey), syntax)
@@ -260,6 +260,11 @@ def test_files_without_preamble_are_told_by_their_name(grey: NDArray[np.uint8], 
         path = tmp_path / f"{number}.DCM"
         path.write_bytes(bare.getvalue())
         np.testing.assert_array_equal(np.asarray(open_image(path))[..., 0], grey)
+        np.testing.assert_array_equal(grey_of(bare.getvalue()), grey)  # bytes have no name
+        unnamed = path.rename(tmp_path / f"IM{number}")
+        np.testing.assert_array_equal(np.asarray(open_image(unnamed))[..., 0], grey)
+        group = written(dataset(grey), syntax)[128 + 4 :]  # the file's own group, without what stands before it
+        np.testing.assert_array_equal(grey_of(group), grey)
     Image.fromarray(grey).save(tmp_path / "picture.png")
     (tmp_path / "picture.png").rename(tmp_path / "picture.dcm")
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "picture.dcm"))[..., 0], grey)

@@ -282,6 +282,19 @@ def test_a_refused_path_costs_its_own_row(tmp_path: Path) -> None:
     assert errors[2] is None
 
 
+def test_boxes_in_cells_of_text(tmp_path: Path) -> None:
+    cells = ['"[1, 2, 3, 4]"', '"[[1, 2, 3, 4], [5, 6, 7, 8]]"', "", " ", "null", "1 2 3 4", "5", '"{""x"": 1}"']
+    (tmp_path / "a.csv").write_text("image,caption,box\n" + "".join(f"a.png,x,{cell}\n" for cell in cells))
+    read = pairs_of(tmp_path / "a.csv", Columns(boxes="box"))
+    one, two, *blank = read[:5]
+    assert one.truth is not None
+    assert two.truth is not None
+    assert (one.truth.boxes, two.truth.boxes) == ([[1, 2, 3, 4]], [[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert [(pair.truth, pair.error) for pair in blank] == [(None, None)] * 3
+    for pair, cell in zip(read[5:], ["'1 2 3 4'", "'5'", "'{"], strict=True):
+        assert f"a box must be [left, top, width, height] in pixels, got {cell}" in str(pair.error)
+
+
 def test_paths_of_a_stream_follow_the_same_rules() -> None:
     pair = CellReader(Columns(), Path("/data")).pair(
         "k", {"image": {"bytes": None, "path": "b\\a.png"}, "caption": "x"}

@@ -208,3 +208,66 @@ def test_a_training_refuses_other_pairs(change: str, folder: Path, capsys: pytes
     assert "have changed since the training began" in capsys.readouterr().err
     write_csv(folder, OLD)
     assert fit(path, folder / "run", *words, "resume=true") == 0
+
+
+EVALUATION = ["task=evaluate", 'evaluate.methods=["saliency", "random"]', "evaluate.baseline=saliency"]
+EVALUATION += ["evaluate.metrics=[localisation]", "evaluate.probed=1", "evaluate.pictures=0", "evaluate.resamples=50"]
+BOXES = [[0, 0, 20, 20], [10, 10, 20, 20], None]
+
+
+def write_boxes(folder: Path, boxes: list[list[int] | None]) -> Path:
+    path = folder / "pairs.jsonl"
+    rows = [{"image": i, "caption": c, "box": box} for (i, c), box in zip(OLD, boxes, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def scored(run: Path) -> pd.DataFrame:
+    table: pd.DataFrame = load_scores(run)
+    return table[table["measure"] != "seconds"].reset_index(drop=True)
+
+
+def test_an_evaluation_does_pairs_with_other_boxes_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*EVALUATION, "data.box_column=box"]
+    path = write_boxes(folder, BOXES)
+    assert fit(path, folder / "run", *words) == 0
+    capsys.readouterr()
+    assert fit(path, folder / "run", *words, "resume=true") == 0
+    assert "in the source" not in capsys.readouterr().out
+    write_boxes(folder, [BOXES[0], [40, 40, 10, 10], [1, 1, 9, 9]])  # one is another, and one is new
+    assert fit(path, folder / "run", *words, "resume=true") == 0
+    assert "pairs: 2 changed in the source since their rows were written, and are done again" in capsys.readouterr().out
+    assert fit(path, folder / "fresh", *words) == 0
+    pd.testing.assert_frame_equal(scored(folder / "run"), scored(folder / "fresh"))
+    write_boxes(folder, [None, [40, 40, 10, 10], [1, 1, 9, 9]])
+    capsys.readouterr()
+    assert fit(path, folder / "run", *words, "resume=true") == 0
+    assert "pairs: 1 changed in the source" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_an_earlier_version_keeps_its_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*EVALUATION, "data.box_column=box"]
+    path = write_boxes(folder, BOXES)
+    assert fit(path, folder / "run", *words) == 0
+    (part,) = (folder / "run" / "scores").iterdir()
+    table = pq.read_table(part)
+    old = [value[:33] for value in table["fingerprint"].to_pylist()]
+    assert [len(value) for value in table["fingerprint"].to_pylist()] == [50, 50, 33]  # no third part without truth
+    place = table.column_names.index("fingerprint")
+    pq.write_table(table.set_column(place, table.schema.field("fingerprint"), [old]), part)
+    write_boxes(folder, [BOXES[0], [40, 40, 10, 10], None])
+    capsys.readouterr()
+    assert fit(path, folder / "run", *words, "resume=true") == 0
+    assert "in the source" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_attribution_does_not_depend_on_boxes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data.box_column=box", "method.name=saliency"]
+    path = write_boxes(folder, BOXES)
+    assert fit(path, folder / "run", *words) == 0
+    write_boxes(folder, [BOXES[0], [40, 40, 10, 10], [1, 1, 9, 9]])
+    capsys.readouterr()
+    assert fit(path, folder / "run", *words, "resume=true") == 0
+    assert "in the source" not in capsys.readouterr().out

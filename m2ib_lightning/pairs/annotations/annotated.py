@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from m2ib_lightning.errors import PairError, quoted, shortened
+from m2ib_lightning.pairs.embedded import embedded_picture
 from m2ib_lightning.pairs.pair import RawPair
+from m2ib_lightning.pairs.tables.image_paths import image_path
 from m2ib_lightning.pairs.truth import RawTruth
 
 MAX_CAPTION = 2**20
@@ -21,7 +23,8 @@ class Annotated:
     """A caption and its picture, as an annotation file provides them.
 
     Attributes:
-        image: path of the picture below the folder of the pictures, or a URL.
+        image: path of the picture, as in a table (``image_path``): below the folder of the pictures, from ``/`` or
+            ``~/``, or as a ``file:`` URL; a URL; or the picture itself, as a ``data:`` URI or in base64.
         caption: the caption.
         truth: where the picture shows what the caption names; None if the file does not say.
         sentence: the sentence that the caption is a phrase of, or None.
@@ -94,10 +97,11 @@ class AnnotatedSource(ABC):
             raise PairError(f"the caption has {len(caption):,} characters; captions of up to {MAX_CAPTION:,} are read")
         if not isinstance(found.image, str) or not found.image:
             raise PairError(f"the name of the picture must be text, got {quoted(found.image)}")
+        picture = embedded_picture(found.image)
         return RawPair(
             key=blank.key,
-            image=found.image if "://" in found.image else self.image_root / found.image,
-            uri=found.image,
+            image=image_path(found.image, self.image_root) if picture is None else picture,
+            uri=found.image if picture is None else blank.key,
             caption=caption.strip(),
             id=blank.id,
             truth=found.truth,

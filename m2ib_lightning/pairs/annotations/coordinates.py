@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2ib_lightning.errors import PairError, quoted
-from m2ib_lightning.pairs.truth import Mask
+
+Mask = NDArray[np.bool_]
 
 MAX_PIXELS = 2**28
 """Largest number of pixels of a picture whose masks are drawn."""

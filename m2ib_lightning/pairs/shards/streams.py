@@ -24,6 +24,7 @@ from m2ib_lightning.pairs.shards.shard_files import (
     reason_of,
 )
 from m2ib_lightning.pairs.shards.tar import Aliases, read_tar
+from m2ib_lightning.pairs.tables.column_names import find_column
 from m2ib_lightning.pairs.tables.open_table import load_quietly
 
 Row = dict[str, Any] | PairError
@@ -67,8 +68,8 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
         path: a file, a glob (``shards/*.tar``), a brace range (``shards/{00000..00099}.tar``), a folder of ``.tar`` or
             of ``.parquet`` files, a URL of one of these, another folder that ``datasets`` reads, or a hub data set.
         split: split of a data set that ``datasets`` reads.
-        names: names of the text and the image column. In a tar that lacks them, they are aliases of the caption
-            (``.txt``, ``.text`` or ``.caption``) and of the first image of a sample.
+        names: names of the text and the image column, up to capitals and outer spaces. In a tar that lacks them, they
+            are aliases of the caption (``.txt``, ``.text`` or ``.caption``) and of the first image of a sample.
 
     Raises:
         M2IBError: if the source does not exist or can't be read; the message says what is expected.
@@ -82,8 +83,11 @@ def open_shards(path: str, split: str, names: tuple[str, str]) -> Shards:
     if not endings.isdisjoint(PARQUET) and not endings.issubset(PARQUET):
         raise M2IBError(f"data.path={path!r} has .tar and .parquet files: give those of one kind, like 'folder/*.tar'")
     if endings.issubset(PARQUET):
-        return FileShards(files, _first_readable(path, files, _parquet_columns), _parquet_rows, names[1])
+        found = _first_readable(path, files, _parquet_columns)
+        return FileShards(files, found, _parquet_rows, find_column(names[1], found) or names[1])
     samples = _first_readable(path, files, _tar_samples)
+    cells = list(dict.fromkeys(name for sample in samples for name in sample))
+    names = find_column(names[0], cells) or names[0], find_column(names[1], cells) or names[1]
     aliases = Aliases.of(samples, names)
     columns = dict.fromkeys(name for cells in (*samples, aliases.columns) for name in cells)
     check_image_column(path, samples, columns, names[1])
@@ -132,13 +136,11 @@ class DatasetShards:
         self.columns = list(data.features or ())
         self.folder = folder
         self._data = data
-        self._image = image
+        self.image = image
 
     def rows(self, shard: int) -> Iterator[Row]:
         """Yield the rows of a shard; if the rest can't be read, the last row is a ``PairError``."""
-        return _end_with_error(
-            name_missing_images(self._read(shard), self.names[shard], self._image), self.names[shard]
-        )
+        return _end_with_error(name_missing_images(self._read(shard), self.names[shard], self.image), self.names[shard])
 
     def _read(self, shard: int) -> Iterator[Row]:
         import datasets
@@ -271,6 +273,7 @@ def _open_dataset(path: str, split: str, image: str) -> DatasetShards:
     if not shards.columns:
         indices = list(range(len(shards.names)))
         shards.columns = _first_readable(path, indices, lambda index: _dataset_columns(shards, index))
+    shards.image = find_column(image, shards.columns) or image
     return shards
 
 

@@ -148,10 +148,7 @@ class CellReader:
             None if column is None else cells.get(column)
             for column in (columns.mask, columns.boxes, columns.negatives, columns.label)
         )
-        if isinstance(boxes, str):
-            boxes = json.loads(boxes)
-        if boxes is not None and len(boxes) and not isinstance(boxes[0], Sequence | np.ndarray):
-            boxes = [boxes]  # a single box
+        boxes = _boxes_in(boxes)
         if label is not None and (label != label or not str(label).strip()):  # NaN, or blank
             label = None
         if mask is None and boxes is None and negatives is None and label is None:
@@ -182,6 +179,22 @@ class CellReader:
 
 def _reason(key: str, error: Exception) -> str:
     return str(error) if isinstance(error, PairError) else f"{key}: {type(error).__name__}: {error}"
+
+
+def _boxes_in(cell: Any) -> Any:
+    """The boxes of a cell with a list of boxes, or with one, also in JSON; None for a blank cell."""
+    boxes = cell
+    if isinstance(cell, str):
+        try:
+            boxes = json.loads(cell) if cell.strip() else None
+        except (ValueError, RecursionError):
+            boxes = 0
+    if boxes is None:
+        return None
+    if not isinstance(boxes, list | tuple | np.ndarray):
+        raise PairError(f"a box must be [left, top, width, height] in pixels, got {quoted(cell)}")
+    one = len(boxes) > 0 and not isinstance(boxes[0], Sequence | np.ndarray)
+    return [boxes] if one else boxes
 
 
 def _hard_negatives(cell: Any) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m2ib_lightning.metrics.unit_scores import unit_scores
+from m2ib_lightning.metrics.part_scores import part_scores
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.pairs.truth import NamedPart, RawTruth, read_truth
 from m2ib_lightning.pairs.units.unit import Unit
@@ -31,32 +31,32 @@ def result(units: list[tuple[str, list[float]]], whole: list[float]) -> Attribut
 
 
 def test_each_part_is_scored_by_its_own_unit() -> None:
-    right = unit_scores(result([("red fox", [1, 0]), ("owl", [-1, 1])], [9, 9]))
-    assert right["unit_pointing"] == right["unit_first"] == 1
-    assert right["unit_mass"] > 0.8  # the map is enlarged bilinearly
-    wrong = unit_scores(result([("owl", [1, 0]), ("fox", [0, 1])], [9, 9]))
-    assert wrong["unit_pointing"] == wrong["unit_first"] == 0
-    swapped = unit_scores(result([("owl", [0, 1]), ("fox", [1, 0])], [9, 9]))
-    assert wrong["unit_mass"] == pytest.approx(1 - swapped["unit_mass"])
+    right = part_scores(result([("red fox", [1, 0]), ("owl", [-1, 1])], [9, 9]))
+    assert right["part_pointing"] == right["part_right"] == 1
+    assert right["part_mass"] > 0.8  # the map is enlarged bilinearly
+    wrong = part_scores(result([("owl", [1, 0]), ("fox", [0, 1])], [9, 9]))
+    assert wrong["part_pointing"] == wrong["part_right"] == 0
+    swapped = part_scores(result([("owl", [0, 1]), ("fox", [1, 0])], [9, 9]))
+    assert wrong["part_mass"] == pytest.approx(1 - swapped["part_mass"])
 
 
 def test_without_units_the_map_of_the_caption_stands_for_all() -> None:
-    scores = unit_scores(result([], [1, 0]))
-    assert (scores["unit_mass"], scores["unit_pointing"], scores["unit_first"]) == (0.5, 0.5, 0.5)
-    assert scores == unit_scores(result([("and", [0, 1])], [1, 0]))  # no unit of a part
+    scores = part_scores(result([], [1, 0]))
+    assert (scores["part_mass"], scores["part_pointing"], scores["part_right"]) == (0.5, 0.5, 0.5)
+    assert scores == part_scores(result([("and", [0, 1])], [1, 0]))  # no unit of a part
 
 
 def test_a_blank_map_scores_what_chance_does() -> None:
-    scores = unit_scores(result([], [2, 2]))
-    assert (scores["unit_mass"], scores["unit_pointing"], scores["unit_first"]) == (0.5, 0.5, 0.5)
+    scores = part_scores(result([], [2, 2]))
+    assert (scores["part_mass"], scores["part_pointing"], scores["part_right"]) == (0.5, 0.5, 0.5)
 
 
 def test_what_is_not_defined() -> None:
     found = result([], [1, 0])
     assert found.pair.truth is not None
     bare = replace(found, pair=replace(found.pair, truth=None))
-    assert unit_scores(bare) == {}
+    assert part_scores(bare) == {}
     one = replace(found, pair=replace(found.pair, truth=replace(found.pair.truth, parts=found.pair.truth.parts[:1])))
-    assert sorted(unit_scores(one)) == ["unit_mass", "unit_pointing"]
+    assert sorted(part_scores(one)) == ["part_mass", "part_pointing"]
     unseen = replace(found, pair=replace(found.pair, crop=(0, 0, 4, 4)))  # the owl is cut away
-    assert all(math.isnan(score) for score in unit_scores(unseen).values())
+    assert all(math.isnan(score) for score in part_scores(unseen).values())
