@@ -12,6 +12,8 @@ from PIL import Image
 from m2ib_lightning.cli import main
 from m2ib_lightning.datamodules.quadrant_sources import SIDE, FolderQuadrants, SceneQuadrants, around, compose, name_all
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.pairs.fingerprint import fingerprint
+from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.pairs.pair import RawPair
 from m2ib_lightning.run.table import load_attributions
 from m2ib_lightning.scenes import Difficulty, paint_scene
@@ -34,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shown(pair: RawPair) -> Image.Image:
-    assert isinstance(pair.image, Image.Image)
-    return pair.image
+    assert pair.image is not None
+    return read_image(pair.image).picture
 
 
 def masks_by_name(pair: RawPair) -> dict[str, np.ndarray]:
@@ -104,6 +106,15 @@ def test_pairs_depend_on_seed_and_index_only(folder: Path) -> None:
         assert (first[3].caption, first[3].key) == (again[3].caption, again[3].key)
         assert shown(first[3]).tobytes() != shown(other[3]).tobytes()
         assert first[3].truth is None
+
+
+def test_a_resumed_run_sees_another_picture(folder: Path) -> None:
+    source = FolderQuadrants(folder, 0, 1)
+    before = source[0]
+    for file in folder.glob("*/*.png"):
+        Image.new("RGB", (30, 30), (9, 9, 9)).save(file)
+    assert before.caption == source[0].caption
+    assert fingerprint(before) != fingerprint(source[0])
 
 
 def test_captions_name_everything_with_its_article() -> None:
