@@ -51,7 +51,7 @@ class HardSceneSource:
         splits = (ALL, *KINDS)
         if split is not None and split not in splits:
             raise M2IBError(
-                f"data.split of hard-scenes is one of {', '.join(splits)}, got {split!r}.{nearest(split, splits)}"
+                f"data.split of hard-scenes must be one of {', '.join(splits)}, got {split!r}.{nearest(split, splits)}"
             )
         self.seed = seed
         self.count = count
