@@ -57,7 +57,8 @@ def jittered(rng: np.random.Generator, x: float, y: float, radius: int) -> Place
 
 def random_place(rng: np.random.Generator, radius: int) -> Place:
     """Return a random place on the patch grid, with jitter."""
-    return Place(*(snapped(rng, radius, CANVAS, GRID, JITTER) for _ in range(2)), radius)
+    x, y = (snapped(rng, radius, CANVAS, GRID, JITTER) for _ in range(2))
+    return Place(x, y, radius)
 
 
 def is_inside(place: Place) -> bool:
