@@ -8,6 +8,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -97,7 +99,7 @@ def parse(arguments: Sequence[str]) -> Config | str:
 
         return models_text()
     name, pairs = _split(list(arguments))
-    config = OmegaConf.structured(Config)
+    config = deepcopy(_schema())
     if name is not None:
         config = _merge(config, _load(name), name)
     for pair in pairs:
@@ -109,6 +111,12 @@ def parse(arguments: Sequence[str]) -> Config | str:
     check_trainer_arguments(resolved.trainer)
     resolved.data.name = resolved.data.source
     return resolved
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the configuration of defaults, with the types of its keys."""
+    return OmegaConf.structured(Config)
 
 
 def help_text() -> str:

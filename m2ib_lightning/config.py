@@ -90,10 +90,10 @@ class DataConfig:
 
     name: str | None = _key(
         None,
-        "data source: 'scenes' (synthetic), 'captions' (any image-text table), 'quadrants' (four scenes, or images of "
-        "a folder, in one picture), 'scene-course' (for training), or the layout of a published data set: coco, "
-        "flickr30k-entities, refcoco, visual-genome, ms-cxr, conceptual-captions, labelme, "
-        "label-studio; null: 'captions' with data.path, else 'scenes'",
+        "data source: 'scenes' (synthetic), 'hard-scenes' (harder ones), 'captions' (any image-text table), "
+        "'quadrants' (four scenes, or images of a folder, in one picture), 'scene-course' (for training), or the "
+        "layout of a published data set: coco, flickr30k-entities, refcoco, visual-genome, ms-cxr, conceptual-captions, "
+        "labelme, label-studio; null: 'captions' with data.path, else 'scenes'",
     )
     path: str | None = _key(
         None,
@@ -103,7 +103,7 @@ class DataConfig:
     split: str | None = _key(
         None,
         "captions: split of a hub data set (null: train); flickr30k-entities, refcoco, ms-cxr: split to read (null: "
-        "all)",
+        "all); hard-scenes: kind of scenes (null: all)",
     )
     instances: str | None = _key(
         None, "coco, refcoco: COCO file with the objects' masks; null: the one beside data.path, if there is one"

@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, quick pictures, this process's rank, and the order.
+"""Shared by all tests: no network, quick pictures and models, this process's rank, and the order.
 
 Nothing heavy is imported here, because pytest's main process loads this file too, before its workers start.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -42,6 +44,44 @@ def quick_pictures() -> Iterator[None]:
     yield
     Image.register_save("PNG", save)
 
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_models() -> Iterator[None]:
+    """Read a folder's weights once in a process; later loads get a copy, unless a file in the folder has changed.
+
+    The rest of a load, such as the processor and the checks, is done each time.
+    """
+    import torch
+
+    from m2ib_lightning.models import classes
+
+    class_of = classes.model_class
+    first: dict[Any, Any] = {}
+
+    class Reader:
+        """Stands for a model's class where ``load_model`` reads its weights."""
+
+        def __init__(self, kind: Any) -> None:
+            self.kind = kind
+
+        def from_pretrained(self, source: str, **options: Any) -> Any:
+            files = [(file.name, file.stat()) for file in sorted(Path(source).glob("*"))]
+            if torch.is_inference_mode_enabled() or not files:  # tensors of that mode can't be used elsewhere
+                return self.kind.from_pretrained(source, **options)
+            key = self.kind, source, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+            if key not in first:
+                first[key] = self.kind.from_pretrained(source, **options)
+                for old in list(first)[1:-MODELS_KEPT]:
+                    del first[old]
+            return deepcopy(first[key])
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(classes, "model_class", lambda config: Reader(class_of(config)))
+        yield
+
+
+MODELS_KEPT = 4
+"""Number of models that ``quick_models`` keeps, which are tiny, beside the first."""
 
 SLOW_SECONDS = 600
 """Time limit of a slow test without ``@pytest.mark.timeout``; that of the others is in pyproject.toml."""

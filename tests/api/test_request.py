@@ -21,7 +21,7 @@ from tests.reference import clean_embeddings
 CAPTIONS = ["a red circle", "the small blue star and a white ring", "ring"]
 
 
-@pytest.fixture(scope="module", params=["clip", "siglip"])
+@pytest.fixture(scope="module", params=["clip", pytest.param("siglip", marks=pytest.mark.slow)])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     save: Any = save_clip_folder if request.param == "clip" else save_siglip_folder
     loaded = load_model(str(save(tmp_path_factory.mktemp("model"))))

@@ -91,7 +91,7 @@ def test_a_batch_brings_hard_negatives_and_training_learns_from_them() -> None:
             return loss
 
     module = Recording(model, FinetuneConfig(train="all", lr=2e-3, warmup=5, hard_negatives=3), enabled=False)
-    train(module, data, max_epochs=15)
+    train(module, data, max_epochs=12)
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -201,9 +201,11 @@ def test_finished_pairs_are_skipped() -> None:
     assert keys == [f"a:{k}" for k in (1, 2, 4, 5)] + [f"b:{k}" for k in range(6)]
 
 
-def test_a_dead_worker_ends_a_stream_with_advice() -> None:
+def test_a_dead_worker_ends_a_stream_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import signal
+
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Loader
 
     class Deadly(Numbers):
         def rows(self, shard: int) -> Iterator[list[RawPair]]:
@@ -214,6 +216,7 @@ def test_a_dead_worker_ends_a_stream_with_advice() -> None:
         def open_source(self) -> Any:
             return Deadly()
 
+    monkeypatch.setattr(Loader._try_get_data, "__defaults__", (0.2,))  # seconds until it looks for dead workers
     pairs = Source(load_model("scenes").preparer, "x", num_workers=1)
     with pytest.raises(M2IBError, match="a process that reads the stream died"):
         list(pairs.train_dataloader())

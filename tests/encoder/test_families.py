@@ -28,7 +28,15 @@ FAST = {
 }  # fmt: skip
 """Members that are tested with the fast tests: one of each kind of mask, pooling and block."""
 
-NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MEMBERS]
+ALONE = {"MetaClip2Model", "Siglip2Model", "BlipForImageTextRetrieval", "VisionTextDualEncoderModel-deit"}
+"""Those of them whose pairs are also explained alone by several methods."""
+
+
+def slow_unless(fast: set[str]) -> list[Any]:
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in MEMBERS]
+
+
+NAMES = slow_unless(FAST)
 
 
 def pictures() -> list[Image.Image]:
@@ -140,7 +148,7 @@ def places(model: LoadedModel, modality: Modality, pair: Any) -> Any:
     return slice(model.encoder.towers["image"].spec.prefix_tokens, None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_unless(ALONE))
 def test_no_pair_sees_its_neighbours(name: str) -> None:
     _, model = member_of(name)
     settings: dict[str, Any] = {"steps": 3, "noise_samples": 2}

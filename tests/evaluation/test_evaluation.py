@@ -133,7 +133,7 @@ def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
 
 def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) -> None:
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    options = [f'evaluate.methods=["{M2IB}", saliency, random]']
+    options = [f'evaluate.methods=["{M2IB}", random]', "evaluate.baseline=random"]
     options += ["evaluate.metrics=[localisation, confidence, structure, probes]", "evaluate.probed=1"]
     assert run("data.limit=2", *options, f"output_dir={whole}") == 0
     assert run("data.limit=1", *options, f"output_dir={folder}") == 0

@@ -275,18 +275,18 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
     """The model is frozen, so the maps are those of the bundled model; the first ones are drawn."""
-    model, data = scenes_with_quick_maps(24, 4, validation=0.3, pictures=3)
-    module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=6))
+    model, data = scenes_with_quick_maps(16, 4, validation=0.3, pictures=2)
+    module = IBClipModule(model, FinetuneConfig(train="bottleneck", maps=3))
     logger = TensorBoardLogger(tmp_path, name="", version="")
     options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "limit_train_batches": 1, "logger": logger}
     trainer = train(module, data, **options, inference_mode=inference_mode)
-    expected = expected_maps(replace(load_model("scenes"), preset=model.preset), data, 6)
+    expected = expected_maps(replace(load_model("scenes"), preset=model.preset), data, 3)
     for name in ("image_pointing", "image_ap", "text_auroc"):
         mean = np.nanmean([scores[name] for scores in expected])
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(mean, rel=1e-4)
     logger.experiment.flush()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
-    assert events.Tags()["images"] == [f"val/map-{number}" for number in range(3)]
+    assert events.Tags()["images"] == [f"val/map-{number}" for number in range(2)]
     assert len(events.Images("val/map-0")) == 2
 
 

@@ -86,7 +86,7 @@ def test_an_untrained_model_learns_eight_pairs_by_heart() -> None:
             recall.append([float(self.trainer.callback_metrics[f"val/{way}@1"]) for way in WAYS])
 
     module = Recording(model, FinetuneConfig(lr=2e-3, warmup=2, weight_decay=0.0, maps=0), settings)
-    train(module, data, max_epochs=30, check_val_every_n_epoch=30)
+    train(module, data, max_epochs=24, check_val_every_n_epoch=24)
     before, after = recall
     assert max(before) < 0.5
     assert after == [1.0, 1.0]

@@ -50,7 +50,7 @@ def test_every_draw_of_every_pair_is_in_one_chunk_that_is_not_too_large(
         pytest.param("clip", torch.float32, 1e-5, marks=pytest.mark.slow),
         pytest.param("clip-legacy", torch.float64, 1e-9, marks=pytest.mark.slow),
         pytest.param("clip-legacy", torch.float32, 1e-5, marks=pytest.mark.slow),
-        ("siglip", torch.float64, 1e-9),
+        pytest.param("siglip", torch.float64, 1e-9, marks=pytest.mark.slow),
         pytest.param("siglip", torch.float32, 1e-5, marks=pytest.mark.slow),
     ],
 )

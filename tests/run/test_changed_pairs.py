@@ -102,7 +102,7 @@ CHANGES: dict[str, tuple[Rows, str]] = {
 
 
 FAST = [("csv", "a row at the top"), ("csv", "a row less"), ("tar", "a row more at the end")]
-FAST += [("jsonl", "another image"), ("parquet", "a corrected caption")]
+FAST += [("parquet", "a corrected caption")]
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,13 @@ def test_a_file_that_may_not_be_read_costs_its_own_row(
     assert_only_one_failed(run_with([bad], home, tmp_path), clean, bad.error)
 
 
+FAST_LINES = ["csv-ragged", "csv-latin-1", "csv-open-quote", "jsonl-cut", "jsonl-no-caption", "tsv-tab"]
 LINE_CASES = [
-    pytest.param(suffix, line, error, id=f"{suffix[1:]}-{name}")
+    pytest.param(
+        *(suffix, line, error),
+        id=f"{suffix[1:]}-{name}",
+        marks=() if f"{suffix[1:]}-{name}" in FAST_LINES else pytest.mark.slow,
+    )
     for suffix, cases in LINES.items()
     for name, line, error in cases
 ]
