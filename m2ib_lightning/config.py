@@ -92,8 +92,8 @@ class DataConfig:
         None,
         "data source: 'scenes' (synthetic), 'hard-scenes' (harder ones), 'captions' (any image-text table), "
         "'quadrants' (four scenes, or images of a folder, in one picture), 'scene-course' (for training), or the "
-        "layout of a published data set: coco, flickr30k-entities, refcoco, visual-genome, ms-cxr, conceptual-captions, "
-        "labelme, label-studio; null: 'captions' with data.path, else 'scenes'",
+        "layout of a published data set: coco, flickr30k-entities, refcoco, visual-genome, ms-cxr, "
+        "conceptual-captions, labelme, label-studio; null: 'captions' with data.path, else 'scenes'",
     )
     path: str | None = _key(
         None,
