@@ -75,8 +75,10 @@ class BottleneckConfig:
     steps: int | None = _key(None, "Adam steps; published 10")
     lr: float | None = _key(None, "Adam's learning rate; published 1.0")
     noise_samples: int | None = _key(None, "noise draws per step; published 10")
+    centred_noise: bool | None = _key(None, "whether the mean of a step's draws is subtracted; published false")
     initial_alpha: float | None = _key(None, "initial value of alpha, where lambda = sigmoid(alpha); published 5.0")
     calibration_pairs: int | None = _key(None, "number of pairs that give the statistics of prior=data; default 1000")
+    path: int | None = _key(None, "number of betas that the picture's map is read along; published 1: beta alone")
     max_rows: int | None = _key(
         None,
         "largest number of tokens, over all draws, that run at once; bounds memory; null: a default for the device",

@@ -105,6 +105,7 @@ def explain_tower(
     steps: int = 10,
     lr: float = 1.0,
     noise_samples: int = 10,
+    centred_noise: bool = False,
     initial_alpha: float = 5.0,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -125,6 +126,7 @@ def explain_tower(
         steps: number of steps.
         lr: learning rate.
         noise_samples: number of draws K.
+        centred_noise: whether the mean of the draws is subtracted from them.
         initial_alpha: first value of each alpha.
         seed: seed of the noise.
     """
@@ -148,6 +150,8 @@ def explain_tower(
         generator = np.random.default_rng(np.random.SeedSequence([seed, ["image", "text"].index(modality), step]))
         drawn = generator.standard_normal((noise_samples, max(largest, tokens), width), dtype=np.float32)
         noise = torch.from_numpy(drawn)[:, :tokens].to(z.dtype)
+        if centred_noise:
+            noise = (noise - sum(noise) / noise_samples) / (1 - 1 / noise_samples) ** 0.5
 
         lambda_ = torch.sigmoid(alpha)
         whitened = (z - m) / (sigma * s)

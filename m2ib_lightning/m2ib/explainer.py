@@ -28,6 +28,7 @@ from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
 from m2ib_lightning.m2ib.optimise import Backward, Problem, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
+from m2ib_lightning.m2ib.path import along_path, row_betas
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.m2ib.suffix_plans import SuffixPlan, SuffixPlans
@@ -89,7 +90,7 @@ class Explainer:
         self.settings = settings
         self.bottlenecks = nn.ModuleDict({m: self._make_bottleneck(m, statistics) for m in MODALITIES})
         self._noise = {
-            m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width))
+            m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width), settings.centred_noise)
             for m, tower in encoder.towers.items()
         }
         self._compile = compile
@@ -218,7 +219,7 @@ class Explainer:
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
         shares = None if units is None else units.shares(problems["text"].target)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares))
+        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares, self.settings.path))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""
@@ -240,7 +241,8 @@ class Explainer:
         Args:
             batch: the pairs.
             units: targets of the N units of the captions. The image problem then has B + N rows: the pairs, and after
-                them the units, which share the hidden states of their pictures.
+                them the units, which share the hidden states of their pictures. Each row is repeated for the betas of
+                the path.
 
         Returns:
             The optimisation problem of each tower, and the clean cosines (B,).
@@ -257,21 +259,25 @@ class Explainer:
             pairs = torch.arange(len(image), device=image.device)
             hidden["image"] = hidden["image"].rows(torch.cat([pairs, units.rows]))
             targets["image"] = torch.cat([text, units.direction.to(text)])
+        hidden["image"], targets["image"] = along_path(hidden["image"], targets["image"], self.settings.path)
         problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in hidden}
         dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
         plan, draws = self._suffix_plan(modality), self.settings.noise_samples
-        self._bottleneck(modality).reset(*hidden.z.shape[:2])
+        bottleneck, count = self._bottleneck(modality), self.settings.path if modality == "image" else 1
+        bottleneck.reset(*hidden.z.shape[:2])
+        betas = None if count == 1 else row_betas(bottleneck.beta, count, len(target), bottleneck.alpha)
         return Problem(
             plan.function,
-            self._bottleneck(modality),
+            bottleneck,
             hidden,
             target,
             self._noise[modality],
             draws,
             plan_chunks(hidden.layout.lengths(), draws, min(plan.max_rows, self._max_rows)),
+            betas,
             _HALF_LOSS_SCALE if plan.suffix.dtype == torch.float16 else 1.0,
         )
 

@@ -36,6 +36,7 @@ class Problem:
         noise: function (step, tokens, like) -> (K, tokens, D).
         draws: number of draws K.
         chunks: parts of the batch that go through the suffix one by one; they cover each draw of each pair once.
+        betas: (B,) weight of the information of each row; None for the bottleneck's own.
         loss_scale: power of 2 that the loss is multiplied by and the gradient divided by. It keeps gradients from
             vanishing in float16. If the gradient of a pair overflows, only that pair fails.
     """
@@ -47,6 +48,7 @@ class Problem:
     noise: Callable[[int, int, Tensor], Tensor]
     draws: int
     chunks: Sequence[Chunk]
+    betas: Tensor | None = None
     loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -65,12 +67,13 @@ class Problem:
         Returns:
             The saliency (B, T) in nats, and the objective's terms (B,).
         """
-        beta, alpha = self.bottleneck.beta, self.bottleneck.alpha
+        alpha = self.bottleneck.alpha
+        beta = self.bottleneck.beta if self.betas is None else self.betas
         with torch.autocast(self.hidden.z.device.type, enabled=False), torch.set_grad_enabled(backward is not None):
             information = self.bottleneck.information(self.whitened)  # (B, T, D)
             mean = mean_information(information, self.hidden.valid)
             if backward is not None:
-                backward(self.loss_scale * beta * mean.sum())
+                backward((self.loss_scale * beta * mean).sum())
             noise = self.noise(step, self.whitened.shape[1], self.whitened)
             similarity = torch.zeros_like(mean)
             for chunk, layout in zip(self.chunks, self._layouts, strict=True):

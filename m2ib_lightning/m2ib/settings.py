@@ -52,8 +52,12 @@ class BottleneckSettings:
         steps: number of optimiser steps.
         lr: Adam's learning rate.
         noise_samples: number of noise draws K per step.
+        centred_noise: whether the mean of a step's draws is subtracted from them, which makes maps depend less on the
+            seed at no cost. A single draw stays as it is.
         initial_alpha: start value of every alpha (lambda = sigmoid(alpha)).
         calibration_pairs: number of pairs that the statistics of ``prior=data`` are computed from.
+        path: number of betas that the image's map is read along, from a quarter to 8 times ``image.beta``; 1 is the
+            published reading, at ``image.beta`` alone. The cost of the image grows with it.
         max_rows: largest number of rows that go through the blocks after the cut at a time. A row is one token of one
             draw of one pair. The limit bounds memory and changes no result; None chooses a value for the device.
     """
@@ -63,16 +67,19 @@ class BottleneckSettings:
     steps: int = 10
     lr: float = 1.0
     noise_samples: int = 10
+    centred_noise: bool = False
     initial_alpha: float = 5.0
     calibration_pairs: int = 1000
+    path: int = 1
     max_rows: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "noise_samples", "calibration_pairs"):
+        for name in ("steps", "noise_samples", "calibration_pairs", "path"):
             _require_count(name, getattr(self, name))
         if self.max_rows is not None:
             _require_count("max_rows", self.max_rows)
         _require_numbers(self, "lr", "initial_alpha")
+        _require(type(self.centred_noise) is bool, f"centred_noise must be true or false, got {self.centred_noise!r}")
         _require(self.lr > 0, f"lr must be positive, got {self.lr}")
 
     def tower(self, modality: Modality) -> TowerSettings:

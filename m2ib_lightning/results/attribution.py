@@ -38,6 +38,7 @@ class Attribution:
         heatmap: file of the drawn picture, relative to the run's ``heatmaps`` folder; None if there is no such file.
         error: why the pair failed, or None.
         unit: unit of the saliency: "nats" if M2IB made it, else empty.
+        image_unit: unit of the saliency of patches where it is another one, as along a path of betas; else None.
         units: maps of the units of the caption (``pair.units``); None for a pair that was not grounded.
     """
 
@@ -48,6 +49,7 @@ class Attribution:
     heatmap: str | None = None
     error: str | None = None
     unit: str = "nats"
+    image_unit: str | None = None
     units: UnitMaps | None = None
 
     @property

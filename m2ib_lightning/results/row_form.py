@@ -39,6 +39,7 @@ def row_of(result: Attribution) -> dict[str, Any]:
         "similarity": result.similarity,
         "heatmap": result.heatmap,
         **_tower_columns("image", result.image),
+        "image_unit": result.image_unit,
         **({} if result.text is None else _tower_columns("text", result.text)),
         **({} if result.text is None else {"text_saliency": _with_nulls(result.text.saliency, pair.unread)}),
         **({} if result.units is None else _unit_columns(pair, result.units)),
@@ -89,6 +90,7 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "text": _tower_of(row, "text"),
         "heatmap": row.get("heatmap"),
         "unit": "" if image is None or image.loss is None else "nats",
+        "image_unit": row.get("image_unit"),
         "units": _units_of(row),
     }
 

@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
         pa.field("tokens", pa.list_(pa.string())),
         pa.field("token_offsets", pa.list_(pa.list_(pa.int32()))),
         pa.field("text_saliency", _FLOATS),  # nats, one per token
-        pa.field("image_saliency", _FLOATS),  # nats, one per cell of the grid, row-major
+        pa.field("image_saliency", _FLOATS),  # in image_unit, one per cell of the grid, row-major
         pa.field("grid_height", pa.int32()),
         pa.field("grid_width", pa.int32()),
         pa.field("image_width", pa.int32()),  # pixels, after EXIF rotation
@@ -42,13 +42,14 @@ SCHEMA = pa.schema(
         pa.field("fingerprint", pa.string()),  # of the pair in the source
         pa.field("sentence", pa.string()),  # that the caption is a phrase of, or null
         pa.field("unit_spans", pa.list_(pa.list_(pa.int32()))),  # characters of the caption; null but for task=ground
-        pa.field("unit_saliency", pa.list_(_FLOATS)),  # nats, one map per unit, row-major
+        pa.field("unit_saliency", pa.list_(_FLOATS)),  # in image_unit, one map per unit, row-major
         pa.field("unit_share", _FLOATS),  # part of the similarity that each unit carries
+        pa.field("image_unit", pa.string()),  # of a map along a path of betas; null for nats
     ]
 )
 """Columns of the table of ``task=attribute`` and ``task=ground``."""
 
-_ADDED = ("fingerprint", "sentence", "unit_spans", "unit_saliency", "unit_share")
+_ADDED = ("fingerprint", "sentence", "unit_spans", "unit_saliency", "unit_share", "image_unit")
 """Columns that rows of earlier versions lack."""
 
 COUNTS = b"m2ib"

@@ -117,3 +117,15 @@ def test_the_defaults_are_the_published_values() -> None:
     assert (settings.steps, settings.lr, settings.noise_samples, settings.initial_alpha) == (10, 1.0, 10, 5.0)
     for tower in (settings.image, settings.text):
         assert (tower.beta, tower.sigma, tower.granularity, tower.prior) == (0.1, 1.0, "element", "unit")
+
+
+def test_centred_draws_have_no_mean_and_variance_1() -> None:
+    noise = draw_noise(0, "image", 0, (5, 40, 60))
+    bank = NoiseBank(0, "image", (5, 40, 60), is_centred=True)
+    draws = bank(0, 40, torch.empty(0))
+    assert draws.mean(0).abs().max() < 1e-6
+    assert abs(float(draws.square().mean()) - float((noise - noise.mean(0)).square().sum(0).mean()) / 4) < 1e-5
+    assert abs(float(draws.square().mean()) - 1) < 0.03
+    assert torch.equal(
+        NoiseBank(0, "image", (1, 4, 6), is_centred=True)(0, 4, torch.empty(0)), draw_noise(0, "image", 0, (1, 4, 6))
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from m2ib_lightning.config import Modality
+from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
@@ -134,6 +134,20 @@ def test_the_published_number_of_steps_and_draws() -> None:
     assert result.image is not None
     expected = reference_of(model, pairs[0], "image", layer=1, beta=0.1)
     assert_equals_reference(result.image, expected, pairs[0], "image", 1e-6)
+
+
+def test_centred_noise_equals_the_reference() -> None:
+    model = make_model("clip", **SMALL)
+    pairs = make_pairs(model, [4, 9])
+    shared = {"steps": 4, "noise_samples": 3, "centred_noise": True}
+    results = explain_tiny(
+        model, pairs, {"image": {"layer": 0}, "text": {"layer": 0}, **shared}, Statistics(), torch.float64
+    )
+    for pair, result in zip(pairs, results, strict=True):
+        for modality in MODALITIES:
+            expected = reference_of(model, pair, modality, layer=0, beta=0.1, **shared)
+            # The draws are centred in float32, as they are drawn.
+            assert_equals_reference(getattr(result, modality), expected, pair, modality, 1e-6)
 
 
 def test_the_last_block_is_allowed_where_pooling_reads_every_token() -> None:

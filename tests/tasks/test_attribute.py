@@ -216,6 +216,7 @@ def test_the_paper_config_is_the_published_setting_whatever_the_model_recommends
     for tower in (used.image, used.text):
         assert (tower.beta, tower.sigma, tower.granularity, tower.prior) == (0.1, 1.0, "element", "unit")
     assert (used.steps, used.lr, used.noise_samples, used.initial_alpha) == (10, 1.0, 10, 5.0)
+    assert (used.path, used.centred_noise) == (1, False)
 
 
 def test_every_part_of_the_table_is_kept(tmp_path: Path) -> None:
