@@ -71,21 +71,20 @@ def main() -> None:
         return
     model = load_model(arguments.model)
     methods = arguments.methods or [name for name in METHODS if not METHODS.get(name).trained]
-    scores = {}
+    kind = "moves" if arguments.moves else "grounding"
+    scores: dict[str, Any] = {}
     for method in methods:
-        if arguments.moves:
-            scores[method] = estimates(moves(model, method, arguments.scenes, arguments.device))
-            print(method, {key: round(value["mean"], 3) for key, value in scores[method].items()}, flush=True)
-            continue
-        for target in arguments.targets:
-            name = method if target == "difference" else f"{method}, phrase alone"
-            scores[name] = score(model, method, target, arguments.scenes, arguments.device)
+        for target in [None] if arguments.moves else arguments.targets:
+            name = f"{method}, phrase alone" if target == "alone" else method
+            if target is None:
+                scores[name] = estimates(moves(model, method, arguments.scenes, arguments.device))
+            else:
+                scores[name] = score(model, method, target, arguments.scenes, arguments.device)
             print(name, {key: round(value["mean"], 3) for key, value in scores[name].items()}, flush=True)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        kind = "moves" if arguments.moves else "grounding"
-        content = {"kind": kind, "scenes": arguments.scenes, "methods": scores}
-        atomic_write_text(arguments.out, json.dumps(content, indent=1))
+            if arguments.out is not None:  # after each method: a run that is stopped keeps what it has
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                content = {"kind": kind, "scenes": arguments.scenes, "methods": scores}
+                atomic_write_text(arguments.out, json.dumps(content, indent=1))
 
 
 def score(model: LoadedModel, method: str, target: Any, count: int, device: str | None) -> dict[str, Any]:
