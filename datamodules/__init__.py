@@ -5,9 +5,11 @@ from m2ib_lightning.datamodules.captions import CaptionsDataModule
 from m2ib_lightning.datamodules.coco_captions import CocoDataModule
 from m2ib_lightning.datamodules.conceptual_captions import ConceptualCaptionsDataModule
 from m2ib_lightning.datamodules.flickr30k_entities import Flickr30kEntitiesDataModule
+from m2ib_lightning.datamodules.hard_scenes import HardScenesDataModule
 from m2ib_lightning.datamodules.label_studio import LabelStudioDataModule
 from m2ib_lightning.datamodules.labelme import LabelMeDataModule
 from m2ib_lightning.datamodules.ms_cxr import MsCxrDataModule
+from m2ib_lightning.datamodules.quadrants import QuadrantsDataModule
 from m2ib_lightning.datamodules.refcoco import RefCocoDataModule
 from m2ib_lightning.datamodules.scene_course import SceneCourseDataModule
 from m2ib_lightning.datamodules.scenes import ScenesDataModule
@@ -18,10 +20,12 @@ __all__ = [
     "CocoDataModule",
     "ConceptualCaptionsDataModule",
     "Flickr30kEntitiesDataModule",
+    "HardScenesDataModule",
     "LabelMeDataModule",
     "LabelStudioDataModule",
     "MsCxrDataModule",
     "PairDataModule",
+    "QuadrantsDataModule",
     "RefCocoDataModule",
     "SceneCourseDataModule",
     "ScenesDataModule",

@@ -92,7 +92,8 @@ class DataConfig:
 
     name: str | None = _key(
         None,
-        "data source: 'scenes' (synthetic), 'captions' (any image-text table), 'scene-course' (for training), or the "
+        "data source: 'scenes' (synthetic), 'hard-scenes' (harder ones), 'captions' (any image-text table), "
+        "'quadrants' (four scenes, or images of a folder, in one picture), 'scene-course' (for training), or the "
         "layout of a published data set: coco, flickr30k-entities, refcoco, visual-genome, ms-cxr, "
         "conceptual-captions, labelme, label-studio; null: 'captions' with data.path, else 'scenes'",
     )
@@ -104,7 +105,7 @@ class DataConfig:
     split: str | None = _key(
         None,
         "captions: split of a hub data set (null: train); flickr30k-entities, refcoco, ms-cxr: split to read (null: "
-        "all)",
+        "all); hard-scenes: kind of scenes (null: all)",
     )
     instances: str | None = _key(
         None, "coco, refcoco: COCO file with the objects' masks; null: the one beside data.path, if there is one"
@@ -158,7 +159,7 @@ class DataConfig:
     )
     open_timeout: float = _key(600.0, "seconds that opening the source may take")
     objects: int = _key(3, "scenes: number of objects in a scene (1 to 4)")
-    mentioned: int = _key(1, "scenes: number of objects that the caption names")
+    mentioned: int = _key(1, "scenes, quadrants: number of objects that the caption names")
     limit: int | None = _key(None, "number of pairs, the first ones of the source; null: all (500 scenes)")
     batch_size: int | None = _key(None, "pairs per batch; no result depends on it; null: 8 on a CPU, 32 on a GPU")
     num_workers: int | None = _key(None, "decoding processes; null: 0 for scenes, else 1 on a CPU, up to 8 on a GPU")

@@ -2,9 +2,11 @@
 
     python scripts/score_grounding.py --scenes 500 --out runs/grounding.json            # all methods
     python scripts/score_grounding.py --methods m2ib rise --out runs/some.json          # some of them
+    python scripts/score_grounding.py --moves --out runs/moves.json                     # does the map follow the name?
     python scripts/score_grounding.py --write runs/grounding.json [runs/some.json ...]  # the table
 
-Scenes have four objects, of which 2, 3 or 4 are named in equal parts. The seed of the scenes is used nowhere else.
+Scenes have four objects, of which 2, 3 or 4 are named in equal parts; with --moves three, of which one is named, and
+then another. The seeds of the scenes are used nowhere else.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ from sections import markdown_table, write_section
 
 from m2ib_lightning import explain, ground, load_model
 from m2ib_lightning.datamodules.scene_grounding import phrase_spans, score_grounding
+from m2ib_lightning.datamodules.scene_scoring import POINT_TOLERANCE
 from m2ib_lightning.datamodules.scenes import SceneExample, SceneSource
 from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.methods.by_name import METHODS
+from m2ib_lightning.metrics import pointing_game, spearman
 from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.scenes import UNSAID, describe
+from m2ib_lightning.scenes.scene_captions import Caption
 
 SCENES = 2027
 """Seed of the scenes: no other script uses it."""
@@ -40,6 +46,12 @@ COLUMNS = {
     "whole_point": "whole caption: points",
     "whole_right_object": "whole caption: right object",
 }
+MOVES = {
+    "whole_point": "whole caption: points at the new object",
+    "whole_correlation": "whole caption: correlation with the old map",
+    "unit_point": "phrase: points at the new object",
+    "unit_correlation": "phrase: correlation with the old map",
+}
 
 
 def main() -> None:
@@ -50,6 +62,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--model", default="scenes")
     parser.add_argument("--device")
+    parser.add_argument("--moves", action="store_true", help="what naming another object does, in place of the units")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", type=Path, nargs="+", help="files of --out to write into docs/grounding.md")
     arguments = parser.parse_args()
@@ -58,15 +71,20 @@ def main() -> None:
         return
     model = load_model(arguments.model)
     methods = arguments.methods or [name for name in METHODS if not METHODS.get(name).trained]
-    scores = {}
+    kind = "moves" if arguments.moves else "grounding"
+    scores: dict[str, Any] = {}
     for method in methods:
-        for target in arguments.targets:
-            name = method if target == "difference" else f"{method}, phrase alone"
-            scores[name] = score(model, method, target, arguments.scenes, arguments.device)
+        for target in [None] if arguments.moves else arguments.targets:
+            name = f"{method}, phrase alone" if target == "alone" else method
+            if target is None:
+                scores[name] = estimates(moves(model, method, arguments.scenes, arguments.device))
+            else:
+                scores[name] = score(model, method, target, arguments.scenes, arguments.device)
             print(name, {key: round(value["mean"], 3) for key, value in scores[name].items()}, flush=True)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(arguments.out, json.dumps({"scenes": arguments.scenes, "methods": scores}, indent=1))
+            if arguments.out is not None:  # after each method: a run that is stopped keeps what it has
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                content = {"kind": kind, "scenes": arguments.scenes, "methods": scores}
+                atomic_write_text(arguments.out, json.dumps(content, indent=1))
 
 
 def score(model: LoadedModel, method: str, target: Any, count: int, device: str | None) -> dict[str, Any]:
@@ -76,13 +94,18 @@ def score(model: LoadedModel, method: str, target: Any, count: int, device: str 
         part = count // len(NAMED) + (index < count % len(NAMED))
         source = SceneSource(SCENES + named, part, objects=4, mentioned=named)
         rows += _scored(model, method, target, [source.example(k) for k in range(part)], device)
+    return estimates(rows)
+
+
+def estimates(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the mean of each score over the scenes, with its 95 % interval by the bootstrap."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(rows), size=(1000, len(rows)))
     result = {}
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
-        low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-        result[name] = {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+        low, high = np.percentile(np.nanmean(values[draws], 1), [2.5, 97.5])
+        result[name] = {"mean": float(np.nanmean(values)), "low": float(low), "high": float(high)}
     return result
 
 
@@ -108,25 +131,67 @@ def _scored(
     ]
 
 
+def moves(model: LoadedModel, method: str, count: int, device: str | None) -> list[dict[str, float]]:
+    """Name one object of each scene, then another; return how far the map follows.
+
+    Returns:
+        For each scene: whether the second map points at the second object, and the Spearman correlation of both maps
+        over the patches; for the whole caption, and for the caption's phrase as a unit.
+    """
+    source = SceneSource(SCENES + 1, count, objects=3)
+    examples = [source.example(k) for k in range(count)]
+    captions = [_captions(k, example) for k, example in enumerate(examples)]
+    options: Any = {"model": model, "method": method, "batch_size": 16, "device": device}
+    pictures = [Image.fromarray(example.scene.image) for example in examples]
+    first, second = (
+        ground(pictures, [c[which].text for c in captions], units=[phrase_spans(c[which]) for c in captions], **options)
+        for which in (0, 1)
+    )
+    rows = []
+    for example, one, other in zip(examples, first, second, strict=True):
+        target = torch.from_numpy(example.scene.masks[1] > 0.5)
+        heat, unit = torch.from_numpy(other.whole.image_heatmap), torch.from_numpy(other.heatmap(0))
+        rows.append(
+            {
+                "whole_point": float(pointing_game(heat, target, POINT_TOLERANCE)),
+                "whole_correlation": _spearman(one.whole.image_saliency, other.whole.image_saliency),
+                "unit_point": float(pointing_game(unit, target, POINT_TOLERANCE)),
+                "unit_correlation": _spearman(one.maps[0], other.maps[0]),
+            }
+        )
+    return rows
+
+
+def _captions(index: int, example: SceneExample) -> tuple[Caption, Caption]:
+    """Two captions in the same words around the phrase: of the first object, and of the second."""
+    named = [obj._replace(size=UNSAID) for obj in example.scene.objects[:2]]
+    first, second = (describe(np.random.default_rng([SCENES, index]), [phrase]) for phrase in named)
+    return first, second
+
+
+def _spearman(a: Any, b: Any) -> float:
+    return float(spearman(torch.from_numpy(a.ravel()), torch.from_numpy(b.ravel())))
+
+
 def write(parts: list[dict[str, Any]]) -> None:
-    """Write the table and its facts into the document."""
-    methods = {name: scores for part in parts for name, scores in part["methods"].items()}
-    order = sorted(methods, key=lambda name: -methods[name]["point"]["mean"])
-    rows = [
-        [f"`{name}`", *(_cell(methods[name][column]) for column in COLUMNS), _cost(methods[name])] for name in order
-    ]
-    table = markdown_table(["method", *COLUMNS.values(), "cost of a unit"], rows)
-    scenes = sorted({part["scenes"] for part in parts})
-    facts = f"{', '.join(map(str, scenes))} scenes, torch {torch.__version__.partition('+')[0]}."
-    write_section(DOCUMENT, "grounding", f"{table}\n\n{facts}")
+    """Write the tables and their facts into the document."""
+    for kind, columns, first in (("grounding", COLUMNS, "point"), ("moves", MOVES, "unit_point")):
+        chosen = [part for part in parts if part["kind"] == kind]
+        methods = {name: scores for part in chosen for name, scores in part["methods"].items()}
+        if not methods:
+            continue
+        order = sorted(methods, key=lambda name: -methods[name][first]["mean"])
+        rows = [[f"`{name}`", *(_cell(methods[name][column]) for column in columns)] for name in order]
+        head = ["method", *columns.values()]
+        if kind == "grounding":
+            head.append("cost of a unit")
+            rows = [[*row, f"{methods[name]['unit_cost']['mean']:.2f}"] for name, row in zip(order, rows, strict=True)]
+        scenes = ", ".join(str(count) for count in sorted({part["scenes"] for part in chosen}))
+        write_section(DOCUMENT, kind, f"{markdown_table(head, rows)}\n\n{scenes} scenes.")
 
 
 def _cell(estimate: dict[str, float]) -> str:
     return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
-
-def _cost(scores: dict[str, Any]) -> str:
-    return f"{scores['unit_cost']['mean']:.2f}"
 
 
 if __name__ == "__main__":

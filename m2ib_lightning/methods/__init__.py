@@ -3,6 +3,8 @@
 from m2ib_lightning.methods import (
     attention_maps,  # noqa: F401 - each registers its methods
     controls,  # noqa: F401
+    exclip,  # noqa: F401
+    fixlip,  # noqa: F401
     gradients,  # noqa: F401
     hidden_gradients,  # noqa: F401
     m2ib,  # noqa: F401

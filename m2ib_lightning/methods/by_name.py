@@ -65,8 +65,10 @@ def _check_options(text: str, name: str, method: type[Method], options: Mapping[
         if key not in names:
             has = f"it has {', '.join(names)}.{nearest(key, names)}" if names else "it has none"
             raise M2IBError(f"method {name!r} has no option {key!r}: {has}")
-        if type(value) is not int:
-            raise M2IBError(f"method {text!r}: {key} must be a whole number, got {value!r}")
+        real = isinstance(parameters[key].default, float)
+        if type(value) is not int and not (real and type(value) is float):
+            kind = "number" if real else "whole number"
+            raise M2IBError(f"method {text!r}: {key} must be a {kind}, got {value!r}")
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -46,6 +46,21 @@ class OtherCaption:
 
 
 @dataclass(frozen=True)
+class NamedPart:
+    """A part of a caption, and where the picture shows what it names.
+
+    Attributes:
+        start: index of the first character in the caption.
+        end: index after the last character.
+        mask: mask (H, W) bool at the picture's size.
+    """
+
+    start: int
+    end: int
+    mask: Mask
+
+
+@dataclass(frozen=True)
 class RawTruth:
     """Ground truth of a pair as its source provides it.
 
@@ -59,6 +74,7 @@ class RawTruth:
         named: names that the caption states (at most 4); it is true of any picture that contains them all.
         label: class of the picture.
         size: (width, height) of the picture that the mask or the boxes were made for; None for the picture itself.
+        parts: parts of the caption that name one thing each, and where the picture shows it.
     """
 
     mask: ImageLike | Mask | Callable[[], Mask] | None = None
@@ -69,6 +85,7 @@ class RawTruth:
     named: tuple[str, ...] = ()
     label: str | None = None
     size: tuple[int, int] | None = None
+    parts: list[NamedPart] = field(default_factory=list)
 
     def with_other(self, other: OtherCaption) -> RawTruth:
         """Return the same truth with one more caption."""
@@ -87,6 +104,7 @@ class Truth:
         contains: names of everything in the picture.
         named: names that the caption states.
         label: class of the picture.
+        parts: parts of the caption that name one thing each, and where the picture shows it.
     """
 
     mask: Mask | None
@@ -96,6 +114,7 @@ class Truth:
     contains: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     label: str | None = None
+    parts: list[NamedPart] = field(default_factory=list)
 
     def content_tokens(self, offsets: Sequence[tuple[int, int]]) -> list[bool] | None:
         """Return whether each token overlaps a content word; None if the content words are unknown.
@@ -124,7 +143,7 @@ def read_truth(
     """
     rules = rules or ImageRules()
     mask, resized = _read_mask(raw, size, rules, turn)
-    return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label)
+    return Truth(mask, raw.content, raw.others, resized, raw.contains, raw.named, raw.label, raw.parts)
 
 
 def _read_mask(raw: RawTruth, size: tuple[int, int], rules: ImageRules, turn: Turn | None) -> tuple[Mask | None, bool]:

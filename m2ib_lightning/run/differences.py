@@ -49,6 +49,8 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
         first, second = np.array(a, np.float64), np.array(b, np.float64)  # null becomes NaN
         largest = max(np.nanmax(np.abs(second), initial=0), np.finfo(np.float32).tiny)
         return bool(np.allclose(first, second, rtol=0, atol=tolerance * largest, equal_nan=True))
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):  # the maps of units, some of them null
+        return all(_same(first, second, tolerance) for first, second in zip(a, b, strict=True))
     return bool(a == b)
 
 

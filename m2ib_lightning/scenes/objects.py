@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,16 +87,22 @@ def lay_out(
     for obj in objects:
         radius = RADII[obj.size]
         for _ in range(_TRIES):
-            x, y = (_snapped(rng, radius, canvas, grid, jitter) for _ in range(2))
-            if all((x - p.x) ** 2 + (y - p.y) ** 2 > (radius + p.radius + _GAP) ** 2 for p in places):
-                places.append(Place(x, y, radius))
+            x, y = (snapped(rng, radius, canvas, grid, jitter) for _ in range(2))
+            if is_free(place := Place(x, y, radius), places):
+                places.append(place)
                 break
         else:
             return None
     return places
 
 
-def _snapped(rng: np.random.Generator, radius: int, canvas: int, grid: int, jitter: int) -> float:
+def is_free(place: Place, places: Sequence[Place]) -> bool:
+    """Whether a place keeps its distance from all others."""
+    return all((place.x - p.x) ** 2 + (place.y - p.y) ** 2 > (place.radius + p.radius + _GAP) ** 2 for p in places)
+
+
+def snapped(rng: np.random.Generator, radius: int, canvas: int, grid: int, jitter: int) -> float:
+    """Return a random coordinate of a centre, snapped to the grid and then jittered, as ``lay_out`` says."""
     centre = rng.uniform(radius + 1, canvas - radius - 1)
     offset = 0.0 if round(2 * radius / grid) % 2 == 0 else grid / 2  # a patch corner, or a patch centre
     centre = round((centre - offset) / grid) * grid + offset

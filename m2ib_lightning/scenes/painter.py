@@ -63,29 +63,51 @@ def paint_scene(rng: np.random.Generator, difficulty: Difficulty | None = None) 
     while places is None:
         objects = sorted(sample_attributes(rng, count), key=lambda obj: -obj.size)
         places = lay_out(rng, objects, CANVAS, GRID, difficulty.jitter)
-    image = _background(rng)
+    image = noisy_background(rng)
     masks = np.zeros((count, CANVAS, CANVAS), np.float32)
     for obj, place, mask in zip(objects, places, masks, strict=True):
-        _paint(rng, image, mask, obj, place, difficulty.rotation)
+        mask[:] = paint_object(rng, image, obj, place, random_degrees(rng, difficulty.rotation))
     order = rng.permutation(count)
     return Scene(np.clip(image, 0, 255).astype(np.uint8), [objects[k] for k in order], masks[order])
 
 
-def _paint(rng: np.random.Generator, image: Floats, mask: Floats, obj: Attributes, place: Place, rotation: int) -> None:
-    degrees = int(rng.integers(-1, 2)) * rotation
+def random_degrees(rng: np.random.Generator, rotation: int) -> int:
+    """Return a random rotation: by ``rotation`` degrees to either side, or none."""
+    return int(rng.integers(-1, 2)) * rotation
+
+
+def paint_object(rng: np.random.Generator, image: Floats, obj: Attributes, place: Place, degrees: int) -> Floats:
+    """Paint an object over a picture (64, 64, 3), in place.
+
+    Returns:
+        Mask (64, 64), as ``coverage`` returns it.
+    """
+    pixels, whole, inner = _stamped(obj, place, degrees)
+    colour = _PALETTE[obj.colour] + rng.normal(0, 10, 3)
+    texture = rng.normal(0, 8, (*whole.shape, 1))
+    region = image[pixels]
+    region *= 1 - whole[..., None]
+    region += (_RIM_GREY * (whole - inner)[..., None] + (colour + texture) * inner[..., None]).astype(np.float32)
+    return coverage(obj, place, degrees)
+
+
+def coverage(obj: Attributes, place: Place, degrees: int) -> Floats:
+    """Return the share (64, 64) of each pixel that an object covers, rim included, wherever it is visible."""
+    mask = np.zeros((CANVAS, CANVAS), np.float32)
+    pixels, whole, _ = _stamped(obj, place, degrees)
+    mask[pixels] = whole
+    return mask
+
+
+def _stamped(obj: Attributes, place: Place, degrees: int) -> tuple[tuple[slice, slice], Floats, Floats]:
+    """Return the pixels of an object within the picture, and its coverage of them with and without the rim."""
     whole, inner = _stamp(SHAPES[obj.shape], place.radius, degrees)
     size = whole.shape[0]
     x_start, y_start = (math.floor(centre - size / 2 + 0.5) for centre in (place.x, place.y))
     left, top = max(x_start, 0), max(y_start, 0)
     right, bottom = min(x_start + size, CANVAS), min(y_start + size, CANVAS)
     window = np.s_[top - y_start : bottom - y_start, left - x_start : right - x_start]
-    whole, inner = whole[window], inner[window]
-    colour = _PALETTE[obj.colour] + rng.normal(0, 10, 3)
-    texture = rng.normal(0, 8, (*whole.shape, 1))
-    region = image[top:bottom, left:right]
-    region *= 1 - whole[..., None]
-    region += (_RIM_GREY * (whole - inner)[..., None] + (colour + texture) * inner[..., None]).astype(np.float32)
-    mask[top:bottom, left:right] = whole
+    return np.s_[top:bottom, left:right], whole[window], inner[window]
 
 
 @cache
@@ -128,7 +150,7 @@ def _polar(radii: list[float]) -> list[tuple[float, float]]:
     return [(r * math.sin(t), -r * math.cos(t)) for r, t in zip(radii, turns, strict=True)]
 
 
-def _background(rng: np.random.Generator) -> Floats:
+def noisy_background(rng: np.random.Generator) -> Floats:
     """A grey-ish tint, low-frequency clouds, and noise per pixel and per channel."""
     tint = rng.uniform(70, 190) + rng.uniform(-18, 18, 3)
     knots = rng.normal(0, 16, (5, 5, 1)) + rng.normal(0, 7, (5, 5, 3))

@@ -28,6 +28,7 @@ from tests.tiny import FAMILIES, TinyPair, make_batch, make_model, make_pairs
 CPU = torch.device("cpu")
 LENGTHS = [3, 7, 1, 12]
 FAST = {"rise": "rise:samples=20", "kernelshap": "kernelshap:samples=20", "m2ib": "m2ib:steps=3,noise_samples=2"}
+FAST |= {"exclip": "exclip:steps=2", "fixlip": "fixlip:samples=80,captions=30"}
 NAMES = [FAST.get(name, name) for name in METHODS if not METHODS.get(name).trained]
 POOLED = ("clip", "clip-legacy")  # families whose image tower pools one token
 LITERAL = {
