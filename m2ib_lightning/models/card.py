@@ -55,8 +55,8 @@ It draws the noise {noise_samples} times per step, and reads the picture's map a
 
 ## What was tried for the preset
 
-The figures are from the {choose_scenes} scenes on which the preset was chosen, with 10 draws and one beta. The towers are
-optimised independently, so one run tries a setting of each. For pictures, a setting qualifies if its sum of
+The figures are from the {choose_scenes} scenes on which the preset was chosen, with 10 draws and one beta. The towers
+are optimised independently, so one run tries a setting of each. For pictures, a setting qualifies if its sum of
 `point_exact`, `pick`, `mass`, `iou` and `average_precision` is within one standard error of the best; the one with the
 highest `iou` is chosen. For captions, the highest `text_auroc` is chosen.
 
