@@ -3,6 +3,7 @@
     python scripts/score_grounding.py --scenes 500 --out runs/grounding.json            # all methods
     python scripts/score_grounding.py --methods m2ib rise --out runs/some.json          # some of them
     python scripts/score_grounding.py --moves --out runs/moves.json                     # does the map follow the name?
+    python scripts/score_grounding.py --cost --scenes 12 --out runs/cost.json           # what a unit costs
     python scripts/score_grounding.py --write runs/grounding.json [runs/some.json ...]  # the table
 
 Scenes have four objects, of which 2, 3 or 4 are named in equal parts; with --moves three, of which one is named, and
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,12 @@ from m2ib_lightning.files import atomic_write_text
 from m2ib_lightning.methods.by_name import METHODS
 from m2ib_lightning.metrics import pointing_game, spearman
 from m2ib_lightning.models import LoadedModel
-from m2ib_lightning.scenes import UNSAID, describe
+from m2ib_lightning.scenes import UNSAID
+from m2ib_lightning.scenes import describe as describe_scene
 from m2ib_lightning.scenes.scene_captions import Caption
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from machine import describe
 
 SCENES = 2027
 """Seed of the scenes: no other script uses it."""
@@ -63,27 +69,35 @@ def main() -> None:
     parser.add_argument("--model", default="scenes")
     parser.add_argument("--device")
     parser.add_argument("--moves", action="store_true", help="what naming another object does, in place of the units")
+    parser.add_argument("--cost", action="store_true", help="seconds of a pair and of a unit, in place of the units")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--write", type=Path, nargs="+", help="files of --out to write into docs/grounding.md")
     arguments = parser.parse_args()
     if arguments.write:
-        write([json.loads(path.read_text()) for path in arguments.write])
+        parts = [json.loads(path.read_text()) for path in arguments.write]
+        write(parts)
+        for part in parts:
+            if part["kind"] == "cost":
+                write_cost(part)
         return
     model = load_model(arguments.model)
     methods = arguments.methods or [name for name in METHODS if not METHODS.get(name).trained]
-    kind = "moves" if arguments.moves else "grounding"
+    kind = "moves" if arguments.moves else "cost" if arguments.cost else "grounding"
     scores: dict[str, Any] = {}
     for method in methods:
-        for target in [None] if arguments.moves else arguments.targets:
+        for target in arguments.targets if kind == "grounding" else [None]:
             name = f"{method}, phrase alone" if target == "alone" else method
-            if target is None:
+            if kind == "moves":
                 scores[name] = estimates(moves(model, method, arguments.scenes, arguments.device))
+            elif kind == "cost":
+                scores[name] = cost(model, method, arguments.scenes)
             else:
                 scores[name] = score(model, method, target, arguments.scenes, arguments.device)
-            print(name, {key: round(value["mean"], 3) for key, value in scores[name].items()}, flush=True)
+            print(name, json.dumps(scores[name]), flush=True)
             if arguments.out is not None:  # after each method: a run that is stopped keeps what it has
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                content = {"kind": kind, "scenes": arguments.scenes, "methods": scores}
+                content = {"kind": kind, "scenes": arguments.scenes, "machine": _machine(arguments.device)}
+                content["methods"] = scores
                 atomic_write_text(arguments.out, json.dumps(content, indent=1))
 
 
@@ -116,19 +130,27 @@ def _scored(
     captions = [example.caption.text for example in examples]
     spans = [phrase_spans(example.caption) for example in examples]
     options: Any = {"model": model, "method": method, "batch_size": 16, "device": device}
-    start = time.perf_counter()
-    explain(pictures, captions, **options)
-    middle = time.perf_counter()
     groundings = ground(pictures, captions, units=spans, target=target, **options)
-    both = time.perf_counter() - middle
-    alone = middle - start
-    units = sum(map(len, spans))
-    # One unit beyond the caption's own explanation, in explanations of a pair.
-    cost = (both - alone) / units / (alone / len(pictures))
-    return [
-        {**score_grounding(grounding, example), "unit_cost": cost}
-        for grounding, example in zip(groundings, examples, strict=True)
-    ]
+    return [score_grounding(grounding, example) for grounding, example in zip(groundings, examples, strict=True)]
+
+
+def cost(model: LoadedModel, method: str, count: int) -> dict[str, Any]:
+    """Return what a pair and each further unit of it cost, in seconds of one CPU core.
+
+    The clock is the process's own, so that other work on the machine does not count.
+    """
+    source = SceneSource(SCENES, count, objects=4, mentioned=4)
+    examples = [source.example(k) for k in range(count)]
+    pictures = [Image.fromarray(example.scene.image) for example in examples]
+    captions = [example.caption.text for example in examples]
+    options: Any = {"model": model, "method": method, "batch_size": count}
+    explain(pictures[:1], captions[:1], **options)  # loads what is loaded once
+    start = time.process_time()
+    explain(pictures, captions, **options)
+    middle = time.process_time()
+    ground(pictures, captions, units=[phrase_spans(example.caption) for example in examples], **options)
+    alone, both = middle - start, time.process_time() - middle
+    return {"pair": alone / count, "unit": (both - alone) / (4 * count)}
 
 
 def moves(model: LoadedModel, method: str, count: int, device: str | None) -> list[dict[str, float]]:
@@ -165,7 +187,7 @@ def moves(model: LoadedModel, method: str, count: int, device: str | None) -> li
 def _captions(index: int, example: SceneExample) -> tuple[Caption, Caption]:
     """Two captions in the same words around the phrase: of the first object, and of the second."""
     named = [obj._replace(size=UNSAID) for obj in example.scene.objects[:2]]
-    first, second = (describe(np.random.default_rng([SCENES, index]), [phrase]) for phrase in named)
+    first, second = (describe_scene(np.random.default_rng([SCENES, index]), [phrase]) for phrase in named)
     return first, second
 
 
@@ -183,11 +205,23 @@ def write(parts: list[dict[str, Any]]) -> None:
         order = sorted(methods, key=lambda name: -methods[name][first]["mean"])
         rows = [[f"`{name}`", *(_cell(methods[name][column]) for column in columns)] for name in order]
         head = ["method", *columns.values()]
-        if kind == "grounding":
-            head.append("cost of a unit")
-            rows = [[*row, f"{methods[name]['unit_cost']['mean']:.2f}"] for name, row in zip(order, rows, strict=True)]
-        scenes = ", ".join(str(count) for count in sorted({part["scenes"] for part in chosen}))
-        write_section(DOCUMENT, kind, f"{markdown_table(head, rows)}\n\n{scenes} scenes.")
+        facts = {f"{part['scenes']} scenes, {part['machine']}" for part in chosen}
+        write_section(DOCUMENT, kind, f"{markdown_table(head, rows)}\n\n{'; '.join(sorted(facts))}.")
+
+
+def write_cost(part: dict[str, Any]) -> None:
+    """Write the table of costs into the document."""
+    rows = [
+        [f"`{name}`", f"{costs['pair']:.2f}", f"{costs['unit']:.2f}", f"{costs['unit'] / costs['pair']:.2f}"]
+        for name, costs in part["methods"].items()
+    ]
+    head = ["method", "a pair, seconds", "a further unit, seconds", "unit / pair"]
+    write_section(DOCUMENT, "cost", f"{markdown_table(head, rows)}\n\n{part['scenes']} scenes, {part['machine']}.")
+
+
+def _machine(device: str | None) -> str:
+    machine = describe(torch.device(device or "cpu"))
+    return f"{machine['name']}, torch {machine['torch']}"
 
 
 def _cell(estimate: dict[str, float]) -> str:
