@@ -177,9 +177,10 @@ def _draw_caption(result: Attribution) -> Image.Image:
 def facts_of(result: Attribution) -> list[str]:
     """Return the lines that the drawing shows below the caption: similarity, ranges of the saliency, and warnings."""
     facts = [f"similarity {result.similarity:.3f}"]
-    for unit, part in (("patches", result.image), ("tokens", result.text)):
+    image_unit = result.image_unit or result.unit
+    for name, part, unit in (("patches", result.image, image_unit), ("tokens", result.text, result.unit)):
         if part is not None:
-            facts.append(f"{unit} {part.saliency.min():.3g} to {part.saliency.max():.3g} {result.unit}".rstrip())
+            facts.append(f"{name} {part.saliency.min():.3g} to {part.saliency.max():.3g} {unit}".rstrip())
     pair = result.pair
     if result.text is None:
         facts.append("explained against an embedding: no words")

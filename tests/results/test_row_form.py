@@ -11,6 +11,7 @@ import pytest
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.drawing import facts_of
 from m2ib_lightning.run.parts import SCHEMA, to_record_batch
 from tests.results.test_drawing import make_result
 
@@ -62,3 +63,10 @@ def test_a_failed_row_keeps_its_error() -> None:
 def test_missing_columns_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(M2IBError, match=message):
         Attribution.from_row(make_result().to_row() | change)
+
+
+def test_a_map_along_a_path_names_its_unit() -> None:
+    result = replace(make_result(), image_unit="log(1 + nats)^4")
+    patches, tokens = facts_of(result)[1:3]
+    assert patches.endswith(" log(1 + nats)^4")
+    assert tokens.endswith(" nats")
