@@ -2,7 +2,10 @@
 
     python fit.py --config evaluate output_dir=runs/evaluate
     python fit.py --config ablation seed=1 output_dir=runs/ablation
-    python scripts/write_evaluation.py runs/evaluate --ablation runs/ablation
+    python fit.py --config evaluate evaluate.metrics=[localisation] evaluate.probed=0 output_dir=runs/localisation
+    python scripts/write_evaluation.py --run runs/evaluate --ablation runs/ablation --localisation runs/localisation
+
+Each run is written if it is given.
 
 Needs matplotlib, which Captum installs.
 """
@@ -32,17 +35,23 @@ ABLATED = ("image_pointing", "image_mass", "image_rank", "image_best_iou", "imag
 def main() -> None:
     """Write all sections and plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("--run", type=Path)
     parser.add_argument("--ablation", type=Path)
+    parser.add_argument("--localisation", type=Path, help="a run with these metrics alone")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
-    summary = json.loads((arguments.run / "summary.json").read_text())
-    write_section(arguments.document, "table", (arguments.run / "table.md").read_text())
-    write_section(arguments.document, "facts", facts(arguments.run, summary))
-    write_section(arguments.document, "better", better_than_baseline(summary["methods"]))
     plots = arguments.document.parent / "evaluation"
     plots.mkdir(exist_ok=True)
-    plot_cascade(summary["cascade"], plots / "randomised.png")
+    if arguments.run is not None:
+        summary = json.loads((arguments.run / "summary.json").read_text())
+        write_section(arguments.document, "table", (arguments.run / "table.md").read_text())
+        write_section(arguments.document, "facts", facts(arguments.run, summary))
+        write_section(arguments.document, "better", better_than_baseline(summary["methods"]))
+        plot_cascade(summary["cascade"], plots / "randomised.png")
+    if arguments.localisation is not None:
+        summary = json.loads((arguments.localisation / "summary.json").read_text())
+        table = (arguments.localisation / "table.md").read_text()
+        write_section(arguments.document, "localisation", f"{table}\n\n{facts(arguments.localisation, summary)}")
     if arguments.ablation is not None:
         ablation = json.loads((arguments.ablation / "summary.json").read_text())["methods"]
         write_section(arguments.document, "ablation", ablation_table(ablation))
@@ -56,7 +65,7 @@ def facts(run: Path, summary: dict[str, Any]) -> str:
     measures = summary["methods"].values()
     probed = max((m["image_sensitivity"]["pairs"] for m in measures if "image_sensitivity" in m), default=0)
     return (
-        f"{summary['pairs_done']} pairs, {probed} of them probed, {len(summary['methods'])} methods, "
+        f"{summary['pairs_done']} pairs, {probed or 'none'} of them probed, {len(summary['methods'])} methods, "
         f"{summary['seconds'] / 60:.1f} minutes on {ranks} ranks. {machine['name']}, torch {machine['torch']}."
     )
 
