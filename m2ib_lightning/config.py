@@ -79,6 +79,7 @@ class BottleneckConfig:
     initial_alpha: float | None = _key(None, "initial value of alpha, where lambda = sigmoid(alpha); published 5.0")
     calibration_pairs: int | None = _key(None, "number of pairs that give the statistics of prior=data; default 1000")
     path: int | None = _key(None, "number of betas that the picture's map is read along; published 1: beta alone")
+    opposite: bool | None = _key(None, "whether the map is what passes beyond the opposite target; published false")
     max_rows: int | None = _key(
         None,
         "largest number of tokens, over all draws, that run at once; bounds memory; null: a default for the device",

@@ -73,9 +73,12 @@ def hidden_states(model: Any, modality: str, layer: int, pixel_values: Tensor, i
 
 
 def explain_reference(
-    model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor, **options: Any
+    model: Any, modality: str, pixel_values: Tensor, input_ids: Tensor, opposite: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """Explain one tower of one pair: ``pixel_values`` (1, 3, H, W), ``input_ids`` (1, T) without padding."""
+    """Explain one tower of one pair: ``pixel_values`` (1, 3, H, W), ``input_ids`` (1, T) without padding.
+
+    With ``opposite``, the other tower's embedding is turned around.
+    """
     largest = (
         model.vision_model.embeddings.num_positions
         if modality == "image"
@@ -86,6 +89,7 @@ def explain_reference(
         return embed(model, modality, pixel_values.expand(rows, -1, -1, -1), input_ids.expand(rows, -1))
 
     target = clean_embeddings(model, pixel_values, input_ids)["text" if modality == "image" else "image"][0]
+    target = -target if opposite else target
     return explain_tower(run, blocks_of(model, modality), target, modality=modality, largest=largest, **options)
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from m2ib_lightning.config import Modality
 from m2ib_lightning.encoder.towers import Tower
 from m2ib_lightning.m2ib.optimise import Trace
-from m2ib_lightning.m2ib.path import UNIT as PATH_UNIT
-from m2ib_lightning.m2ib.path import mean_over_path, read_path
+from m2ib_lightning.m2ib.path import ONE_BETA, Path, mean_over_path, read_path
 from m2ib_lightning.m2ib.unit_results import unit_results
 from m2ib_lightning.m2ib.unit_targets import UnitTargets
 from m2ib_lightning.pairs.pair import PairBatch
@@ -28,7 +27,7 @@ def batch_results(
     towers: Mapping[Modality, Tower],
     units: UnitTargets | None = None,
     shares: Tensor | None = None,
-    path: int = 1,
+    path: Path = ONE_BETA,
 ) -> Iterator[Attribution]:
     """Yield the result of each readable pair. A pair whose numbers are not finite gets an error.
 
@@ -39,7 +38,7 @@ def batch_results(
         towers: the image tower, which knows the grid of patches, and the text tower, which knows what it reads.
         units: targets of the units of the batch, whose rows follow those of the pairs in the image's trace.
         shares: (N,) share of the clean cosine that each of these units carries.
-        path: number of betas of each row of the image's trace. The curves of an image are the means over its path.
+        path: how the image's map is read. The curves of an image are the means over its path.
     """
     clean = similarity.tolist()
     text = traces["text"].cpu() if "text" in traces else None
@@ -56,12 +55,11 @@ def batch_results(
         if text is not None and read is not None:
             pair, saliency = token_saliency(pair, text.saliency[index].numpy(), read[index])
             tokens = _tower_result(saliency, text, index)
-        image_unit = None if path == 1 else PATH_UNIT
-        result = Attribution(pair, clean[index], patches, tokens, image_unit=image_unit, units=unit_maps[index])
+        result = Attribution(pair, clean[index], patches, tokens, image_unit=path.unit, units=unit_maps[index])
         yield result if _is_finite(result) else Attribution(pair, error=NOT_FINITE)
 
 
-def _read(trace: Trace, start: int, grids: Sequence[tuple[int, int]], path: int) -> Trace:
+def _read(trace: Trace, start: int, grids: Sequence[tuple[int, int]], path: Path) -> Trace:
     """Return the record of each row of the image, with the saliency of its patches; a path becomes one row."""
     curves = (mean_over_path(curve, path) for curve in (trace.loss, trace.information, trace.similarity))
     return Trace(read_path(trace.saliency[:, start:], grids, path), *curves)

@@ -28,7 +28,7 @@ from m2ib_lightning.m2ib.memory import keep_freed_memory
 from m2ib_lightning.m2ib.noise import NoiseBank
 from m2ib_lightning.m2ib.optimise import Backward, Problem, optimise
 from m2ib_lightning.m2ib.out_of_memory import DOES_NOT_FIT, REPEATED, is_out_of_memory
-from m2ib_lightning.m2ib.path import along_path, row_betas
+from m2ib_lightning.m2ib.path import ONE_BETA, Path, along_path, row_betas
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics, needed
 from m2ib_lightning.m2ib.suffix_plans import SuffixPlan, SuffixPlans
@@ -93,6 +93,7 @@ class Explainer:
             m: NoiseBank(seed, m, (settings.noise_samples, tower.max_tokens, tower.width), settings.centred_noise)
             for m, tower in encoder.towers.items()
         }
+        self._path = Path(settings.path, settings.opposite)
         self._compile = compile
         self._suffixes: SuffixPlans | None = None
         self._max_rows = sys.maxsize  # lowered when memory runs out
@@ -219,7 +220,7 @@ class Explainer:
         optimizer.state.clear()
         traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
         shares = None if units is None else units.shares(problems["text"].target)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares, self.settings.path))
+        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares, self._path))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""
@@ -259,16 +260,16 @@ class Explainer:
             pairs = torch.arange(len(image), device=image.device)
             hidden["image"] = hidden["image"].rows(torch.cat([pairs, units.rows]))
             targets["image"] = torch.cat([text, units.direction.to(text)])
-        hidden["image"], targets["image"] = along_path(hidden["image"], targets["image"], self.settings.path)
+        hidden["image"], targets["image"] = along_path(hidden["image"], targets["image"], self._path)
         problems = {modality: self._problem(modality, hidden[modality], targets[modality]) for modality in hidden}
         dtype = self._bottleneck("image").alpha.dtype
         return problems, F.cosine_similarity(image.to(dtype), text.to(dtype), dim=-1)
 
     def _problem(self, modality: Modality, hidden: Hidden, target: Tensor) -> Problem:
         plan, draws = self._suffix_plan(modality), self.settings.noise_samples
-        bottleneck, count = self._bottleneck(modality), self.settings.path if modality == "image" else 1
+        bottleneck, path = self._bottleneck(modality), self._path if modality == "image" else ONE_BETA
         bottleneck.reset(*hidden.z.shape[:2])
-        betas = None if count == 1 else row_betas(bottleneck.beta, count, len(target), bottleneck.alpha)
+        betas = None if path.copies == 1 else row_betas(bottleneck.beta, path, len(target), bottleneck.alpha)
         return Problem(
             plan.function,
             bottleneck,

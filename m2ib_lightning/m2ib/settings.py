@@ -58,6 +58,8 @@ class BottleneckSettings:
         calibration_pairs: number of pairs that the statistics of ``prior=data`` are computed from.
         path: number of betas that the image's map is read along, from a quarter to 8 times ``image.beta``; 1 is the
             published reading, at ``image.beta`` alone. The cost of the image grows with it.
+        opposite: whether the picture is also optimised against the opposite target, and the map read as what passes
+            beyond that; it doubles the cost of the image.
         max_rows: largest number of rows that go through the blocks after the cut at a time. A row is one token of one
             draw of one pair. The limit bounds memory and changes no result; None chooses a value for the device.
     """
@@ -71,6 +73,7 @@ class BottleneckSettings:
     initial_alpha: float = 5.0
     calibration_pairs: int = 1000
     path: int = 1
+    opposite: bool = False
     max_rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +82,9 @@ class BottleneckSettings:
         if self.max_rows is not None:
             _require_count("max_rows", self.max_rows)
         _require_numbers(self, "lr", "initial_alpha")
-        _require(type(self.centred_noise) is bool, f"centred_noise must be true or false, got {self.centred_noise!r}")
+        for name in ("centred_noise", "opposite"):
+            value = getattr(self, name)
+            _require(type(value) is bool, f"{name} must be true or false, got {value!r}")
         _require(self.lr > 0, f"lr must be positive, got {self.lr}")
 
     def tower(self, modality: Modality) -> TowerSettings:

@@ -15,7 +15,7 @@ from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.encoder.towers import Encoder
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.m2ib.explainer import Explainer, resolve
-from m2ib_lightning.m2ib.path import UNIT, path_betas, read_path
+from m2ib_lightning.m2ib.path import DIFFERENCE_UNIT, UNIT, Path, path_betas, read_path
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.results.attribution import Attribution
 from tests.equality import assert_same_result, relative_difference
@@ -42,13 +42,17 @@ def explain_tiny(
 
 def read_slowly(maps: list[np.ndarray]) -> np.ndarray:
     """The reading, patch by patch, as its definition says."""
-    height, width = maps[0].shape
+    return blurred_slowly(sum(np.log(1 + each) for each in maps) / len(maps)) ** 4
+
+
+def blurred_slowly(level: np.ndarray) -> np.ndarray:
+    """A Gaussian of 0.7 patches over the patches that exist."""
+    height, width = level.shape
     cells = list(product(range(height), range(width)))
-    level = {cell: sum(math.log(1 + each[cell]) for each in maps) / len(maps) for cell in cells}
     read = np.zeros((height, width))
     for row, column in cells:
         weight = {(r, c): math.exp(-((r - row) ** 2 + (c - column) ** 2) / (2 * 0.7**2)) for r, c in cells}
-        read[row, column] = (sum(weight[cell] * level[cell] for cell in cells) / sum(weight.values())) ** 4
+        read[row, column] = sum(weight[cell] * level[cell] for cell in cells) / sum(weight.values())
     return read
 
 
@@ -58,7 +62,7 @@ def read_slowly(maps: list[np.ndarray]) -> np.ndarray:
 def test_a_path_equals_the_reference(family: str, granularity: str, count: int) -> None:
     model = make_model(family, **SMALL)
     pairs = make_pairs(model, LENGTHS[:2])
-    tower = {"layer": 0, "beta": 0.3, "granularity": granularity}
+    tower: dict[str, Any] = {"layer": 0, "beta": 0.3, "granularity": granularity}
     results = explain_tiny(model, pairs, VALUES | {"image": tower, "path": count})
     single = explain_tiny(model, pairs, VALUES | {"image": tower, "path": count}, torch.float32)
     betas = [0.3 / 4 * 32 ** (index / (count - 1)) for index in range(count)]
@@ -77,6 +81,35 @@ def test_a_path_equals_the_reference(family: str, granularity: str, count: int) 
         for name in ("loss", "information", "similarity"):  # means over the path
             curve = np.mean([run[name] for run in runs], axis=0)
             assert np.abs(getattr(result.image, name) - curve).max() < 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_opposite_target_equals_the_reference(count: int) -> None:
+    model = make_model("clip", **SMALL)
+    (pair,) = make_pairs(model, [3])
+    tower: dict[str, Any] = {"layer": 0, "beta": 0.3, "granularity": "token"}
+    (result,) = explain_tiny(model, [pair], VALUES | {"image": tower, "path": count, "opposite": True})
+    assert result.image is not None
+    assert result.image_unit == DIFFERENCE_UNIT
+    model.double()
+    pixels, ids = pair.pixels[None].double(), torch.tensor([pair.ids])
+    grid = result.image_saliency.shape
+    levels, curves = {}, []
+    for opposite in (False, True):
+        runs = [
+            explain_reference(
+                model, "image", pixels, ids, opposite=opposite, seed=3, **VALUES, **tower | {"beta": beta}
+            )
+            for beta in path_betas(0.3, count)
+        ]
+        maps = [run["saliency"][-result.image_saliency.size :].reshape(grid) for run in runs]
+        levels[opposite] = sum(np.log(1 + each) for each in maps) / count
+        curves.append(np.mean([run["similarity"] for run in runs], axis=0))
+    expected = blurred_slowly(levels[False] - levels[True]).clip(min=0) ** 3
+    assert expected.max() > 0
+    assert relative_difference(result.image_saliency, expected) < 1e-6
+    assert np.abs(result.image.similarity - curves[0]).max() < 1e-6
+    assert np.abs(curves[0] - curves[1]).max() > 0.01
 
 
 def test_a_path_leaves_the_caption_alone() -> None:
@@ -108,7 +141,7 @@ def test_neighbours_chunks_and_order_do_not_matter() -> None:
 
 def test_a_path_reads_each_row_on_its_own_grid() -> None:
     saliency = torch.rand(4, 8, dtype=torch.float64) * 50
-    read = read_path(saliency, [(2, 3), (2, 4)], 2)
+    read = read_path(saliency, [(2, 3), (2, 4)], Path(2))
     small = [saliency[index, :6].reshape(2, 3).numpy() for index in (0, 1)]
     large = [saliency[index].reshape(2, 4).numpy() for index in (2, 3)]
     assert relative_difference(read[0, :6].reshape(2, 3), read_slowly(small)) < 1e-12
@@ -119,6 +152,8 @@ def test_a_path_reads_each_row_on_its_own_grid() -> None:
 def test_the_betas_of_a_path() -> None:
     assert path_betas(0.1, 1) == [0.1]
     assert np.allclose(path_betas(0.1, 2), [0.025, 0.8], rtol=1e-12)
+    with pytest.raises(M2IBError, match="opposite must be true or false, got 1"):
+        BottleneckSettings(opposite=1)  # type: ignore[arg-type]
     with pytest.raises(M2IBError, match="path must be a whole number of at least 1, got 0"):
         BottleneckSettings(path=0)
 
