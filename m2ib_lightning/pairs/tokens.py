@@ -125,9 +125,17 @@ class CaptionTokenizer:
         unknown: int | None = tokenizer.unk_token_id
         return None if tokenizer.unk_token == tokenizer.eos_token else unknown
 
+    @property
+    def _word_end(self) -> str:
+        """The suffix of the vocabulary's pieces that end a word, such as CLIP's ``</w>``; empty for none."""
+        model = self.tokenizer.backend_tokenizer.model if self.tokenizer.is_fast else None
+        return getattr(model, "end_of_word_suffix", None) or ""
+
     def _decode(self, token_id: int, span: str) -> str:
         """The token as text; its span of the caption if the token is unknown or part of a letter."""
-        text: str = self.tokenizer.decode([token_id]).strip()
+        text: str = self.tokenizer.decode([token_id])
+        # CLIP's tokenizer loses the decoder that takes the suffix away when it is pickled for a worker.
+        text = text.removesuffix(self._word_end).strip()
         return span if "\N{REPLACEMENT CHARACTER}" in text or token_id == self.tokenizer.unk_token_id else text
 
 

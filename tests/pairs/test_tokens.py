@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from m2ib_lightning.errors import PairError
 from m2ib_lightning.pairs.tokens import CaptionTokenizer, align, full_characters
-from m2ib_lightning.scenes.tokenizer import BOS, EOS
+from m2ib_lightning.scenes.tokenizer import BOS, EOS, build_tokenizer
 from tests.folders import sentencepiece_tokenizer
 
 
@@ -70,6 +71,15 @@ def test_the_tokens_cover_the_words(kind: str, caption: str, words: list[str], t
     assert words_of(caption, tokenised.offsets) == words
     assert len(tokenised.tokens) == len(tokenised.offsets) == len(tokenised.positions)
     assert not tokenised.truncated
+
+
+@pytest.mark.parametrize("kind", ["words", "bytes", "sentencepiece"])
+def test_a_worker_that_is_not_forked_gives_the_same_tokens(kind: str, tokenizers: dict[str, Any]) -> None:
+    """MacOS and Windows pickle the tokenizer for their workers."""
+    tokenizer = build_tokenizer() if kind == "words" else tokenizers[kind]
+    sent = pickle.loads(pickle.dumps(CaptionTokenizer(tokenizer, 64)))
+    for caption, _ in CAPTIONS:
+        assert sent(caption) == CaptionTokenizer(tokenizer, 64)(caption)
 
 
 def test_dropped_punctuation_belongs_to_no_token(tokenizers: dict[str, Any]) -> None:
