@@ -11,6 +11,7 @@ from PIL import Image
 
 from m2ib_lightning import load_attributions, load_model
 from m2ib_lightning.cli import main
+from tests.equality import relative_difference
 from tests.zoo import MEMBERS, make_member
 
 CAPTIONS = ("a red circle", "a blue star and a green square", "red")
@@ -46,6 +47,12 @@ def test_a_folder_goes_through_every_task(name: str, table: Path, tmp_path: Path
     assert main([*keys, f"output_dir={tmp_path / 'attribute'}"]) == 0
     rows = load_attributions(tmp_path / "attribute").to_list()
     assert [row["error"] for row in rows] == [None] * 3
+
+    assert main([*keys, "task=ground", f"output_dir={tmp_path / 'ground'}"]) == 0
+    grounded = load_attributions(tmp_path / "ground").to_list()
+    assert [len(row["unit_saliency"]) for row in grounded] == [1, 2, 0]
+    for row, whole in zip(grounded, rows, strict=True):
+        assert relative_difference(np.array(row["image_saliency"]), np.array(whole["image_saliency"])) < 1e-4
 
     evaluate = ["task=evaluate", f"evaluate.methods={METHODS}", "evaluate.metrics=[confidence,curves]"]
     assert main([*keys, *evaluate, f"output_dir={tmp_path / 'evaluate'}"]) == 0
