@@ -9,7 +9,7 @@ from itertools import islice
 from m2ib_lightning.pairs.pair import PairSource, PairStream
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
-from m2ib_lightning.run.report import write_report
+from m2ib_lightning.run.pages.run_report import write_report
 from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import Summary, summarise
 
