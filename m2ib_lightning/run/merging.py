@@ -23,7 +23,7 @@ def merge(
     rank: int,
     source: PairSource | PairStream,
     total: int | None,
-    report: Callable[[RunDirectory, Summary], None] = write_report,
+    report: Callable[[RunDirectory, Summary], object] = write_report,
     on_counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Write ``summary.json`` and the report, and return the summary.

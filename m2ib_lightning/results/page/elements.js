@@ -26,7 +26,7 @@ function fill(made, attributes) {
 
 /** A select with its label. */
 function choice(label, options, value, onChange) {
-  const select = element("select", { onchange: () => onChange(select.value) });
+  const select = element("select", { "aria-label": label, onchange: () => onChange(select.value) });
   for (const [name, text] of options) select.append(element("option", { value: name, selected: name === value }, text));
   return element("label", {}, element("span", {}, label), select);
 }

@@ -10,7 +10,7 @@ function overview(head, actions) {
     ["pairs from", place || "–"],
     ["started", head.started ?? "–"],
     ["page written", head.written],
-    ["version", `m2ib_lightning ${head.version}`],
+    ["version", `m2ib_lightning ${head.version}`.trim()],
   ];
   return element(
     "section",

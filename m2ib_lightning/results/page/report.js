@@ -33,7 +33,10 @@ class Page {
     const actions = {
       rows: this.rows,
       showOutcome: (outcome) => this.change({ outcome }, true),
-      showRange: (score, low, high) => this.change({ score, low: Number(low.toPrecision(4)), high: Number(high.toPrecision(4)) }, true),
+      showRange: (score, from, to) => {
+        const [low, high] = roundedOutwards(from, to);
+        this.change({ score, low, high }, true);
+      },
     };
     this.dialog = element("dialog", { "aria-label": "pair", onclose: () => this.closed() });
     this.help = helpDialog();
@@ -68,8 +71,8 @@ class Page {
       sort: choice("Sort by", options, state.sort, (sort) => this.change({ sort })),
       direction: element("button", { type: "button", onclick: () => this.change({ descending: !this.state.descending }) }, "↑"),
       score: choice("Only where", numbers, state.score, (score) => this.change({ score })),
-      low: this.numberInput("low", "from"),
-      high: this.numberInput("high", "to"),
+      low: this.numberInput("low", "lowest"),
+      high: this.numberInput("high", "highest"),
     };
     const find = [
       element("label", { class: "search" }, element("span", {}, "Search"), this.controls.search),
@@ -119,8 +122,8 @@ class Page {
     this.repaintDialog?.();
   }
 
-  numberInput(name) {
-    const input = element("input", { type: "number", step: "any", onchange: () => this.change({ [name]: input.value === "" ? null : Number(input.value) }) });
+  numberInput(name, label) {
+    const input = element("input", { type: "number", "aria-label": label, step: "any", onchange: () => this.change({ [name]: input.value === "" ? null : Number(input.value) }) });
     return input;
   }
 

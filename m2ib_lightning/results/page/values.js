@@ -190,6 +190,13 @@ function sortRows(rows, score, descending) {
     .map(({ row }) => row);
 }
 
+/** A range with few digits that holds another. */
+function roundedOutwards(low, high) {
+  const step = 10 ** Math.floor(Math.log10((high - low) / 20 || 1e-6));
+  const tidy = (value) => Number(value.toPrecision(12));
+  return [tidy(Math.floor(low / step) * step), tidy(Math.ceil(high / step) * step)];
+}
+
 /** Even steps for an axis from low to high. */
 function ticks(low, high, count = 4) {
   if (!(high > low)) return [low];

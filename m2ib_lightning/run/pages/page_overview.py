@@ -75,7 +75,7 @@ def histogram(values: Sequence[float]) -> dict[str, Any]:
         "low": number(edges[0]),
         "high": number(edges[-1]),
         "counts": counts.tolist(),
-        "mean": number(np.mean(values)),
+        "mean": number(float(np.mean(values))),
     }
 
 

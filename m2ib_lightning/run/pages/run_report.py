@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,6 @@ def _records(
 
 def _head(run: RunDirectory, summary: Summary) -> dict[str, Any]:
     """Return what the page says of the run as a whole."""
-    from m2ib_lightning import __version__
-
     try:
         config = read_yaml(run.config) if run.config.is_file() else {}
         text = run.config.read_text(encoding="utf-8", errors="replace") if config else ""
@@ -128,7 +127,7 @@ def _head(run: RunDirectory, summary: Summary) -> dict[str, Any]:
         config, text = {}, ""
     started = datetime.fromtimestamp(run.config.stat().st_mtime) if text else None
     return {
-        "version": __version__,
+        "version": _version(),
         "name": run.path.name,
         "task": config.get("task", ""),
         "model": _value(config, "model"),
@@ -143,6 +142,13 @@ def _head(run: RunDirectory, summary: Summary) -> dict[str, Any]:
         "colours": colours(),
         "steps": STEPS,
     }
+
+
+def _version() -> str:
+    try:
+        return version("m2ib_lightning")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return ""
 
 
 def _value(config: Mapping[str, Any], group: str, name: str = "name") -> Any:
