@@ -55,56 +55,71 @@ function shadeOutside(context, canvas, [left, top, width, height]) {
   context.fill("evenodd");
 }
 
-/** Fills a small picture, cell by cell, and lays it over a box. */
-function layOver(context, width, height, box, isSmooth, colourAt) {
+/** The colour of each of 256 steps from 0 to 1, with its opacity: where the value is low, the picture shows through. */
+function colourTable(heat) {
+  const table = new Uint8ClampedArray(4 * 256);
+  for (let step = 0; step < 256; step += 1) {
+    table.set([...colourOf(step / 255, heat), 255 * view.opacity * (0.2 + (0.8 * step) / 255)], 4 * step);
+  }
+  return table;
+}
+
+/** Values in [0, 1] at the middle of each cell of a finer grid, row by row. */
+function refined(values, [height, width], columns, rows) {
+  const fine = new Float32Array(columns * rows);
+  for (let y = 0; y < rows; y += 1) {
+    for (let x = 0; x < columns; x += 1) {
+      fine[y * columns + x] = interpolate(values, width, height, ((x + 0.5) * width) / columns, ((y + 0.5) * height) / rows);
+    }
+  }
+  return fine;
+}
+
+/** Lays a small picture over a box; `fillPixels` gets its bytes, four a cell. */
+function layOver(context, width, height, box, isSmooth, fillPixels) {
   const small = document.createElement("canvas");
   [small.width, small.height] = [width, height];
   const pixels = small.getContext("2d").createImageData(width, height);
-  for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1) pixels.data.set(colourAt(x, y), 4 * (y * width + x));
-  }
+  fillPixels(pixels.data);
   small.getContext("2d").putImageData(pixels, 0, 0);
   context.imageSmoothingEnabled = isSmooth;
   context.drawImage(small, ...box);
 }
 
-/** Where the value is low, the picture shows through. */
-function opacityOf(value) {
-  return Math.round(255 * view.opacity * (0.2 + 0.8 * value));
+function fillFrom(values, heat) {
+  const table = colourTable(heat);
+  return (bytes) => {
+    for (let cell = 0; cell < values.length; cell += 1) {
+      const place = 4 * Math.round(255 * values[cell]);
+      for (let channel = 0; channel < 4; channel += 1) bytes[4 * cell + channel] = table[place + channel];
+    }
+  };
 }
 
 function patchLayer(context, values, [height, width], box, heat) {
-  layOver(context, width, height, box, false, (x, y) => {
-    const value = values[y * width + x];
-    return [...colourOf(value, heat), opacityOf(value)];
-  });
+  layOver(context, width, height, box, false, fillFrom(values, heat));
 }
 
-function smoothLayer(context, values, [height, width], box, heat) {
-  const [columns, rows] = [Math.max(1, Math.round(box[2] / 2)), Math.max(1, Math.round(box[3] / 2))];
-  layOver(context, columns, rows, box, true, (x, y) => {
-    const value = interpolate(values, width, height, ((x + 0.5) * width) / columns, ((y + 0.5) * height) / rows);
-    return [...colourOf(value, heat), opacityOf(value)];
-  });
+function smoothLayer(context, values, grid, box, heat) {
+  const [columns, rows] = [Math.max(1, Math.round(box[2] / 3)), Math.max(1, Math.round(box[3] / 3))];
+  layOver(context, columns, rows, box, true, fillFrom(refined(values, grid, columns, rows), heat));
 }
 
-function contourLayer(context, values, [height, width], box, heat) {
+function contourLayer(context, values, grid, box, heat) {
   const [columns, rows] = [Math.max(1, Math.round(box[2])), Math.max(1, Math.round(box[3]))];
-  const levels = new Int8Array(columns * rows);
-  for (let y = 0; y < rows; y += 1) {
-    for (let x = 0; x < columns; x += 1) {
-      const value = interpolate(values, width, height, ((x + 0.5) * width) / columns, ((y + 0.5) * height) / rows);
-      levels[y * columns + x] = Math.min(LEVELS - 1, Math.floor(value * LEVELS));
-    }
-  }
-  const at = (x, y) => levels[Math.min(rows - 1, y) * columns + Math.min(columns - 1, x)];
+  const levels = Int8Array.from(refined(values, grid, columns, rows), (value) => Math.min(LEVELS - 1, Math.floor(value * LEVELS)));
+  const colours = Array.from({ length: LEVELS }, (_, level) => [...colourOf(0.3 + (0.7 * level) / (LEVELS - 1), heat), 255]);
   context.shadowColor = "rgba(0, 0, 0, 0.9)";
   context.shadowBlur = 2;
   context.globalAlpha = Math.min(1, 0.25 + view.opacity);
-  layOver(context, columns, rows, box, false, (x, y) => {
-    const [here, right, below] = [at(x, y), at(x + 1, y), at(x, y + 1)];
-    if (here === right && here === below && here === at(x + 1, y + 1)) return [0, 0, 0, 0];
-    return [...colourOf(0.3 + (0.7 * Math.max(here, right, below)) / (LEVELS - 1), heat), 255];
+  layOver(context, columns, rows, box, false, (bytes) => {
+    for (let y = 0; y < rows - 1; y += 1) {
+      for (let x = 0; x < columns - 1; x += 1) {
+        const cell = y * columns + x;
+        const [here, right, below, next] = [levels[cell], levels[cell + 1], levels[cell + columns], levels[cell + columns + 1]];
+        if (here !== right || here !== below || here !== next) bytes.set(colours[Math.max(here, right, below)], 4 * cell);
+      }
+    }
   });
 }
 

@@ -41,6 +41,7 @@ class Page {
     this.dialog = element("dialog", { "aria-label": "pair", onclose: () => this.closed() });
     this.help = helpDialog();
     window.addEventListener("hashchange", () => this.openFromLink());
+    window.addEventListener("beforeprint", () => this.cards.forEach(({ start }) => start()));
     document.addEventListener("keydown", (event) => this.key(event));
     return element(
       "div",
@@ -118,7 +119,7 @@ class Page {
 
   repaint(name, value) {
     view[name] = value;
-    for (const { repaint } of this.cards) repaint();
+    this.paintWhenSeen();
     this.repaintDialog?.();
   }
 
@@ -171,7 +172,7 @@ class Page {
     this.kept = shown;
     this.cards = shown.map((row) => card(row, this.head, this.linkOf(row), undefined));
     this.grid.replaceChildren(...this.cards.map(({ made }) => made));
-    for (const { repaint } of this.cards) repaint();
+    this.paintWhenSeen();
     if (!shown.length) this.grid.append(element("p", { class: "empty" }, "No pair matches."));
     const all = this.rows.length;
     this.count.textContent = shown.length ? `${first + 1} to ${first + shown.length} of ${found.length}${found.length < all ? ` (of ${all})` : ""}` : `none of ${all}`;
@@ -182,6 +183,22 @@ class Page {
       pager.size.value = String(state.size);
     }
     this.selected = null;
+  }
+
+  /** Paints each card when it comes near the window. */
+  paintWhenSeen() {
+    this.observer?.disconnect();
+    const starts = new Map(this.cards.map(({ made, start }) => [made, start]));
+    this.observer = new IntersectionObserver(
+      (entries, observer) => {
+        for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+          observer.unobserve(target);
+          starts.get(target)();
+        }
+      },
+      { rootMargin: "600px" },
+    );
+    for (const { made } of this.cards) this.observer.observe(made);
   }
 
   turn(step) {
@@ -220,13 +237,13 @@ class Page {
     const bar = [button("←", "previous pair", at(-1)), button("→", "next pair", at(1)), close];
     const title = element("h2", {}, row ? row.id : "Not found", row ? badge(row) : null);
     const others = this.head.pages.length > 1 ? " It may be on another page." : "";
-    const made = row ? details(row, this.head) : { nodes: [element("p", { class: "error" }, `No pair of this page has the id or the key “${name}”.${others}`)], repaint: () => {} };
+    const made = row ? details(row, this.head) : { nodes: [element("p", { class: "error" }, `No pair of this page has the id or the key “${name}”.${others}`)], start: () => {}, repaint: () => {} };
     this.dialog.replaceChildren(element("div", { class: "head" }, title, element("div", {}, bar)), ...made.nodes.flat(Infinity).filter(Boolean));
     this.dialog.setAttribute("aria-label", row ? `pair ${row.id}` : "not found");
     this.repaintDialog = made.repaint;
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
-    made.repaint();
+    made.start();
   }
 
   go(row) {

@@ -8,6 +8,7 @@ function exhibit(row, head, isLarge) {
   const bar = element("div");
   const say = (text) => (readout.textContent = text || shown.label || "\u00a0");
   const repaint = () => {
+    if (row.thumb && row.picture && !row.picture.complete) return; // its load paints
     paint(canvas, row, shown.packed, shown.kind, head);
     bar.replaceChildren(colourBar(row, shown.packed, shown.kind, head));
   };
@@ -27,9 +28,13 @@ function exhibit(row, head, isLarge) {
     say("");
     repaint();
   };
-  loadPicture(row, repaint);
   const caption = captionLine(row, head, say, isLarge);
-  return { repaint, nodes: [element("div", { class: "frame" }, canvas), bar, caption, unitButtons(row, head, show), readout] };
+  const start = () => {
+    loadPicture(row, repaint);
+    repaint();
+  };
+  bar.append(colourBar(row, shown.packed, shown.kind, head));
+  return { start, repaint, nodes: [element("div", { class: "frame" }, canvas), bar, caption, unitButtons(row, head, show), readout] };
 }
 
 function loadPicture(row, onLoad) {
@@ -37,7 +42,9 @@ function loadPicture(row, onLoad) {
     row.picture = new Image();
     row.picture.src = row.thumb;
   }
-  if (row.picture && !row.picture.complete) row.picture.addEventListener("load", onLoad, { once: true });
+  if (row.picture && !row.picture.complete) {
+    for (const event of ["load", "error"]) row.picture.addEventListener(event, onLoad, { once: true });
+  }
 }
 
 /** Arrow keys move over the patches of a canvas that has the focus. */
@@ -135,11 +142,11 @@ function badge(row) {
 /** What the card and the dialog show of a row: its map, or its drawing, or why it failed. */
 function contentOf(row, head, isLarge) {
   if (row.error !== undefined) {
-    return { repaint: () => {}, nodes: [element("p", { class: "error" }, row.error), element("p", { class: "caption", dir: "auto" }, row.caption ?? "")] };
+    return { start: () => {}, repaint: () => {}, nodes: [element("p", { class: "error" }, row.error), element("p", { class: "caption", dir: "auto" }, row.caption ?? "")] };
   }
   if (!row.map) {
     const drawing = row.drawing && element("img", { src: row.drawing, alt: `picture and maps of ${row.caption || row.id}`, loading: "lazy", class: "drawing" });
-    return { repaint: () => {}, nodes: [drawing, element("p", { class: "caption", dir: "auto" }, row.caption ?? "")] };
+    return { start: () => {}, repaint: () => {}, nodes: [drawing, element("p", { class: "caption", dir: "auto" }, row.caption ?? "")] };
   }
   return exhibit(row, head, isLarge);
 }
@@ -154,7 +161,7 @@ function card(row, head, link, onOpen) {
     content.nodes,
     element("p", { class: "facts" }, factsOf(row)),
   );
-  return { made, repaint: content.repaint };
+  return { made, start: content.start, repaint: content.repaint };
 }
 
 /** Everything about one pair, for the dialog. */
@@ -173,7 +180,7 @@ function details(row, head) {
   const nodes = [content.nodes, factTable(facts)];
   if (row.loss) nodes.push(element("div", { class: "charts" }, lossCharts(row, head)));
   if (row.scores) nodes.push(scoreTable(row, head));
-  return { nodes, repaint: content.repaint };
+  return { nodes, start: content.start, repaint: content.repaint };
 }
 
 function lossCharts(row, head) {

@@ -47,7 +47,9 @@ class Overview:
                 self._add_curve(tower, row[f"{tower}_loss"])
 
     def _add_curve(self, tower: str, curve: Sequence[float]) -> None:
-        values = np.nan_to_num(np.asarray(curve, np.float64))
+        values = np.asarray(curve, np.float64)
+        if not np.isfinite(values).all():
+            return
         count, total, squares = self._curves.get((tower, len(values)), (0, 0.0, 0.0))
         self._curves[tower, len(values)] = [count + 1, total + values, squares + values**2]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 STEPS = 254
 """Number of steps between the lowest and the highest value. The byte 255 stands for a value that is not known."""
@@ -27,11 +29,17 @@ def quantised(values: Sequence[float | None] | None) -> list[Any] | None:
     if values is None:
         return None
     numbers = np.array(values, np.float64)  # None becomes NaN
-    finite = np.isfinite(numbers)
-    codes = np.full(numbers.shape, STEPS + 1, np.uint8)
-    low = high = 0.0
-    if finite.any():
-        low, high = float(numbers[finite].min()), float(numbers[finite].max())
-        scale = STEPS / (high - low) if high > low else 0.0
-        codes[finite] = np.round((numbers[finite] - low) * scale)
+    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 0.0)
+    if math.isfinite(low) and math.isfinite(high):
+        codes = _codes(numbers, low, high)
+    else:
+        finite = np.isfinite(numbers)
+        codes = np.full(numbers.shape, STEPS + 1, np.uint8)
+        low, high = (float(numbers[finite].min()), float(numbers[finite].max())) if finite.any() else (0.0, 0.0)
+        codes[finite] = _codes(numbers[finite], low, high)
     return [float(f"{low:.7g}"), float(f"{high:.7g}"), base64.b64encode(codes.tobytes()).decode()]
+
+
+def _codes(numbers: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    scale = STEPS / (high - low) if high > low else 0.0
+    return np.rint((numbers - low) * scale).astype(np.uint8)

@@ -22,7 +22,7 @@ from m2ib_lightning.run.picture_files import PictureFiles
 LONGEST_SIDE = 320
 """Longer side of a thumbnail, in pixels."""
 
-INLINE_BYTES = 6 << 20
+INLINE_BYTES = 4 << 20
 """Bytes of pictures that stand in the page itself, so that it can be sent by mail; the others are files beside it."""
 
 
