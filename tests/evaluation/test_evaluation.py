@@ -113,6 +113,9 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     assert set(page.head["comparison"]["cascade"]) == set(summary["cascade"])
     assert sum("drawing" in row for row in page.rows) == 1
     assert all(row["scores"] for row in page.rows)
+    assert main(["report", str(done)]) == 0
+    again = PageReader(done / "report.html")
+    assert (again.rows, again.head["comparison"]) == (page.rows, page.head["comparison"])
     (picture,) = (done / "heatmaps").glob("*.png")
     with Image.open(picture) as image:
         assert image.width > 300

@@ -11,9 +11,7 @@ import pytest
 
 from m2ib_lightning.results.page_assets import FOLDER, SCRIPTS, script
 
-needs_node = pytest.mark.skipif(
-    shutil.which("node") is None, reason="node is not installed"
-)
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
 @needs_node

@@ -19,6 +19,7 @@ from m2ib_lightning.run.pages import run_report, side_files
 from m2ib_lightning.run.pages.quantised import quantised
 from m2ib_lightning.run.pages.run_report import write_report
 from m2ib_lightning.run.pages.side_files import save_thumbnail, thumbnail_name
+from m2ib_lightning.run.resume import remove_rows
 from m2ib_lightning.run.summary import summarise
 from tests.run.pages import PageReader, decoded, explained_row, write_run
 
@@ -179,3 +180,17 @@ def test_a_torn_line_of_the_truth_is_left_out(tmp_path: Path) -> None:
     first, second = page_of(run).rows
     assert (first["truth"], first["hit"]) == ([4, 2, 3, 5], True)
     assert "truth" not in second
+
+
+def test_changed_pairs_lose_their_thumbnail_and_truth(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [explained_row(0), explained_row(1)])
+    run.thumbnails.mkdir()
+    lines = []
+    for index in range(2):
+        path = run.thumbnails / thumbnail_name(f"id-{index}", f"pairs.csv:{index}")
+        save_thumbnail(Image.new("RGB", (8, 8)), path)
+        lines.append(f'{{"key": "pairs.csv:{index}", "truth": [1, 1, 0, 1], "hit": true, "cut": 0.0}}\n')
+    (run.thumbnails / "truth-0001-00000.jsonl").write_text("".join(lines))
+    remove_rows(run, ["pairs.csv:1"])
+    write_run(tmp_path, [explained_row(1)], "part-0002-00000-000000.parquet")
+    assert [("thumb" in row, "truth" in row) for row in page_of(run).rows] == [(True, True), (False, False)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from m2ib_lightning.errors import PairError
-from m2ib_lightning.files import atomic_write
+from m2ib_lightning.files import atomic_write, atomic_write_text
 from m2ib_lightning.pairs.dicom import SUFFIXES
 from m2ib_lightning.pairs.images import read_image
 from m2ib_lightning.results.drawing import fitted
@@ -74,6 +74,24 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
 def read_facts(run: RunDirectory) -> dict[str, dict[str, Any]]:
     """Return the facts of the ground truth by the key of the pair; lines that are not whole are left out."""
     return {facts["key"]: facts for path in sorted(run.thumbnails.glob("truth-*.jsonl")) for facts in _lines(path)}
+
+
+def forget_pairs(run: RunDirectory, pairs: Iterable[tuple[str, str]]) -> None:
+    """Remove the thumbnails and the facts of pairs that have changed.
+
+    Args:
+        run: the run directory, in which no process is at work.
+        pairs: the id and the key of each pair.
+    """
+    keys = set()
+    for identity, key in pairs:
+        keys.add(key)
+        (run.thumbnails / thumbnail_name(identity, key)).unlink(missing_ok=True)
+    for path in run.thumbnails.glob("truth-*.jsonl") if keys else ():
+        lines = list(_lines(path))
+        kept = [json.dumps(facts) + "\n" for facts in lines if facts["key"] not in keys]
+        if len(kept) < len(lines):
+            atomic_write_text(path, "".join(kept))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

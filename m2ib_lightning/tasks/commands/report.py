@@ -5,11 +5,13 @@
 
 The run may be unfinished, killed, or still at work: the page has the pairs that are in its table now. Above 20,000
 pairs there are several pages, report-2.html and so on. Missing thumbnails are made from the picture files, where they
-are still there. A run of task=evaluate gets its comparison again.
+are still there, unless the run was told to draw nothing (output.heatmaps=0). A run of task=evaluate gets its comparison
+again.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +34,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory of task=attribute, ground or evaluate")
     parser.add_argument("--pairs", type=int, metavar="N", help="the first N pairs of the table; default: all")
     parser.add_argument(
-        "--no-thumbnails", action="store_true", help="make no missing thumbnails; default: from the picture files"
+        "--thumbnails",
+        action=argparse.BooleanOptionalAction,
+        help="make missing thumbnails from the picture files; default: unless the run has output.heatmaps=0",
     )
     arguments = parser.parse(words)
     if arguments.pairs is not None and arguments.pairs < 1:
         raise M2IBError(f"--pairs must be at least 1, got {arguments.pairs}")
-    for page in _write(_opened(arguments.run.expanduser()), arguments.pairs, not arguments.no_thumbnails):
+    for page in _write(_opened(arguments.run.expanduser()), arguments.pairs, arguments.thumbnails):
         print(f"page         {page}")
     return 0
 
@@ -54,14 +58,20 @@ def _opened(path: Path) -> RunDirectory:
     )
 
 
-def _write(run: RunDirectory, most: int | None, make: bool) -> list[Path]:
+def _write(run: RunDirectory, most: int | None, make: bool | None) -> list[Path]:
     from m2ib_lightning.run.pages.run_report import write_report
     from m2ib_lightning.run.sharding.launch import last_launch_of
     from m2ib_lightning.run.summary import summarise
 
     summary = summarise(run, last_launch_of(run.launches))
     if run.table_name == "attributions":
-        return write_report(run, summary, most=most, make=make)
+        return write_report(run, summary, most=most, make=_draws(run) if make is None else make)
     from m2ib_lightning.tasks.evaluate import rewrite_page
 
     return rewrite_page(run, summary, read_yaml(run.config), most)
+
+
+def _draws(run: RunDirectory) -> bool:
+    """Whether the run was allowed to write pictures."""
+    output = read_yaml(run.config).get("output") if run.config.is_file() else None
+    return not isinstance(output, dict) or output.get("heatmaps") != 0
