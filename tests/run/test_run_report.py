@@ -7,6 +7,7 @@ import hashlib
 import math
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ from m2ib_lightning.run.summary import summarise
 from tests.run.pages import PageReader, decoded, explained_row, write_run
 
 
-def page_of(run: RunDirectory, **options: int) -> PageReader:
-    write_report(run, summarise(run, None), **options)
+def page_of(run: RunDirectory, most: int | None = None, make: bool = False) -> PageReader:
+    write_report(run, summarise(run, None), most=most, make=make)
     return PageReader(run.report)
 
 
@@ -64,7 +65,7 @@ def test_all_rows_are_on_the_page_in_the_order_of_the_source(tmp_path: Path) -> 
 
 def test_units_have_their_share_and_map(tmp_path: Path) -> None:
     maps = [np.random.default_rng(0).normal(size=16).tolist(), None]
-    units = {"unit_spans": [[0, 12], [20, 24]], "unit_saliency": maps, "unit_share": [0.25, None]}
+    units: dict[str, Any] = {"unit_spans": [[0, 12], [20, 24]], "unit_saliency": maps, "unit_share": [0.25, None]}
     (row,) = page_of(write_run(tmp_path, [explained_row(0, **units)])).rows
     (first, second) = row["units"]
     assert first[:3] == [0, 12, 0.25]
