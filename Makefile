@@ -14,7 +14,7 @@ MARKS ?= -m "not slow"
 OPEN_CLIP := .open-clip
 OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
 
-.PHONY: help demo test test-slow test-all test-open-clip lint model picture
+.PHONY: help demo test test-slow test-all test-open-clip test-browser lint model picture
 
 help:  ## list the targets (the default)
 	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ test-all: $(INSTALLED)  ## run all tests, slow ones included
 
 test-open-clip: $(INSTALLED) $(OPEN_CLIP)/.installed  ## run the tests of OpenCLIP's models, with OpenCLIP in .open-clip (MARKS= for the slow ones too)
 	PYTHONPATH=$(OPEN_CLIP) $(PYTEST) $(MARKS) tests/open_clip
+
+test-browser: $(INSTALLED)  ## run the tests of the pages in Chromium; npm installs what drives it in .browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/browser
 
 lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "copy a run to an image folder that datasets reads: pictures, heatmaps and metadata.csv",
     "maps-to-masks": "turn the heatmaps of a run into masks, boxes, prompts and labelled data sets",
     "plan": "estimate the time, files and bytes of a long run from a short one",
+    "report": "write the page of a run again, with all its pairs, also while the run is unfinished",
 }
 """Names of the subcommands, each with its line in ``--help``; their code is in ``tasks/commands/``."""
 

@@ -29,7 +29,8 @@ MISTAKES = [
     (["model=clip"], "model is a group of keys: model.name"),
     (
         ["limit"],
-        "expected key=value, --config NAME_OR_FILE or a subcommand (diff, export, maps-to-masks, plan), got 'limit'",
+        "expected key=value, --config NAME_OR_FILE or a subcommand (diff, export, maps-to-masks, plan, report), "
+        "got 'limit'",
     ),
     (["pln", "run"], "got 'pln'. Did you mean 'plan'?"),
     (["--config"], "--config needs a name or a file"),

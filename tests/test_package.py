@@ -18,7 +18,8 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("py.typed", "configs/demo.yaml", "datamodules/captions.py", "models/scenes/model.safetensors"):
+    files = ("py.typed", "configs/demo.yaml", "datamodules/captions.py", "models/scenes/model.safetensors")
+    for name in (*files, "results/page/report.css", "results/page/report.js"):
         assert f"m2ib_lightning/{name}" in names
     assert not [name for name in names if name.startswith(("tests/", "datamodules/", "configs/"))]
 

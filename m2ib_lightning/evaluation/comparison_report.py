@@ -1,23 +1,21 @@
-"""The report of a comparison: Markdown, JSON and an HTML page."""
+"""The report of a comparison: Markdown, JSON and the HTML page."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 from m2ib_lightning.evaluation.bootstrap import FEWEST
 from m2ib_lightning.evaluation.comparison import Comparison
+from m2ib_lightning.evaluation.comparison_page import write_comparison_page
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.files import atomic_write_text
-from m2ib_lightning.results.html import page
 from m2ib_lightning.run.directory import RunDirectory
-from m2ib_lightning.run.report import body_of
 from m2ib_lightning.run.summary import Summary
 
-_GROUPS = {
+GROUP_QUESTIONS = {
     "localisation": "Does the map lie on what the caption names?",
     "confidence": "Does the cosine hold when only what the map shows is left?",
     "curves": "How fast does the cosine come, and go, along the map?",
@@ -32,7 +30,7 @@ Rows = list[list[str]]
 
 def sections(comparison: Comparison) -> Iterator[tuple[str, str, Rows, list[str]]]:
     """Yield the name, question, table and legend of each measured group; the table's first row is its header."""
-    for group, question in _GROUPS.items():
+    for group, question in GROUP_QUESTIONS.items():
         measures = [name for name, measure in MEASURES.items() if measure.group == group]
         measures = [name for name in measures if name in comparison.estimates]
         if measures:
@@ -115,7 +113,7 @@ def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison
     }
     values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
     atomic_write_text(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")
-    atomic_write_text(run.report, page("M2IB evaluation", _tables(comparison, notes) + body_of(run, summary)))
+    write_comparison_page(run, summary, comparison, notes, GROUP_QUESTIONS)
     return path
 
 
@@ -126,25 +124,3 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _tables(comparison: Comparison, notes: Sequence[str]) -> str:
-    parts = [
-        f"<p>Means with 95 % intervals (bootstrap over pictures). Bold: the best mean."
-        f"{escape(_star(comparison).replace(chr(92), '').replace('`', ''))}</p>",
-        "".join(f"<p>{escape(note)}</p>" for note in notes),
-    ]
-    for group, question, (header, *rows), legend in sections(comparison):
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-        lines = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        items = "".join(f"<li>{escape(line)}</li>" for line in legend)
-        parts.append(f"<h2>{escape(group.capitalize())}: {escape(question)}</h2>")
-        parts.append(f"<table><tr>{cells}</tr>{lines}</table><ul>{items}</ul>")
-    return "".join(parts)
-
-
-def _html(cell: str) -> str:
-    """Format a table cell: the interval on its own line, a long name broken at its commas."""
-    mean, bracket, interval = escape(cell.strip("*").replace("\\*", "*")).partition(" [")
-    text = f"{mean}<br><small>[{interval.replace(' ', '&nbsp;')}</small>" if bracket else mean.replace(",", ",<wbr>")
-    return f"<b>{text}</b>" if cell.startswith("**") else text

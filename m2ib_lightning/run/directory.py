@@ -46,6 +46,11 @@ class RunDirectory:
         return self.path / "heatmaps"
 
     @property
+    def thumbnails(self) -> Path:
+        """Folder of the page's side files: thumbnails, and outlines of the ground truth."""
+        return self.path / "report"
+
+    @property
     def statistics(self) -> Path:
         """Path of the priors, if the run measured them."""
         return self.path / "statistics.safetensors"
@@ -62,7 +67,7 @@ class RunDirectory:
 
     @property
     def report(self) -> Path:
-        """Path of the HTML page with counts and pictures."""
+        """Path of the HTML page with overview and gallery."""
         return self.path / "report.html"
 
     def remove_if_empty(self) -> None:

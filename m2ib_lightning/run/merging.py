@@ -9,7 +9,7 @@ from itertools import islice
 from m2ib_lightning.pairs.pair import PairSource, PairStream
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.done_rows import done_keys, remaining_positions
-from m2ib_lightning.run.report import write_report
+from m2ib_lightning.run.pages.run_report import write_report
 from m2ib_lightning.run.sharding import Launch
 from m2ib_lightning.run.summary import Summary, summarise
 
@@ -23,7 +23,7 @@ def merge(
     rank: int,
     source: PairSource | PairStream,
     total: int | None,
-    report: Callable[[RunDirectory, Summary], None] = write_report,
+    report: Callable[[RunDirectory, Summary], object] = write_report,
     on_counted: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Write ``summary.json`` and the report, and return the summary.

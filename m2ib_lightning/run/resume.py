@@ -19,6 +19,7 @@ from m2ib_lightning.pairs.waiting import WAITING
 from m2ib_lightning.run.counts import MEANS
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.journal import journals, recover
+from m2ib_lightning.run.pages.side_files import forget_pairs
 from m2ib_lightning.run.parts import read_counts, read_part, write_part
 from m2ib_lightning.run.table import parts
 
@@ -106,7 +107,7 @@ def recover_parts(run: RunDirectory, retry_failed: bool, keys: Callable[[], Iter
     """
     for journal in journals(run.table):
         recover(journal)
-    for folder in (run.path, run.table, run.heatmaps):
+    for folder in (run.path, run.table, run.heatmaps, run.thumbnails):
         remove_leftovers(folder)
     for stale in run.table.glob(".part-*"):  # journals whose part exists
         stale.unlink(missing_ok=True)
@@ -133,6 +134,8 @@ def remove_rows(run: RunDirectory, keys: Iterable[str]) -> None:
     for part in parts(run.table):
         table = read_part(part)
         chosen = pc.is_in(table["key"], value_set=removed)
+        pairs = table.filter(chosen).select(["id", "key"])
+        forget_pairs(run, zip(pairs["id"].to_pylist(), pairs["key"].to_pylist(), strict=True))
         for name in table.filter(chosen)["heatmap"].drop_null().to_pylist():
             (run.heatmaps / Path(name).name).unlink(missing_ok=True)
         _remove(part, table, chosen)

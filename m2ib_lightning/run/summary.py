@@ -71,7 +71,7 @@ class Summary:
         atomic_write_text(run.summary, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
-def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
+def summarise(run: RunDirectory, launch: Launch | None, *, lost: Sequence[int] = (), failures: int = 5) -> Summary:
     """Return the summary of a run from the footers of its parts and the journals of ranks that died.
 
     The skipped pairs are those that the launch had to do and did not. The total of the table is not used, because the
@@ -79,7 +79,7 @@ def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), fa
 
     Args:
         run: the run directory.
-        launch: the last launch of the run.
+        launch: the last launch of the run; None if it is not known what was to do.
         lost: ranks of the launch that died.
         failures: largest number of failed rows in the summary.
     """
@@ -87,13 +87,16 @@ def summarise(run: RunDirectory, launch: Launch, *, lost: Sequence[int] = (), fa
     recovered = [(part_of(journal), read_journal(journal)[1]) for journal in journals(run.table)]
     for part, part_counts in [*((part, read_counts(part)) for part in parts(run.table)), *recovered]:
         counts += part_counts
-        written += part_counts.rows if writer_of(part)[0] == launch.number else 0
+        written += part_counts.rows if launch and writer_of(part)[0] == launch.number else 0
         times[writer_of(part)] = times.get(writer_of(part), 0.0) + part_counts.seconds
     numbers = {number for number, _ in times}
     seconds = sum(max(time for (number, _), time in times.items() if number == each) for each in numbers)
     failed = list(first_rows(run, "error", failures, ["error"])) if counts.failed else []
-    skipped = None if launch.to_do is None else launch.to_do - written
-    return Summary(counts, float(seconds), launch.total, skipped, lost=lost, failures=failed)
+    to_do = None if launch is None else launch.to_do
+    skipped = None if to_do is None else to_do - written
+    return Summary(
+        counts, float(seconds), None if launch is None else launch.total, skipped, lost=lost, failures=failed
+    )
 
 
 def count_rows(run: RunDirectory) -> int:

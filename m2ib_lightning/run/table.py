@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -120,6 +121,12 @@ def _order(keys: pa.ChunkedArray) -> pa.Array:
         parsed = [source_order(key) for key in keys.to_pylist()]
         return pa.array(sorted(range(len(parsed)), key=parsed.__getitem__), pa.int64())
     return pc.sort_indices(pa.table(columns), sort_keys=[(column, "ascending") for column in columns])
+
+
+def row_order(keys: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the row numbers of keys in ``source_order``."""
+    order: np.ndarray[Any, np.dtype[np.int64]] = _order(pa.chunked_array([keys], pa.string())).to_numpy()
+    return order
 
 
 def _reordered(table: pa.Table, order: pa.Array) -> pa.Table:

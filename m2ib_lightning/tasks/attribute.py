@@ -9,7 +9,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import make_method, parse_method
 from m2ib_lightning.methods.m2ib import bottlenecks_of
-from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter
+from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter, ThumbnailWriter
 from m2ib_lightning.run.m2ib_module import M2IBModule
 from m2ib_lightning.run.method_module import MethodModule
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
@@ -45,6 +45,7 @@ class Attribute(PairTask):
         output = work.config.output
         return [
             HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the other writers read the file's name
+            ThumbnailWriter(start.run, start.launch.number),
             TableWriter(start.run.table, start.launch.number),
             CurveLogger(output.tensorboard_images, start.done),
         ]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
 from lightning import Callback, LightningModule
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
 from m2ib_lightning.config import Config, EvaluateConfig
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.comparison import Comparison, compare
-from m2ib_lightning.evaluation.comparison_report import to_markdown, write_evaluation
+from m2ib_lightning.evaluation.comparison_page import write_comparison_page
+from m2ib_lightning.evaluation.comparison_report import GROUP_QUESTIONS, to_markdown, write_evaluation
 from m2ib_lightning.evaluation.evaluator import Evaluator
 from m2ib_lightning.evaluation.measures import check_groups
 from m2ib_lightning.evaluation.pictures import draw_comparison
 from m2ib_lightning.evaluation.scores import SCORES_SCHEMA, count, load_scores
+from m2ib_lightning.files import first_line
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import METHODS
 from m2ib_lightning.methods.m2ib import bottlenecks_of
@@ -86,6 +92,28 @@ class Evaluate(PairTask):
 def evaluate(config: Config) -> int:
     """Score the methods on every pair of the data source, or on this rank's share; return the exit status."""
     return run_over_pairs(config, Evaluate())
+
+
+def rewrite_page(run: RunDirectory, summary: Summary, values: dict[str, Any], most: int | None) -> list[Path]:
+    """Write the page of an evaluation again, from its table; return the paths of the pages.
+
+    Args:
+        run: the run directory.
+        summary: the summary of the run.
+        values: the keys and values of its ``config.yaml``.
+        most: largest number of pairs on the pages; None for all.
+
+    Raises:
+        M2IBError: if the values are not those of a configuration.
+    """
+    try:
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Config), values)
+        config = cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise M2IBError(f"{run.config} is not the configuration of a run: {first_line(error)}") from None
+    comparison = comparison_of(config, run)
+    notes = list(_notes(config, run, comparison))
+    return write_comparison_page(run, summary, comparison, notes, GROUP_QUESTIONS, most)
 
 
 def methods_of(config: Config) -> list[str]:

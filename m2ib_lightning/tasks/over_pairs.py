@@ -24,8 +24,8 @@ from m2ib_lightning.run.callbacks import PairProgressBar
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.merging import merge
 from m2ib_lightning.run.outcome import count_of, print_outcome
+from m2ib_lightning.run.pages.run_report import write_report
 from m2ib_lightning.run.precision import speed_on_cpu
-from m2ib_lightning.run.report import write_report
 from m2ib_lightning.run.sharding import Rendezvous, SamplesLauncher, StopSignals, requeue
 from m2ib_lightning.run.summary import Summary
 from m2ib_lightning.tasks.failures import explained_failures

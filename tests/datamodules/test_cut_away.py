@@ -17,6 +17,7 @@ from m2ib_lightning.pairs.truth import Truth
 from m2ib_lightning.run.counts import Counts
 from tests import ROOT
 from tests.datamodules.annotated import BOX, evaluate, model_folder, save_pictures
+from tests.run.pages import PageReader
 
 ROWS = [BOX, [20, 0, 40, 10], [0, 0, 20, 20], [100, 10, 20, 20], None]
 """The crop is columns 30 to 90 of 120: whole, a quarter away, all away, all away, and no box."""
@@ -88,7 +89,11 @@ def test_an_attribution_counts_what_is_cut_away(tmp_path: Path, capsys: pytest.C
     assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 0
     assert LINE in capsys.readouterr().out
     assert counted(tmp_path / "run") == [4, 1, 2]
-    assert "<th>truth partly cut away</th><td>1</td>" in (tmp_path / "run" / "report.html").read_text()
+    page = PageReader(tmp_path / "run" / "report.html")
+    assert page.head["summary"]["truth_partly_cut_away"] == 1
+    marked = [row for row in page.rows if "truth" in row]
+    assert [row["hit"] is None for row in marked] == [row["cut"] == 1 for row in marked]
+    assert [row["cut"] for row in marked].count(1) == 2
     assert main([*words, f"output_dir={tmp_path / 'padded'}", "data.fit=pad"]) == 0
     assert "4 pairs with boxes or masks: the crop cuts away a part of them in 0, and all of them in 0." in (
         capsys.readouterr().out

@@ -22,6 +22,7 @@ from m2ib_lightning.evaluation import load_scores
 from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
 from tests import ROOT
+from tests.run.pages import PageReader
 
 M2IB = "m2ib:steps=1,noise_samples=1"
 FAST = f'["{M2IB}", saliency, random, centre]'
@@ -103,9 +104,18 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     for name in (M2IB, "saliency", "random", "centre"):
         assert f"| {name} |" in table
     assert table.count("\n### ") == len(DEFAULT_GROUPS) + 1  # and the time
-    page = (done / "report.html").read_text()
-    assert "image pointing ↑" in page
-    assert "heatmaps/" in page
+    page = PageReader(done / "report.html")
+    measures = {measure["name"]: measure for measure in page.head["comparison"]["measures"]}
+    assert measures["image_pointing"]["better"] == "higher"
+    summary = json.loads((done / "summary.json").read_text())
+    mean = summary["methods"]["saliency"]["image_mass"]["mean"]
+    assert measures["image_mass"]["values"]["saliency"]["ends"][0] == pytest.approx(mean, rel=1e-5)
+    assert set(page.head["comparison"]["cascade"]) == set(summary["cascade"])
+    assert sum("drawing" in row for row in page.rows) == 1
+    assert all(row["scores"] for row in page.rows)
+    assert main(["report", str(done)]) == 0
+    again = PageReader(done / "report.html")
+    assert (again.rows, again.head["comparison"]) == (page.rows, page.head["comparison"])
     (picture,) = (done / "heatmaps").glob("*.png")
     with Image.open(picture) as image:
         assert image.width > 300

@@ -33,6 +33,7 @@ from m2ib_lightning.run.parts import SCHEMA, to_record_batch, write_part
 from m2ib_lightning.tasks import over_pairs
 from tests import ROOT
 from tests.folders import save_clip_folder, save_photograph
+from tests.run.pages import PageReader
 
 FAST = ["bottleneck.steps=3", "bottleneck.noise_samples=2", "trainer.enable_progress_bar=false", "data.num_workers=0"]
 FAST += ["output.tensorboard_images=0"]
@@ -105,9 +106,11 @@ def test_the_run_directory(folder: Path, table: Path, tmp_path: Path, capsys: py
     assert summary["mean_similarity"] == pytest.approx(np.mean([row["similarity"] for row in rows]), abs=1e-5)
     assert summary["mean_text_information"] == pytest.approx(np.mean([row["text_information"] for row in rows]))
 
-    report = (run / "report.html").read_text()
-    assert "&lt;b&gt;a green &amp; yellow" in report
-    assert "<b>a green" not in report
+    assert "<b>a green" not in (run / "report.html").read_text()
+    page = PageReader(run / "report.html")
+    assert [row["caption"] for row in page.rows] == [caption for _, _, caption in PAIRS]
+    assert all(row["thumb"].startswith("data:image/jpeg") for row in page.rows)
+    assert page.head["summary"]["pairs_done"] == 4
 
     resolved = OmegaConf.load(run / "config.yaml")
     assert resolved.bottleneck.image.layer == 1  # min(round(0.75 * 3), 3 - 2)

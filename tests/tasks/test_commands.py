@@ -21,6 +21,7 @@ from m2ib_lightning.results.segmentation import RegionOptions, segment
 from m2ib_lightning.run.differences import differences
 from m2ib_lightning.run.directory import heatmap_name
 from m2ib_lightning.tasks import commands
+from tests.run.pages import PageReader
 
 Printed = pytest.CaptureFixture[str]
 
@@ -119,6 +120,21 @@ def test_maps_to_masks_writes_the_regions_and_compares_them(run: Path, tmp_path:
     assert "dice 1.0000  iou 1.0000  mean of 3 pairs\n" in capsys.readouterr().out
 
 
+def test_report_writes_the_page_of_an_unfinished_run(run: Path, tmp_path: Path, capsys: Printed) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name in ("report.html", "summary.json"):
+        (copy / name).unlink()
+    assert main(["report", str(copy)]) == 0
+    assert capsys.readouterr().out == f"page         {copy / 'report.html'}\n"
+    written, again = PageReader(run / "report.html"), PageReader(copy / "report.html")
+    assert again.rows == written.rows
+    assert again.head["summary"] == written.head["summary"]
+    assert sum("thumb" in row for row in again.rows) == 1  # output.heatmaps=1
+    assert main(["report", str(copy), "--pairs", "2"]) == 0
+    assert PageReader(copy / "report.html").head["shown"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -136,6 +152,9 @@ def test_maps_to_masks_writes_the_regions_and_compares_them(run: Path, tmp_path:
         (["maps-to-masks", "{tmp}/none"], "is no run directory of task=attribute"),
         (["maps-to-masks", "{run}", "--threshold", "otsuu"], "got 'otsuu'. Did you mean 'otsu'?"),
         (["maps-to-masks", "{run}", "--treshold", "otsu"], "'--treshold'. Did you mean '--threshold'?"),
+        (["report", "{tmp}"], "is no run directory of task=attribute, ground or evaluate"),
+        (["report", "{run}", "--pairs", "0"], "--pairs must be at least 1, got 0"),
+        (["report", "{run}", "--pars", "3"], "unknown argument '--pars'. Did you mean '--pairs'?"),
         (["map-to-masks", "{run}"], "got 'map-to-masks'. Did you mean 'maps-to-masks'?"),
         (["seed=1", "plan"], "the subcommand 'plan' must be the first word of the command"),
     ],

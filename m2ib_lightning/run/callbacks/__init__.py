@@ -5,6 +5,7 @@ from m2ib_lightning.run.callbacks.heatmap_writer import HeatmapWriter
 from m2ib_lightning.run.callbacks.progress_bar import PairProgressBar
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 from m2ib_lightning.run.callbacks.table_writer import TableWriter
+from m2ib_lightning.run.callbacks.thumbnail_writer import ThumbnailWriter
 
 __all__ = [
     "CurveLogger",
@@ -12,4 +13,5 @@ __all__ = [
     "PairProgressBar",
     "ResultsCallback",
     "TableWriter",
+    "ThumbnailWriter",
 ]

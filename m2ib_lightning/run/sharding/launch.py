@@ -157,6 +157,14 @@ def open_launch(folder: Path) -> Launch:
     return Launch(folder, facts["world_size"], facts["total"])
 
 
+def last_launch_of(launches: Path) -> Launch | None:
+    """Return the last launch in a run's folder of launches; None if there is none that can be read."""
+    try:
+        return open_launch(launches / f"{_last_number(launches):04d}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def ranks_at_work(launches: Path, excluded: Launch | None = None) -> list[Path]:
     """Return the lock files that live processes hold for a run; each file names its process.
 

@@ -1,0 +1,47 @@
+"""Writer of thumbnails, and of the outlines of the ground truth, for the page of the run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lightning import Trainer
+from typing_extensions import override
+
+from m2ib_lightning.results.marked_part import highest_point_is_on_it, outline_runs
+from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.pages.side_files import save_thumbnail, thumbnail_name
+
+
+class ThumbnailWriter(ResultsCallback):
+    """Callback that writes a thumbnail of each pair whose picture was kept, and what its ground truth marks.
+
+    The thumbnails are JPEG files in ``report/``. The marked part of each pair is a line of
+    ``report/truth-<launch>-<rank>.jsonl``.
+
+    Args:
+        run: the run directory.
+        launch: number of the launch.
+    """
+
+    def __init__(self, run: RunDirectory, launch: int = 1) -> None:
+        self.run = run
+        self.launch = launch
+
+    @override
+    def on_results(self, trainer: Trainer, results: list[Any]) -> None:
+        lines = []
+        for result in results:
+            if result.error is None and result.pair.picture is not None:
+                self.run.thumbnails.mkdir(exist_ok=True)
+                name = thumbnail_name(result.pair.id, result.pair.key)
+                save_thumbnail(result.pair.picture, self.run.thumbnails / name)
+            if result.error is None and (runs := outline_runs(result)) is not None:
+                facts = {"key": result.pair.key, "truth": runs, "hit": highest_point_is_on_it(result)}
+                lines.append(json.dumps(facts | {"cut": round(result.pair.share_cut_away or 0.0, 4)}) + "\n")
+        if lines:
+            self.run.thumbnails.mkdir(exist_ok=True)
+            name = f"truth-{self.launch:04d}-{trainer.global_rank:05d}.jsonl"
+            with (self.run.thumbnails / name).open("a", encoding="utf-8") as file:
+                file.writelines(lines)

@@ -1,0 +1,1 @@
+"""The page of a run, ``report.html``: its data, its files, and the thumbnails beside it."""
