@@ -45,7 +45,7 @@ class Attribute(PairTask):
         output = work.config.output
         return [
             HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the other writers read the file's name
-            ThumbnailWriter(start.run, start.launch.number),
+            ThumbnailWriter(start.run, start.launch.number, output.heatmaps),
             TableWriter(start.run.table, start.launch.number),
             CurveLogger(output.tensorboard_images, start.done),
         ]

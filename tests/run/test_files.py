@@ -105,6 +105,7 @@ def test_a_folder_is_replaced_as_one_and_keeps_what_others_wrote(tmp_path: Path)
 IN_PLACE = {
     "m2ib_lightning.results.attribution": "files that the user names, which no start reads",
     "m2ib_lightning.results.grounding": "files that the user names, which no start reads",
+    "m2ib_lightning.run.callbacks.thumbnail_writer": "lines of outlines, of which the page leaves out a torn one",
     "m2ib_lightning.run.journal": "a journal is read to its last whole batch",
     "m2ib_lightning.run.sharding.launch": "a lock is read by people only",
     "m2ib_lightning.files": "writes the temporary files",

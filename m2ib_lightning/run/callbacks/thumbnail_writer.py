@@ -23,17 +23,20 @@ class ThumbnailWriter(ResultsCallback):
     Args:
         run: the run directory.
         launch: number of the launch.
+        count: number of the source's first pairs that get a thumbnail; -1 for all. Ranks keep more pictures than that.
     """
 
-    def __init__(self, run: RunDirectory, launch: int = 1) -> None:
+    def __init__(self, run: RunDirectory, launch: int = 1, count: int = -1) -> None:
         self.run = run
         self.launch = launch
+        self.count = count
 
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
         lines = []
         for result in results:
-            if result.error is None and result.pair.picture is not None:
+            selected = self.count < 0 or result.pair.position < self.count
+            if selected and result.error is None and result.pair.picture is not None:
                 self.run.thumbnails.mkdir(exist_ok=True)
                 name = thumbnail_name(result.pair.id, result.pair.key)
                 save_thumbnail(result.pair.picture, self.run.thumbnails / name)
