@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import yaml
 
@@ -19,6 +20,27 @@ _YAML_BYTES = 1 << 20
 
 _YAML_DEPTH = 16
 """Largest number of nested lists and mappings in a YAML file that is read."""
+
+
+_EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
+_NUMBER = ("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C: ten times as fast
+    """YAML of plain types as OmegaConf reads it: 1e-3 is a number, and a date is text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """YAML of plain types, in which text that looks like a number or a date is quoted."""
+
+
+_Loader.add_implicit_resolver(*_NUMBER)
+_Dumper.add_implicit_resolver(*_NUMBER)
 
 
 @contextmanager
@@ -111,26 +133,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(data) > _YAML_BYTES:
             raise M2IBError(f"{path} has more than {_YAML_BYTES} bytes")
         text = data.decode("utf-8")
-        _check_structure(path, text)
-        values = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise M2IBError(f"{path} must be text in UTF-8, but byte {error.start} is not") from None
-    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+    except OSError as error:
         raise M2IBError(f"{path} could not be read as YAML: {first_line(error)}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Return the keys and values of YAML text, as ``read_yaml`` does; error messages call it ``name``."""
+    try:
+        _check_structure(text, name)
+        values = yaml.load(text, Loader=_Loader)  # a safe loader
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise M2IBError(f"{name} could not be read as YAML: {first_line(error)}") from None
     if not isinstance(values, dict):
-        raise M2IBError(f"{path} must hold keys and values, got {_kind(values)}")
+        raise M2IBError(f"{name} must hold keys and values, got {_kind(values)}")
     return values
 
 
-def _check_structure(path: Path, text: str) -> None:
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Return keys and values of plain types as YAML text, in their order."""
+    return str(yaml.dump(values, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
+def _check_structure(text: str, name: str) -> None:
     """Check the depth of YAML text, before anything is built from it."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            raise M2IBError(f"{path} has an alias (*{event.anchor}): write the value itself")
+            raise M2IBError(f"{name} has an alias (*{event.anchor}): write the value itself")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _YAML_DEPTH:
-            raise M2IBError(f"{path} is nested more than {_YAML_DEPTH} deep")
+            raise M2IBError(f"{name} is nested more than {_YAML_DEPTH} deep")
 
 
 def _kind(value: Any) -> str:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.encoder.towers import Encoder
@@ -215,9 +212,8 @@ def _preset(folder: Path) -> BottleneckSettings:
                 f"{path}: bottleneck.{name} must be a number, a word or, for a tower, keys with such values"
             )
     try:
-        values: Any = OmegaConf.to_container(OmegaConf.load(path))  # unlike PyYAML it reads 1e-3 as a number
-        return BottleneckSettings().override(values["bottleneck"])
-    except (M2IBError, TypeError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
+        return BottleneckSettings().override(groups)
+    except (M2IBError, TypeError, ValueError) as error:
         raise M2IBError(f"{path}: {first_line(error)}") from error
 
 

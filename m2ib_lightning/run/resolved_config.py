@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from m2ib_lightning.config import Config, TowerConfig
+from m2ib_lightning.files import dump_yaml
 
 
 def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash: str | None) -> str:
@@ -27,7 +26,7 @@ def resolved_yaml(config: Config, bottleneck: Mapping[str, Any], statistics_hash
 
 def to_yaml(config: Config) -> str:
     """Return the configuration as YAML. ``parse(["--config", FILE])`` reads it back from a file."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(config))))
+    return dump_yaml(_escaped(asdict(config)))
 
 
 def _escaped(value: Any) -> Any:

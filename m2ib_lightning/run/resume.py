@@ -9,12 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import first_line, read_yaml, remove_leftovers
+from m2ib_lightning.files import first_line, parse_yaml, read_yaml, remove_leftovers
 from m2ib_lightning.pairs.waiting import WAITING
 from m2ib_lightning.run.counts import MEANS
 from m2ib_lightning.run.directory import RunDirectory
@@ -46,7 +44,7 @@ def check_same_run(run: RunDirectory, resolved: str) -> None:
     Raises:
         M2IBError: if a key that changes results differs; the message names each key with both values.
     """
-    old, new = _saved_values(run.config), _values(resolved)
+    old, new = _saved_values(run.config), _values(resolved, parse_yaml(resolved, "the new configuration"))
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if differing:
         raise M2IBError(
@@ -68,24 +66,23 @@ def _saved_values(path: Path) -> dict[str, Any]:
         broken = [name for name in groups if not isinstance(saved.get(name, {}), dict)]
         if broken:
             raise M2IBError(f"{path} is not the configuration of a run: {broken[0]} must be a group of keys")
-        return _values(path.read_text(encoding="utf-8"))
+        return _values(path.read_text(encoding="utf-8"), saved)
     except M2IBError as error:
         raise M2IBError(f"resume=true: {error}. {advice}") from None
-    except (OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise M2IBError(
             f"resume=true: {path} is not the configuration of a run: {first_line(error)}. {advice}"
         ) from None
 
 
-def _values(text: str) -> dict[str, Any]:
+def _values(text: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys that change results and their values, with the precision and the hash of the statistics."""
-    defaults = OmegaConf.create(asdict(Config()))  # for keys that were added since the run began
-    config: Any = OmegaConf.to_container(OmegaConf.merge(defaults, OmegaConf.create(text)))
-    flat = {key: value for key, value in _flat(config) if not key.startswith(_CHANGES_NO_RESULT)}
+    flat = dict(_flat(asdict(Config()))) | dict(_flat(config))  # defaults, for keys that are newer than the run
     head = text.split("\n", 1)[0]
     statistics = head.rpartition(": ")[2] if head.startswith("#") else None
-    precision = str(config["trainer"].get("precision", "32"))
-    return flat | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
+    precision = str(flat.get("trainer.precision", "32"))
+    changing = {key: value for key, value in flat.items() if not key.startswith(_CHANGES_NO_RESULT)}
+    return changing | {"trainer.precision": _PRECISIONS.get(precision, precision), "statistics": statistics}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
