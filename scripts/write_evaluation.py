@@ -2,8 +2,7 @@
 
     python fit.py --config evaluate output_dir=runs/evaluate
     python fit.py --config ablation seed=1 output_dir=runs/ablation
-    python fit.py --config evaluate evaluate.metrics=[localisation] evaluate.probed=0 output_dir=runs/localisation
-    python scripts/write_evaluation.py --run runs/evaluate --ablation runs/ablation --localisation runs/localisation
+    python scripts/write_evaluation.py --run runs/evaluate --ablation runs/ablation
 
 Each run is written if it is given.
 
@@ -37,7 +36,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--ablation", type=Path)
-    parser.add_argument("--localisation", type=Path, help="a run with these metrics alone")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
     plots = arguments.document.parent / "evaluation"
@@ -48,10 +46,6 @@ def main() -> None:
         write_section(arguments.document, "facts", facts(arguments.run, summary))
         write_section(arguments.document, "better", better_than_baseline(summary["methods"]))
         plot_cascade(summary["cascade"], plots / "randomised.png")
-    if arguments.localisation is not None:
-        summary = json.loads((arguments.localisation / "summary.json").read_text())
-        table = (arguments.localisation / "table.md").read_text()
-        write_section(arguments.document, "localisation", f"{table}\n\n{facts(arguments.localisation, summary)}")
     if arguments.ablation is not None:
         ablation = json.loads((arguments.ablation / "summary.json").read_text())["methods"]
         write_section(arguments.document, "ablation", ablation_table(ablation))

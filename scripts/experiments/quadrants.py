@@ -1,18 +1,18 @@
 """Plays the four-quadrant pointing game of FIxLIP with attribution methods, with one to four named objects.
 
-    python scripts/experiments/quadrants.py                       # 50 pictures of scenes, the bundled model
+    python scripts/experiments/quadrants.py --write               # scenes, the bundled model: docs/evaluation.md
     python scripts/experiments/quadrants.py --model FOLDER --images LABELS --methods m2ib fixlip exclip
 
-Prints a table for each number of named objects: the share of the positive saliency of each object's map that lies in
-its quadrant (chance 0.25), whether its highest pixel does, whether the map is higher there than on each other named
-object, and the seconds a pair for all maps. ``caption`` uses the map of the whole caption for every object, ``units``
-a map of its own for each (``ground``).
+Prints a table: for each number of named objects the share of the positive saliency of each object's map that lies in
+its quadrant (chance 0.25); for the largest number, whether the map's highest pixel does, and whether the map is higher
+there than on each other named object. *The whole caption* uses its map for every object, *each object* a map of its own
+(``ground``).
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -27,41 +27,78 @@ from m2ib_lightning.models import LoadedModel, load_model
 from m2ib_lightning.pairs.units.unit_rule import UnitRule
 from m2ib_lightning.results.attribution import Attribution
 
-METHODS = ("gradcam", "grad_eclip", "rise", "m2ib", "exclip", "fixlip")
-COLUMNS = ("part_mass", "part_pointing", "part_right")
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "benchmarks")]
+from machine import describe
+from sections import markdown_table, write_section
+
+METHODS = ("m2ib", "gradcam", "grad_eclip", "rise", "exclip", "fixlip")
+MAPS = ("the whole caption", "each object")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluation.md"
+
+Scores = dict[tuple[str, str], dict[int, dict[str, float]]]
+"""For each method and kind of map, and each number of named objects: the mean of each score."""
 
 
 def main() -> None:
-    """Play and print."""
+    """Play, print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="scenes")
     parser.add_argument("--images", type=Path, help="folder with a subfolder of images for each label; else scenes")
-    parser.add_argument("--pictures", type=int, default=50)
+    parser.add_argument("--pictures", type=int, default=40)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--mentioned", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/evaluation.md, too")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     context = Context(model, resolve(model.preset, model.encoder), model.statistics)
     methods = {name: make_method(name, context) for name in arguments.methods}
+    device = torch.device(arguments.device)
+    scores: Scores = {(name, maps): {} for name in methods for maps in MAPS}
     for mentioned in arguments.mentioned:
-        source: QuadrantSource
-        options = (arguments.seed, arguments.pictures, mentioned)
-        if arguments.images is None:
-            source = SceneQuadrants(*options, truth=True)
-        else:
-            source = FolderQuadrants(arguments.images, *options, truth=True)
-        print(f"\n{mentioned} named, {len(source)} pictures", flush=True)
-        print(f"| method | map | {' | '.join(COLUMNS)} | seconds |\n| --- | --- |{' --- |' * (len(COLUMNS) + 1)}")
+        source = _source(arguments, mentioned)
         for name, method in methods.items():
-            begun = time.perf_counter()
-            results = play(method, model, source, torch.device(arguments.device))
-            seconds = (time.perf_counter() - begun) / len(source)
-            for maps in ("caption", "units"):
-                rows = [part_scores(replace(found, units=None) if maps == "caption" else found) for found in results]
-                means = [f"{fmean(row[c] for row in rows):.3f}" if c in rows[0] else "" for c in COLUMNS]
-                print(f"| {name} | {maps} | {' | '.join(means)} | {seconds:.2f} |", flush=True)
+            results = play(method, model, source, device)
+            for maps in MAPS:
+                scores[name, maps][mentioned] = means(results, maps)
+            print(f"{mentioned} named, {name}: {scores[name, MAPS[1]][mentioned]}", file=sys.stderr, flush=True)
+    pictures = f"{arguments.pictures} pictures (seed {arguments.seed}) for each number of named objects"
+    machine = describe(device)
+    text = f"{table(scores)}\n\n{pictures}, model {arguments.model}. {machine['name']}, torch {machine['torch']}."
+    print(text)
+    if arguments.write:
+        write_section(DOCUMENT, "quadrants", text)
+
+
+def _source(arguments: argparse.Namespace, mentioned: int) -> QuadrantSource:
+    options = (arguments.seed, arguments.pictures, mentioned)
+    if arguments.images is None:
+        return SceneQuadrants(*options, truth=True)
+    return FolderQuadrants(arguments.images, *options, truth=True)
+
+
+def means(results: list[Attribution], maps: str) -> dict[str, float]:
+    """Return the mean of each score over the pictures, of the maps of the caption or those of the objects."""
+    chosen = [replace(result, units=None) if maps == MAPS[0] else result for result in results]
+    rows = [part_scores(result) for result in chosen]
+    return {name: fmean(row[name] for row in rows) for name in rows[0]}
+
+
+def table(scores: Scores) -> str:
+    """Return the table, a row for each method and kind of map."""
+    numbers = sorted({mentioned for means in scores.values() for mentioned in means})
+    last = numbers[-1]
+    head = ["method, map", *(f"{number} named" for number in numbers)]
+    rows = []
+    for (name, maps), by_number in scores.items():
+        cells = [by_number[number]["part_mass"] for number in numbers]
+        if last > 1:
+            cells += [by_number[last]["part_pointing"], by_number[last]["part_right"]]
+        rows.append([f"`{name}`, {maps}", *(f"{cell:.3f}" for cell in cells)])
+    if last > 1:
+        head += [f"highest pixel, {last} named", f"right of {last}"]
+    return markdown_table(head, rows)
 
 
 def play(method: Method, model: LoadedModel, source: QuadrantSource, device: torch.device) -> list[Attribution]:

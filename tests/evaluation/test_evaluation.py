@@ -138,8 +138,7 @@ def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
     assert heads(written) == heads(fresh)
     assert legends(written) == legends(fresh)
     rows = re.findall(r"^\| (\w+) \|", written, flags=re.MULTILINE)
-    not_yet = {"exclip", "fixlip"}  # the page says so; it will be regenerated with the present preset
-    assert set(METHODS) - {"readout"} - not_yet <= set(rows)
+    assert set(METHODS) - {"readout"} <= set(rows)
 
 
 def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) -> None:
