@@ -77,6 +77,7 @@ def test_signatures_tell_which_captions_are_true() -> None:
     assert 0.02 < positive.float().mean() < 0.6
 
 
+@pytest.mark.slow
 def test_a_batch_brings_hard_negatives_and_training_learns_from_them() -> None:
     model, data = course(8, 8)
     (batch,) = data.train_dataloader()

@@ -140,6 +140,7 @@ def test_a_truncated_shard_is_one_failed_row_and_the_others_are_read(folder: Pat
     assert len([row for row in rows if row["key"].startswith("00001")]) == 4
 
 
+@pytest.mark.slow
 def test_lists_of_captions_in_a_stream(folder: Path, tmp_path: Path) -> None:
     cells = {
         "image": [{"bytes": png(k), "path": None} for k in range(3)],
@@ -250,6 +251,7 @@ def server() -> Iterator[str]:
     running.shutdown()
 
 
+@pytest.mark.slow
 def test_images_at_urls(folder: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     urls = [f"{server}/{name}.png" for name in ("0", "gone", "1", "2", "garbage")]
     (tmp_path / "pairs.tsv").write_text("".join(f"{caption(k)}\t{url}\n" for k, url in enumerate(urls)))

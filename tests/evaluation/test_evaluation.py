@@ -141,6 +141,7 @@ def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
     assert set(METHODS) - {"readout"} <= set(rows)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) -> None:
     folder, whole = tmp_path / "run", tmp_path / "whole"
     options = [f'evaluate.methods=["{M2IB}", random]', "evaluate.baseline=random"]
@@ -236,6 +237,7 @@ def make_table(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return table
 
 
+@pytest.mark.slow
 def test_a_source_without_masks_skips_the_measures_that_need_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

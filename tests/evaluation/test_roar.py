@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from m2ib_lightning import load_model
@@ -43,6 +44,7 @@ def test_roar_removes_what_is_marked_and_nothing_else() -> None:
     assert everything.inputs["text"]["attention_mask"].sum(1).tolist() == [3] * 8  # a word stays
 
 
+@pytest.mark.slow
 def test_training_without_the_object_retrieves_worse() -> None:
     _model, data = scenes(60, 20)
     batches = list(data.train_dataloader())

@@ -290,6 +290,7 @@ def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, t
     assert len(events.Images("val/map-0")) == 2
 
 
+@pytest.mark.slow
 def test_maps_leave_the_training_alone_and_are_of_the_current_weights() -> None:
     trained = []
     for maps in (0, 4):

@@ -74,6 +74,7 @@ def test_without_a_bottleneck_and_with_an_open_one_training_is_plain_contrastive
             assert torch.allclose(other[name], value, atol=1e-9), name
 
 
+@pytest.mark.slow
 def test_an_untrained_model_learns_eight_pairs_by_heart() -> None:
     model, data = scenes(8, 8, seed=8, name="scenes-untrained")
     data.validation = data.training
@@ -96,9 +97,13 @@ def test_an_untrained_model_learns_eight_pairs_by_heart() -> None:
     ("which", "expected"),
     [
         ("bottleneck", set()),
-        ("heads", {"visual_projection", "text_projection", "post_layernorm", "final_layer_norm", "logit_scale"}),
+        pytest.param(
+            "heads",
+            {"visual_projection", "text_projection", "post_layernorm", "final_layer_norm", "logit_scale"},
+            marks=pytest.mark.slow,
+        ),
         ("last:1", {"layers.3", "text_model.encoder.layers.2"}),
-        ("all", {"token_embedding", "layers.0"}),
+        pytest.param("all", {"token_embedding", "layers.0"}, marks=pytest.mark.slow),
     ],
 )
 def test_only_what_is_asked_for_is_trained_and_kept_in_checkpoints(
@@ -182,6 +187,7 @@ def test_a_broken_pair_is_never_replaced_by_one_of_the_other_split() -> None:
     assert set(validated) < kept
 
 
+@pytest.mark.slow
 def test_each_epoch_has_an_order_of_its_own() -> None:
     """The real Trainer sets the sampler's epoch."""
     model, data = scenes(16, 4)
@@ -233,6 +239,7 @@ def test_an_epoch_that_is_cut_short_does_not_continue_in_the_next() -> None:
     assert sorted(seen[2]) == sorted(f"scenes-3:{data.training[place]}" for place in next(iter(order)))
 
 
+@pytest.mark.slow
 def test_validation_may_have_the_noise_of_its_pairs() -> None:
     recall = []
     for sampled in (False, True, True):

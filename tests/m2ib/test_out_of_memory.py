@@ -175,7 +175,7 @@ def test_each_halving_changes_the_plan_and_the_last_plan_is_single_draws(
 @pytest.mark.parametrize(
     ("bound", "family", "late"),
     [
-        case if case.values[0] in (20, 200) else pytest.param(*case.values, marks=pytest.mark.slow)
+        case if case.values[0] == 20 else pytest.param(*case.values, marks=pytest.mark.slow)
         for case in covered_product([PATCHES, 20, 3 * PATCHES, 100, 200], FAMILIES, [False, True])
     ],
 )
@@ -291,7 +291,10 @@ def test_a_clean_pass_that_does_not_fit_is_repeated_by_single_pairs_with_the_sam
     assert all(chunk.draws == slice(0, 3) for chunk in memory.worked)
 
 
-@pytest.mark.parametrize(("place", "name"), [(Problem, "evaluate"), (torch.optim.Adam, "step")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Problem, "evaluate"), pytest.param(torch.optim.Adam, "step", marks=pytest.mark.slow)],
+)
 def test_a_batch_that_does_not_fit_even_by_single_draws(
     clip: Any, clip_results: list[Attribution], place: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_rise_keeps_each_pixel_half_of_the_time() -> None:
     assert (masks.mean(0) - 0.5).abs().max() < 0.05  # 6 standard errors of a mask that is 0 or 1
 
 
+@pytest.mark.slow
 def test_rise_of_words_tends_to_the_mean_over_all_subsets() -> None:
     """E[c M] / p, literally, over all 2^n subsets of the words."""
     model = make_model("clip").double()
@@ -172,7 +173,8 @@ def test_rise_of_words_tends_to_the_mean_over_all_subsets() -> None:
     assert (saliency[0, pair.positions] - expected).abs().max() < 0.02  # cosines below 1, 20,000 draws
 
 
-@pytest.mark.parametrize("family", ["clip", pytest.param("siglip", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_kernelshap_gives_shapley_values(family: str) -> None:
     model = make_model(family).double()
     pairs = make_pairs(model, [4, 1])

@@ -58,6 +58,7 @@ def test_the_maps_find_what_the_caption_mentions() -> None:
     assert scores["text_auroc"] >= 0.9
 
 
+@pytest.mark.slow
 def test_naming_another_object_moves_the_map() -> None:
     source = SceneSource(12, 4)
     examples = [source.example(index) for index in range(4)]

@@ -101,8 +101,7 @@ CHANGES: dict[str, tuple[Rows, str]] = {
 }
 
 
-FAST = [("csv", "a row at the top"), ("csv", "a row less"), ("tar", "a row more at the end")]
-FAST += [("parquet", "a corrected caption")]
+FAST = [("csv", "a row at the top"), ("parquet", "a row less")]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,8 @@ def test_an_image_file_that_was_replaced_is_explained_again(folder: Path, capsys
     )
 
 
-@pytest.mark.parametrize("kind", ["parquet", pytest.param("tar", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
 def test_a_start_with_a_limit_leaves_the_rest_to_a_later_one(kind: str, folder: Path) -> None:
     path = WRITERS[kind](folder, OLD)
     assert fit(path, folder / "run") == 0
@@ -179,6 +179,7 @@ def test_a_source_that_is_only_touched_or_rewritten_alike_stays(
     assert {part: part.stat().st_mtime_ns for part in (folder / "run" / "attributions").iterdir()} == parts
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_resumed_likewise(folder: Path) -> None:
     words = ["task=evaluate", 'evaluate.methods=["saliency", "random"]', "evaluate.baseline=saliency"]
     words += ["evaluate.metrics=[confidence]", "evaluate.probed=0", "evaluate.pictures=0"]
@@ -227,6 +228,7 @@ def scored(run: Path) -> pd.DataFrame:
     return table[table["measure"] != "seconds"].reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_an_evaluation_does_pairs_with_other_boxes_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*EVALUATION, "data.box_column=box"]
     path = write_boxes(folder, BOXES)

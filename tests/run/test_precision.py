@@ -128,7 +128,10 @@ def test_a_gradient_that_overflows_fails_only_its_own_pair() -> None:
         assert torch.equal(overflowed[index], normal[index])
 
 
-@pytest.mark.parametrize("plugin", [half_precision("cpu"), "bf16-mixed"], ids=["16", "bf16"])
+@pytest.mark.parametrize(
+    "plugin",
+    [pytest.param(half_precision("cpu"), id="16", marks=pytest.mark.slow), pytest.param("bf16-mixed", id="bf16")],
+)
 def test_the_trainer_gives_what_explain_gives_under_autocast(plugin: Any) -> None:
     model = load_model("scenes")
     dtype = torch.bfloat16 if plugin == "bf16-mixed" else torch.float16

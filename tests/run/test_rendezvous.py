@@ -170,6 +170,7 @@ def test_a_rank_that_dies_without_a_word_ends_the_wait_of_the_others(
                 zero.leave()
 
 
+@pytest.mark.slow
 def test_a_rank_that_takes_its_time_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "_INTERVAL_SECONDS", 0.02)
     monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 1.0)  # of 50 beats, so that a busy machine has time for one

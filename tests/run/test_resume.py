@@ -103,6 +103,7 @@ def test_a_run_of_an_older_version_without_its_launches_is_resumed(folder: Path,
     assert [folder.name for folder in (copy / "launches").iterdir()] == ["0002"]
 
 
+@pytest.mark.slow
 def test_failed_pairs_within_the_limit_are_retried_on_request(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +139,7 @@ def test_failed_pairs_within_the_limit_are_retried_on_request(
     assert differences(path, tmp_path / "clean") == []
 
 
+@pytest.mark.slow
 def test_a_prior_from_the_data_is_kept_when_a_run_is_resumed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip_folder(tmp_path_factory.mktemp("clip"))
 
 
-@pytest.mark.parametrize(("source", "rows"), [("table", 6), ("stream", 4)])  # a stream reads one batch ahead
+@pytest.mark.parametrize(
+    ("source", "rows"), [pytest.param("table", 6, marks=pytest.mark.slow), ("stream", 4)]
+)  # a stream reads one batch ahead
 def test_a_signal_ends_the_wait_for_data(
     source: str,
     rows: int,

@@ -204,6 +204,7 @@ def test_the_exit_status_is_1_when_every_pair_fails(folder: Path, tmp_path: Path
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["pairs_failed"] == 2
 
 
+@pytest.mark.slow
 def test_the_demo_config_repeats_from_its_resolved_file(tmp_path: Path) -> None:
     first = [f"output_dir={tmp_path / 'first'}", "data.limit=1", "bottleneck.steps=1"]
     assert main(["--config", "demo", *first]) == 0
@@ -366,6 +367,7 @@ def test_calibration_is_the_statistics_of_the_layer(folder: Path, table: Path) -
         torch.testing.assert_close(found.priors[name_of].std, together.std(0, correction=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_on_the_command_line(
     folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,8 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Path:
 BRIEF = ["trainer.max_epochs=1", "data.limit=9", "finetune.mask=readout", "finetune.maps=0"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_give_the_weights_of_one_with_the_double_batch(strategy: str, brief: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*QUIET, "finetune.lr=1e-4", f"output_dir={folder}", *BRIEF]
@@ -245,6 +246,7 @@ def test_a_stopped_training_says_by_which_signal(
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_training_measures_the_priors_as_attribution_does(tmp_path: Path) -> None:
     """In float32 at least, though the folder's weights are bfloat16."""
     folder = save_clip_folder(tmp_path / "model")

@@ -79,6 +79,7 @@ def test_the_report_escapes_its_text(done: Path) -> None:
     assert "&lt;b&gt;model" in page
 
 
+@pytest.mark.slow
 def test_the_same_pairs_and_seed_give_the_same_preset(folder: Path, done: Path, tmp_path: Path) -> None:
     words = [*SMALL, *DATA, f"model.name={folder}", "data.batch_size=3", f"output_dir={tmp_path / 'run'}"]
     assert main(words) == 0
@@ -102,6 +103,7 @@ def test_the_files_are_read_from_a_model_folder_and_as_a_config(folder: Path, do
     assert "steps: 1" in (run / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_table_without_truth_and_with_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, run = save_scenes(tmp_path, 6), tmp_path / "run"
     words = ["tune.selection_pairs=3", "tune.confirmation_pairs=2", "tune.budget=2", "bottleneck.image.layer=2"]
