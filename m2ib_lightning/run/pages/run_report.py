@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -144,6 +145,7 @@ def _head(run: RunDirectory, summary: Summary) -> dict[str, Any]:
     }
 
 
+@cache
 def _version() -> str:
     try:
         return version("m2ib_lightning")

@@ -44,7 +44,7 @@ class Thumbnails:
         """Return ``thumb`` (a ``data:`` URI, or the path of a file), ``truth``, ``hit`` and ``cut``, where known."""
         facts = {name: value for name, value in self._facts.get(row["key"], {}).items() if name != "key"}
         path = self._run.thumbnails / thumbnail_name(row["id"], row["key"])
-        if not path.is_file() and (self._files is None or row.get("error") or not _make(self._files, row, path)):
+        if not _exists(path) and (self._files is None or row.get("error") or not _make(self._files, row, path)):
             return facts
         return facts | {"thumb": self.link(path)}
 
@@ -67,7 +67,7 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
     """Write a picture as a JPEG file of at most 320 pixels a side."""
     size = fitted(picture.size, min(LONGEST_SIDE, max(picture.size)))
     small = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    with atomic_write(path) as file:
+    with atomic_write(path, sync=False) as file:  # a page without a picture is no loss
         small.save(file, format="JPEG", quality=80)
 
 
@@ -102,6 +102,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(facts, dict) and isinstance(facts.get("key"), str):
             yield facts
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a file, and not an empty one, which a loss of power may leave."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _make(files: PictureFiles, row: Mapping[str, Any], path: Path) -> bool:
