@@ -31,6 +31,20 @@ const tests = {
     assert.equal(page.scaled(5, [5, 5]), 0);
     assert.equal(page.scaled(7, [0, 5]), 1);
   },
+  "maps along a path are coloured by their root and told in nats"() {
+    const path = page.scaleOf("log(1 + nats)^4");
+    assert.deepEqual([path.power, path.unit, path.even], [4, "nats", "log(1 + nats)"]);
+    assert.ok(Math.abs(path.told(Math.log1p(27) ** 4) - 27) < 1e-9);
+    const opposite = page.scaleOf("(log(1 + nats) - log(1 + opposite nats))^3");
+    assert.deepEqual([opposite.power, opposite.unit, opposite.told(5)], [3, "(log(1 + nats) - log(1 + opposite nats))^3", 5]);
+    for (const unit of [null, undefined, "", "nats"]) assert.deepEqual([page.scaleOf(unit).power, page.scaleOf(unit).told(-5)], [1, -5]);
+    assert.equal(page.placeOf(16, [1, 81], 4), 0.5);
+    assert.equal(page.placeOf(21, [1, 81], 1), 0.25);
+    assert.equal(page.placeOf(99, [1, 81], 4), 1);
+    assert.equal(page.placeOf(-99, [1, 81], 4), 0);
+    for (const power of [1, 4]) assert.ok(Math.abs(page.placeOf(page.valueAt(0.3, [1, 81], power), [1, 81], power) - 0.3) < 1e-12);
+    assert.equal(page.valueAt(0.25, [-8, -4], 1), -7);
+  },
   "offsets count whole characters"() {
     const pieces = page.captionPieces("a 🎈 café!", [0, 1, 2, 3, 2, 3, 4, 8], [1, 2, 3, 4]);
     same(pieces, [{ text: "a", value: 1 }, { text: " " }, { text: "🎈", value: 5 }, { text: " " }, { text: "café", value: 4 }, { text: "!" }]);

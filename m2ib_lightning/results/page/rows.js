@@ -171,7 +171,7 @@ function details(row, head) {
   if (row.sentence) facts.push(["sentence", row.sentence]);
   if (row.similarity !== undefined) facts.push(["similarity", format(row.similarity, 5)]);
   if (row.information) facts.push(["information per element", `${format(row.information[0], 4)} (image), ${format(row.information[1], 4)} (text)${unitOf(row)}`]);
-  if (row.map) facts.push(["patches", `${row.grid[1]} × ${row.grid[0]}, ${format(row.map[0], 4)} to ${format(row.map[1], 4)}${mapUnitOf(row)}`]);
+  if (row.map) facts.push(["patches", `${row.grid[1]} × ${row.grid[0]}, ${mapEnds(row)}`]);
   if (row.words) facts.push(["tokens", `${row.offsets.length / 2}, ${format(row.words[0], 4)} to ${format(row.words[1], 4)}${unitOf(row)}`]);
   if (row.size) facts.push(["size of the picture", `${row.size[0]} × ${row.size[1]} pixels`]);
   if (row.truth) facts.push(["highest point of the map", row.hit === null ? "the model sees nothing of the outlined part" : row.hit ? "on the outlined part" : "beside the outlined part"]);
@@ -181,6 +181,13 @@ function details(row, head) {
   if (row.loss) nodes.push(element("div", { class: "charts" }, lossCharts(row, head)));
   if (row.scores) nodes.push(scoreTable(row, head));
   return { nodes, start: content.start, repaint: content.repaint };
+}
+
+/** The lowest and the highest value of a map. */
+function mapEnds(row) {
+  const { unit, told } = scaleOf(row.mapUnit);
+  const own = `${format(row.map[0], 4)} to ${format(row.map[1], 4)}${mapUnitOf(row)}`;
+  return unit === (row.mapUnit ?? "") ? own : `${format(told(row.map[0]))} to ${format(told(row.map[1]))} ${unit} (${own})`;
 }
 
 function lossCharts(row, head) {

@@ -39,6 +39,33 @@ function scaled(value, range) {
   return Math.min(1, Math.max(0, (value - range[0]) / (range[1] - range[0])));
 }
 
+/**
+ * How the values of a unit are coloured over a run, and told. Along a path of betas they are powers, most of them small
+ * against the largest: their colours are even in the root, and they are told in nats where they are nats.
+ */
+function scaleOf(unit) {
+  const found = /^(.+)\^(\d+)$/.exec(unit ?? "");
+  if (!found) return { power: 1, unit: unit ?? "", even: "", told: (value) => value };
+  const [even, power] = [found[1], Number(found[2])];
+  if (even !== "log(1 + nats)") return { power, unit, even, told: (value) => value };
+  return { power, unit: "nats", even, told: (value) => Math.expm1(rootOf(value, power)) };
+}
+
+function rootOf(value, power) {
+  return power === 1 ? value : Math.max(0, value) ** (1 / power);
+}
+
+/** The place of a value in a range, in [0, 1], even in the root of the value. */
+function placeOf(value, [low, high], power) {
+  return scaled(rootOf(value, power), [rootOf(low, power), rootOf(high, power)]);
+}
+
+/** The value at a place of a range: the inverse of `placeOf`. */
+function valueAt(place, [low, high], power) {
+  const [from, to] = [rootOf(low, power), rootOf(high, power)];
+  return (from + place * (to - from)) ** power;
+}
+
 /** The colour of a value in [0, 1], as [red, green, blue], by linear steps through a list of colours. */
 function colourOf(value, colours) {
   const place = Math.min(1, Math.max(0, value)) * (colours.length - 1);
