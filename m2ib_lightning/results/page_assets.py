@@ -17,9 +17,11 @@ SCRIPTS = (
     "elements.js",
     "charts.js",
     "picture.js",
+    "exhibits.js",
     "rows.js",
     "overview.js",
     "comparison.js",
+    "training.js",
     "report.js",
 )
 """Files of the script, in the order in which they are joined."""

@@ -89,6 +89,19 @@ const tests = {
     assert.equal(order(false), "21304");
     assert.equal(order(true), "13204");
   },
+  "panels take nothing from the map beside them"() {
+    const row = { id: "a", map: [0, 1, ""], words: [0, 1, ""], loss: [1], hit: true, panels: [{ name: "other", map: [2, 3, ""], unit: "nats" }, { name: "third" }] };
+    const [own, other, third] = page.panelRows(row, { method: "one, other, third", own: "one" });
+    assert.deepEqual([own.name, own.hit, other.name, other.hit, other.id, third.words], ["one", true, "other", undefined, "a", undefined]);
+    assert.deepEqual([own, other].map((part) => page.kindOf(part, "map")), ["map", "map of other"]);
+    assert.equal(page.kindOf(row, "words"), "words");
+    assert.equal(page.panelRows({ panels: [{ name: "x" }] }, {}).length, 1);
+  },
+  "the curves of a training are grouped"() {
+    const groups = page.trainingGroups(["val/image_to_text@1", "train/loss", "val/image_pointing", "train/text_information", "val/text_to_image@5"]);
+    same(groups.map(({ names }) => names), [["train/loss"], ["val/image_to_text@1", "val/text_to_image@5"], ["train/text_information"], ["val/image_pointing"]]);
+    assert.equal(page.shortName("val/image_to_text@5"), "image to text at 5");
+  },
   "axes have round steps"() {
     same(page.ticks(0, 1), [0, 0.5, 1]);
     same(page.ticks(-0.31, 0.42), [-0.2, 0, 0.2, 0.4]);

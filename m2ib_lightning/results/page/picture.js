@@ -156,6 +156,7 @@ function patchText(row, packed, [line, column], head) {
 
 /** The unit of a row's saliency: M2IB's has one, that of other methods has none. */
 function unitOf(row) {
+  if (row.unit !== undefined) return row.unit && ` ${row.unit}`;
   return row.loss ? " nats" : "";
 }
 

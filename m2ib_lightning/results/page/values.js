@@ -144,6 +144,21 @@ function interpolate(values, width, height, x, y) {
   return upper * (1 - fy) + lower * fy;
 }
 
+/**
+ * The maps of a pair, each as a row: its own one, if it has one, and those of its panels. What a panel lacks is not taken
+ * from the pair's own map.
+ */
+function panelRows(row, head) {
+  const own = row.map ? [Object.assign(Object.create(row), { name: head.own ?? head.method })] : [];
+  const empty = { words: undefined, offsets: [], mapUnit: undefined, unit: "", hit: undefined, loss: undefined, units: undefined };
+  return [...own, ...row.panels.map((panel) => Object.assign(Object.create(row), empty, panel))];
+}
+
+/** The kind of a map or of words, whose colours are fixed over the run: that of one method, where there are several. */
+function kindOf(row, kind) {
+  return row.name && Object.hasOwn(row, "unit") ? `${kind} of ${row.name}` : kind;
+}
+
 /** What became of a pair: failed, hit, miss or done. */
 function outcomeOf(row) {
   if (row.error !== undefined) return "failed";
@@ -232,4 +247,23 @@ function ticks(low, high, count = 4) {
   const places = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) places.push(Number((k * step).toPrecision(12)));
   return places;
+}
+
+/** A metric's name for readers: without its stage, and with spaces. */
+function shortName(name) {
+  return spaced(name.replace(/^(train|val)\//, "")).replace("@", " at ");
+}
+
+/** The charts of a training: which metrics stand in which, the loss first, then recall, and so on. */
+function trainingGroups(names) {
+  const kinds = [
+    ["Training loss", /^train\/loss$/],
+    ["Recall of the validation", /^val\/.*@\d+$/],
+    ["Information while training, in nats", /^train\/.*information$/],
+    ["Information at validation, in nats", /^val\/.*information$/],
+  ];
+  const groups = kinds.map(([title, pattern]) => ({ title, names: names.filter((name) => pattern.test(name)) }));
+  const grouped = new Set(groups.flatMap((group) => group.names));
+  for (const name of names) if (!grouped.has(name)) groups.push({ title: `${shortName(name)} (${name.startsWith("val/") ? "validation" : "training"})`, names: [name] });
+  return groups.filter((group) => group.names.length);
 }

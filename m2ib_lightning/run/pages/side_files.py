@@ -1,4 +1,4 @@
-"""The folder ``report/`` of a run: thumbnails, and facts of the ground truth, which the table does not have."""
+"""The folder ``report/`` of a run: thumbnails, and facts of the pairs that the table lacks, as of their truth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Thumbnails:
         self._files = PictureFiles(run.path) if make else None
 
     def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``thumb`` (a ``data:`` URI, or the path of a file), ``truth``, ``hit`` and ``cut``, where known."""
+        """Return ``thumb`` (a ``data:`` URI, or the path of a file), and what the writers kept of the pair."""
         facts = {name: value for name, value in self._facts.get(row["key"], {}).items() if name != "key"}
         path = self._run.thumbnails / thumbnail_name(row["id"], row["key"])
         if not _exists(path) and (self._files is None or row.get("error") or not _make(self._files, row, path)):
@@ -71,8 +71,17 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
         small.save(file, format="JPEG", quality=80)
 
 
+def append_facts(run: RunDirectory, launch: int, rank: int, facts: Iterable[Mapping[str, Any]]) -> None:
+    """Append facts about pairs, one line each, to ``report/truth-<launch>-<rank>.jsonl``; each has its ``key``."""
+    lines = [json.dumps(each) + "\n" for each in facts]
+    if lines:
+        run.thumbnails.mkdir(exist_ok=True)
+        with (run.thumbnails / f"truth-{launch:04d}-{rank:05d}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+
+
 def read_facts(run: RunDirectory) -> dict[str, dict[str, Any]]:
-    """Return the facts of the ground truth by the key of the pair; lines that are not whole are left out."""
+    """Return the facts of the pairs by their keys; lines that are not whole are left out."""
     return {facts["key"]: facts for path in sorted(run.thumbnails.glob("truth-*.jsonl")) for facts in _lines(path)}
 
 
