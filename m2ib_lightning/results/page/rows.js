@@ -33,7 +33,7 @@ function card(row, head, link, onOpen) {
   const content = contentOf(row, head, false);
   const made = element(
     "article",
-    { class: row.panels ? "card wide" : "card", tabindex: -1, "aria-label": row.id },
+    { class: row.panels && panelRows(row, head).length > 2 ? "card wide" : "card", tabindex: -1, "aria-label": row.id },
     element("h3", {}, element("a", { href: link, onclick: onOpen }, row.id), badge(row)),
     content.nodes,
     element("p", { class: "facts" }, factsOf(row)),
