@@ -82,7 +82,7 @@ def test_the_page_has_the_curves_and_the_metrics(done: Path) -> None:
     curves = training["curves"]
     assert [step for step, _ in curves["train/loss"]] == list(range(1, 11))
     assert curves["train/loss"][-1][1] == pytest.approx(summary["train/loss"], rel=1e-5)
-    assert [step for step, _ in curves["val/image_to_text@1"]] == [0, 5, 10]
+    assert [step for step, _ in curves["val/image_to_text@1"]] == [5, 10]
     assert curves["val/image_to_text@1"][-1][1] == pytest.approx(summary["val/image_to_text@1"], rel=1e-5)
     assert training["facts"]["pairs"] == 24
 
