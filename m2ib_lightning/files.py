@@ -44,17 +44,22 @@ _Dumper.add_implicit_resolver(*_NUMBER)
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path`` for writing.
 
     At the end of the context the file is synced and renamed to ``path``. After an error it is removed.
+
+    Args:
+        path: path of the file.
+        sync: whether to wait until the disk has it; without that, a loss of power may leave an empty file.
     """
     temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

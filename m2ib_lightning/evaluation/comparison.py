@@ -28,6 +28,8 @@ class Comparison:
             that have both.
         cascade: steps of the weight randomisation by tower, then by method. A step is (percentage of random stages,
             correlation); steps are in rising order.
+        curves: mean curves of insertion and deletion by measure, then by method. A point is (percentage of patches or
+            words, cosine); points are in rising order.
     """
 
     methods: list[str]
@@ -35,6 +37,7 @@ class Comparison:
     estimates: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
     cascade: dict[str, dict[str, list[tuple[int, Estimate]]]] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[tuple[int, Estimate]]]] = field(default_factory=dict)
 
     def best(self, measure: str) -> set[str]:
         """Return the methods with the best mean of a measure; none for a measure without a better direction."""

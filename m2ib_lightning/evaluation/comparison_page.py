@@ -8,6 +8,7 @@ from typing import Any
 
 from m2ib_lightning.evaluation.bootstrap import Estimate
 from m2ib_lightning.evaluation.comparison import Comparison
+from m2ib_lightning.evaluation.cosine_curves import CURVES_FIELD
 from m2ib_lightning.evaluation.measures import MEASURES
 from m2ib_lightning.evaluation.scores import SCORES_SCHEMA
 from m2ib_lightning.run.directory import RunDirectory
@@ -44,14 +45,21 @@ def write_comparison_page(
             "baseline": comparison.baseline,
             "notes": list(notes),
             "measures": [_measure(comparison, name, groups) for name in measures],
-            "cascade": {
-                tower: {method: [[percent, *_ends(e)] for percent, e in steps] for method, steps in by_method.items()}
-                for tower, by_method in comparison.cascade.items()
-            },
+            "cascade": _steps(comparison.cascade),
+            "curves": _steps(comparison.curves),
         },
     }
-    rows = PageRows(tuple(SCORES_SCHEMA.names), SCORES_SCHEMA, lambda row: _record(row, comparison.methods, measures))
+    columns = tuple(name for name in SCORES_SCHEMA.names if name != CURVES_FIELD.name)
+    rows = PageRows(columns, SCORES_SCHEMA, lambda row: _record(row, comparison.methods, measures))
     return write_report(run, summary, most=most, rows=rows, head=head)
+
+
+def _steps(curves: Mapping[str, Mapping[str, Sequence[tuple[int, Estimate]]]]) -> dict[str, Any]:
+    """Return curves by name and method, with the percentage and the ends of each point."""
+    return {
+        name: {method: [[percent, *_ends(e)] for percent, e in steps] for method, steps in by_method.items()}
+        for name, by_method in curves.items()
+    }
 
 
 def _measure(comparison: Comparison, name: str, groups: Mapping[str, str]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from m2ib_lightning.evaluation.bootstrap import FEWEST
+from m2ib_lightning.evaluation.bootstrap import FEWEST, Estimate
 from m2ib_lightning.evaluation.comparison import Comparison
 from m2ib_lightning.evaluation.comparison_page import write_comparison_page
 from m2ib_lightning.evaluation.measures import MEASURES
@@ -105,16 +106,21 @@ def write_evaluation(run: RunDirectory, summary: Summary, comparison: Comparison
     """Write ``table.md``, ``summary.json`` with the comparison, and ``report.html``; return the path of the table."""
     path = run.path / "table.md"
     atomic_write_text(path, to_markdown(comparison, notes))
-    cascade = {
-        tower: {
-            method: {percent: estimate.to_dict() for percent, estimate in steps} for method, steps in by_method.items()
-        }
-        for tower, by_method in comparison.cascade.items()
-    }
-    values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict(), "cascade": cascade}
+    values = summary.to_dict() | {"notes": list(notes), "methods": comparison.to_dict()}
+    values |= {"cascade": _steps(comparison.cascade), "curves": _steps(comparison.curves)}
     atomic_write_text(run.summary, json.dumps(_without_nan(values), indent=2) + "\n")
     write_comparison_page(run, summary, comparison, notes, GROUP_QUESTIONS)
     return path
+
+
+def _steps(curves: Mapping[str, Mapping[str, Sequence[tuple[int, Estimate]]]]) -> dict[str, Any]:
+    """Return curves for JSON: by name, by method, and by percentage."""
+    return {
+        name: {
+            method: {percent: estimate.to_dict() for percent, estimate in steps} for method, steps in by_method.items()
+        }
+        for name, by_method in curves.items()
+    }
 
 
 def _without_nan(value: object) -> object:

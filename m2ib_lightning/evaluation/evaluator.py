@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from m2ib_lightning.evaluation import probes
-from m2ib_lightning.evaluation.faithfulness import Faithfulness
+from m2ib_lightning.evaluation.cosine_curves import kept_points
+from m2ib_lightning.evaluation.faithfulness import Faithfulness, areas
 from m2ib_lightning.evaluation.randomised import RandomisedModel
 from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.methods.scorer import Clean
@@ -47,6 +48,7 @@ class PairScores:
     Attributes:
         pair: the scored pair.
         scores: one score for each method, seed and measure.
+        curves: curves of insertion and deletion by method, then by measure, as ``kept_points`` returns them.
         maps: result of each method whose map can be drawn.
         failures: error of each method that failed on the pair.
         heatmap: file that the maps were drawn to, or None.
@@ -55,6 +57,7 @@ class PairScores:
 
     pair: Pair
     scores: list[Score] = field(default_factory=list)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     maps: dict[str, Attribution] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     heatmap: str | None = None
@@ -79,6 +82,12 @@ class PairScores:
             "error": self.error,
             "fingerprint": pair.fingerprint,
             "sentence": pair.sentence,
+            "curves": [
+                {"method": method, "measure": measure, "cosines": cosines}
+                for method, curves in self.curves.items()
+                for measure, cosines in curves.items()
+            ]
+            or None,
         }
 
 
@@ -160,16 +169,25 @@ class Evaluator:
                     scores.failures[name] = result.error
                 elif result.pair.picture is not None:
                     scores.maps[name] = result
-            self._add(pair_scores, name, self.context.seed, self._measure(batch, clean, results, seconds))
+            curves: list[dict[str, list[float]]] = [scores.curves.setdefault(name, {}) for scores in pair_scores]
+            self._add(pair_scores, name, self.context.seed, self._measure(batch, clean, results, seconds, curves))
         probed = [row for row, pair in enumerate(batch.pairs) if pair.position < self.probed]
         if probed:
             self._probe(batch.some(probed), [pair_scores[row] for row in probed])
         return pair_scores
 
     def _measure(
-        self, batch: PairBatch, clean: Clean, results: Sequence[Attribution], seconds: float | None = None
+        self,
+        batch: PairBatch,
+        clean: Clean,
+        results: Sequence[Attribution],
+        seconds: float | None = None,
+        curves: Sequence[dict[str, list[float]]] = (),
     ) -> list[dict[str, float]]:
-        """Compute the measures that need no further run of the method; a failed pair gets no score."""
+        """Compute the measures that need no further run of the method; a failed pair gets no score.
+
+        The points of the curves are added to ``curves``, one dict a pair, if it is given.
+        """
         scores: list[dict[str, float]] = [{} for _ in results]
         good = [row for row, result in enumerate(results) if result.error is None]
         for row in good:
@@ -179,12 +197,20 @@ class Evaluator:
         good_batch = batch if len(good) == len(batch) else batch.some(good)
         good_clean = Clean({m: e[good] for m, e in clean.embeddings.items()}, clean.similarity[good])
         good_results = [results[row] for row in good]
-        for group in ("confidence", "curves", "reference"):
-            if group in self.groups and good:
-                measures = getattr(self.faithfulness, group)(good_batch, good_clean, good_results)
-                for measure, values in measures.items():
-                    for row, value in zip(good, values, strict=True):
-                        scores[row][measure] = value
+        found: dict[str, list[float]] = {}
+        if "confidence" in self.groups and good:
+            found |= self.faithfulness.confidence(good_batch, good_clean, good_results)
+        if "curves" in self.groups and good:
+            by_name = self.faithfulness.cosine_curves(good_batch, good_clean, good_results)
+            found |= areas(by_name)
+            for name, rows in by_name.items() if curves else ():
+                for row, curve in zip(good, rows, strict=True):
+                    curves[row][name] = kept_points(curve)
+        if "reference" in self.groups and good:
+            found |= self.faithfulness.reference(good_batch, good_clean, good_results)
+        for measure, values in found.items():
+            for row, value in zip(good, values, strict=True):
+                scores[row][measure] = value
         return scores
 
     def _probe(self, batch: PairBatch, pair_scores: list[PairScores]) -> None:

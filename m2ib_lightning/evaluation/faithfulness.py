@@ -5,7 +5,7 @@ Legend: B pairs, S points of a curve, H x W pixels, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -67,7 +67,6 @@ class Faithfulness:
             "text_map_mass": [float(result.text_heatmap.mean()) for result in results],
         }
 
-    @torch.no_grad()
     def curves(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
         """Measure insertion and deletion (RISE), patch by patch and word by word, in falling order of saliency.
 
@@ -76,6 +75,11 @@ class Faithfulness:
         0.05. Tied parts come in one fixed random order. Insertion starts from a blur as wide as a patch. RISE's blur
         (sigma 5 of 224 pixels) hides little from a ViT.
         """
+        return areas(self.cosine_curves(batch, clean, results))
+
+    @torch.no_grad()
+    def cosine_curves(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[Tensor]]:
+        """Return the cosines along the curves, whose areas ``curves`` measures: by name, (S) float64 for each pair."""
         saliency = torch.from_numpy(np.stack([result.image_saliency for result in results])).flatten(1)
         pixels, grid = self.scorer.pixels(batch), self.scorer.grid(batch)
         blurred = blur(pixels, pixels.shape[-1] / grid[1])
@@ -86,8 +90,12 @@ class Faithfulness:
         inserted = self._cosines(torch.lerp(blurred, pixels, masks), target)
         lengths = self.scorer.lengths(batch.inputs["text"])
         texts = [self._text_curves(batch, row, lengths[row], clean, result) for row, result in enumerate(results)]
-        scores = _insertion_and_deletion(inserted, deleted, "image")
-        return scores | {name: [text[name][0] for text in texts] for name in texts[0]}
+        return {
+            "image_insertion": list(inserted.T.double().cpu()),
+            "image_deletion": list(deleted.T.double().cpu()),
+            "text_insertion": [insertion for insertion, _ in texts],
+            "text_deletion": [deletion for _, deletion in texts],
+        }
 
     @torch.no_grad()
     def reference(self, batch: PairBatch, clean: Clean, results: Sequence[Attribution]) -> dict[str, list[float]]:
@@ -131,15 +139,16 @@ class Faithfulness:
 
     def _text_curves(
         self, batch: PairBatch, row: int, length: int, clean: Clean, result: Attribution
-    ) -> dict[str, list[float]]:
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cosines (S) as the highest words of a caption are said, and as they are removed."""
         highest = _highest(torch.from_numpy(result.text_saliency)[None])[:, 0] > 0  # (S, words)
         ids = batch.inputs["text"]["input_ids"][row, :length].tolist()
         positions = batch.pairs[row].token_positions
         captions = [_selected(ids, positions, keep) for keep in torch.cat([highest, ~highest]).tolist()]
         inputs = {name: tensor.to(self.scorer.device) for name, tensor in self.preparer.pad(captions).items()}
         cosines = F.cosine_similarity(self.scorer.tokens(inputs), clean.target("text")[row], dim=-1)
-        inserted, deleted = cosines[:, None].chunk(2)
-        return _insertion_and_deletion(inserted, deleted, "text")
+        inserted, deleted = cosines.double().cpu().chunk(2)
+        return inserted, deleted
 
     def _reference_text(self, batch: PairBatch, row: int, clean: Clean, result: Attribution) -> tuple[Tensor, Tensor]:
         """Return the cosines of a caption before and after its words are zeroed, both without special tokens."""
@@ -196,16 +205,15 @@ def _selected(ids: Sequence[int], positions: Sequence[int], keep: Sequence[bool]
     return [token for position, token in enumerate(ids) if position not in removed]
 
 
-def _insertion_and_deletion(inserted: Tensor, deleted: Tensor, modality: Modality) -> dict[str, list[float]]:
-    """Return the raw and normalised areas under insertion and deletion curves (S, B), by name."""
-    return {
-        **_areas(inserted, clean=inserted[-1], empty=inserted[0], name=f"{modality}_insertion"),
-        **_areas(deleted, clean=deleted[0], empty=deleted[-1], name=f"{modality}_deletion"),
-    }
+def areas(curves: Mapping[str, Sequence[Tensor]]) -> dict[str, list[float]]:
+    """Return the raw and the normalised areas under curves as ``cosine_curves`` returns them, by name."""
+    scores: dict[str, list[float]] = {}
+    for name, rows in curves.items():
+        ends = [(row[0], row[-1]) if name.endswith("deletion") else (row[-1], row[0]) for row in rows]
+        scores[name] = [_normalised(row, clean, empty) for row, (clean, empty) in zip(rows, ends, strict=True)]
+        scores[f"{name}_raw"] = [float(area_under(row)) for row in rows]
+    return scores
 
 
-def _areas(curve: Tensor, *, clean: Tensor, empty: Tensor, name: str) -> dict[str, list[float]]:
-    rows, clean, empty = curve.T.double().cpu(), clean.double().cpu(), empty.double().cpu()
-    areas = normalised_area(rows, clean, empty)
-    areas[clean - empty < _MIN_DROP] = torch.nan
-    return {name: areas.tolist(), f"{name}_raw": area_under(rows).tolist()}
+def _normalised(row: Tensor, clean: Tensor, empty: Tensor) -> float:
+    return float("nan") if clean - empty < _MIN_DROP else float(normalised_area(row, clean, empty))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from m2ib_lightning.evaluation.cosine_curves import CURVES_FIELD
 from m2ib_lightning.evaluation.evaluator import PairScores
 from m2ib_lightning.run.counts import Counts
 from m2ib_lightning.run.table import source_order, tables
@@ -38,6 +39,7 @@ SCORES_SCHEMA = pa.schema(
         pa.field("error", pa.string()),  # null where the pair was explained
         pa.field("fingerprint", pa.string()),  # of the pair in the source
         pa.field("sentence", pa.string()),  # that the caption is a phrase of, or null
+        CURVES_FIELD,
     ]
 )
 

@@ -17,9 +17,11 @@ SCRIPTS = (
     "elements.js",
     "charts.js",
     "picture.js",
+    "exhibits.js",
     "rows.js",
     "overview.js",
     "comparison.js",
+    "training.js",
     "report.js",
 )
 """Files of the script, in the order in which they are joined."""
@@ -38,6 +40,7 @@ def script() -> str:
     return f'(() => {{\n"use strict";\n{files}\nstart();\n}})();\n'
 
 
+@cache
 def colours() -> dict[str, list[list[int]]]:
     """Return the colours that the page shares with the pictures: those of heat, lowest first, and those of units."""
     heat = heat_colours(np.linspace(0, 1, 33)).round().astype(int).tolist()

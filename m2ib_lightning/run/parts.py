@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 )
 """Columns of the table of ``task=attribute`` and ``task=ground``."""
 
-_ADDED = ("fingerprint", "sentence", "unit_spans", "unit_saliency", "unit_share", "image_unit")
+_ADDED = ("fingerprint", "sentence", "unit_spans", "unit_saliency", "unit_share", "image_unit", "curves")
 """Columns that rows of earlier versions lack."""
 
 COUNTS = b"m2ib"
@@ -103,7 +103,8 @@ def complete(table: pa.Table, columns: list[str]) -> pa.Table:
     """Return some columns of rows; those that did not exist when the rows were written are null."""
     for name in _ADDED:
         if name in columns and name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
+            kind = SCHEMA.field(name).type if name in SCHEMA.names else pa.null()
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
     return table.select(columns)
 
 

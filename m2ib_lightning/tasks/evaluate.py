@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,9 @@ from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.evaluation.comparison import Comparison, compare
 from m2ib_lightning.evaluation.comparison_page import write_comparison_page
 from m2ib_lightning.evaluation.comparison_report import GROUP_QUESTIONS, to_markdown, write_evaluation
+from m2ib_lightning.evaluation.cosine_curves import mean_curves
 from m2ib_lightning.evaluation.evaluator import Evaluator
+from m2ib_lightning.evaluation.maps_writer import MapsWriter
 from m2ib_lightning.evaluation.measures import check_groups
 from m2ib_lightning.evaluation.pictures import draw_comparison
 from m2ib_lightning.evaluation.scores import SCORES_SCHEMA, count, load_scores
@@ -78,6 +81,7 @@ class Evaluate(PairTask):
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
         return [
             HeatmapWriter(start.run.heatmaps, work.config.evaluate.pictures, draw_comparison),
+            MapsWriter(start.run, start.launch.number, work.config.evaluate.pictures),
             TableWriter(start.run.table, start.launch.number, schema=SCORES_SCHEMA, count=count),
         ]
 
@@ -127,14 +131,10 @@ def methods_of(config: Config) -> list[str]:
 
 def comparison_of(config: Config, run: RunDirectory) -> Comparison:
     """Return the comparison of the methods, computed from the rows of a run."""
-    options = config.evaluate
-    return compare(
-        load_scores(run.path),
-        methods_of(config),
-        options.baseline,
-        resamples=options.resamples,
-        seed=config.seed,
-    )
+    options, methods = config.evaluate, methods_of(config)
+    draws = {"resamples": options.resamples, "seed": config.seed}
+    comparison = compare(load_scores(run.path), methods, options.baseline, **draws)
+    return replace(comparison, curves=mean_curves(run.path, methods, **draws))
 
 
 def _notes(config: Config, run: RunDirectory, comparison: Comparison) -> Iterator[str]:

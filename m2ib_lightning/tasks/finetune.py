@@ -19,8 +19,10 @@ from m2ib_lightning.files import first_line
 from m2ib_lightning.finetuning.checkpoint import AtomicCheckpointIO, LastCheckpoint, unusable
 from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.maps import SHOWN
+from m2ib_lightning.finetuning.metrics_file import NAME, MetricsFile
 from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.finetuning.sharded import gathered_weights, is_sharded
+from m2ib_lightning.finetuning.training_page import write_training_page
 from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.sharding import Rendezvous
@@ -91,6 +93,7 @@ def _train(work: Work, data: FinetuneDataModule, start: TrainingStart, arguments
             unsharded.load_state_dict(weights, assign=True)
     if trainer.is_global_zero:
         save_result(trainer, unsharded, module.seconds, data, start.run)
+        print(f"page         {write_training_page(start.run)}", flush=True)
     return 0
 
 
@@ -157,6 +160,7 @@ def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, e
     folder = run.path / CHECKPOINTS
     plugins = [*arguments.get("plugins", []), AtomicCheckpointIO()]
     callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LearningRateMonitor("step")]
+    callbacks.append(MetricsFile(run.path / NAME))
     if every:
         callbacks.append(LastCheckpoint(folder, every_n_train_steps=every))
     limits: dict[str, Any] = {} if validates else {"limit_val_batches": 0}

@@ -1,8 +1,9 @@
-// Checks of report.html in a browser. Arguments: the pages of an attribution, a grounding and an evaluation.
+// Checks of report.html in a browser. Arguments: the pages of an attribution, a grounding, an evaluation, an attribution
+// with another one beside it, and a training.
 const assert = require("node:assert/strict");
 const { open, run, violations } = require("./driver.cjs");
 
-const [pairs, grounding, evaluation] = process.argv.slice(2).map((path) => `file://${path}`);
+const [pairs, grounding, evaluation, beside, training] = process.argv.slice(2).map((path) => `file://${path}`);
 const ids = (page) => page.$$eval(".card h3 a", (links) => links.map((link) => link.textContent));
 const select = (page, label, value) => page.getByLabel(label, { exact: true }).selectOption(value);
 const similarities = (page) =>
@@ -126,9 +127,13 @@ run({
   },
 
   phone: async (browser) => {
-    for (const url of [pairs, grounding, evaluation]) {
+    for (const url of [pairs, grounding, evaluation, beside, training]) {
       const page = await open(browser, url, { width: 390, height: 844 });
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390, url);
+      if (url === training) {
+        assert.deepEqual(page.wrong, []);
+        continue;
+      }
       await page.locator(".card h3 a").first().click();
       const box = await page.locator("dialog[open]").boundingBox();
       assert.ok(box.x >= 0 && box.x + box.width <= 390, JSON.stringify(box));
@@ -219,6 +224,18 @@ run({
     assert.deepEqual(page.wrong, []);
   },
 
+  "a map along a path is told in nats": async (browser) => {
+    const page = await open(browser, grounding);
+    const labels = await page.locator(".card .colours").first().locator("span").allTextContents();
+    assert.match(labels[2], /nats$/);
+    const [low, middle, high] = labels.map((text) => Number(/[\d.]+/.exec(text)[0]));
+    assert.ok(Math.abs(Math.log1p(middle) - (Math.log1p(low) + Math.log1p(high)) / 2) < 0.05, labels.join(" "));
+    await page.locator(".card canvas").first().hover();
+    const [, nats, own] = /^patch \d+, \d+: ([\d.]+) nats \(([\d.]+) log\(1 \+ nats\)\^4/.exec(await readout(page));
+    assert.ok(Math.abs(Math.log1p(Number(nats)) ** 4 - Number(own)) < 0.05 * Number(own) + 0.5, `${nats}, ${own}`);
+    assert.deepEqual(page.wrong, []);
+  },
+
   "the comparison sorts": async (browser) => {
     const page = await open(browser, evaluation);
     const table = page.locator(".numbers").first();
@@ -233,12 +250,70 @@ run({
     assert.deepEqual(page.wrong, []);
   },
 
+  "curves are drawn": async (browser) => {
+    const page = await open(browser, evaluation);
+    for (const title of ["Patches appear on a blur", "Patches are blanked", "Words are said", "Words are removed"]) {
+      const chart = page.locator(`svg[aria-label='${title}']`);
+      assert.equal(await chart.locator("polyline").count(), 3, title);
+      assert.equal(await chart.locator("circle").count(), 33, title);
+    }
+    assert.deepEqual(page.wrong, []);
+  },
+
+  "methods stand side by side": async (browser) => {
+    const page = await open(browser, evaluation);
+    const first = page.locator(".card").first();
+    assert.deepEqual(await first.locator(".panel .name b").allTextContents(), ["saliency", "random", "centre"]);
+    for (const text of await first.locator(".panel .badge").allTextContents()) assert.match(text, /^(hit|miss)$/);
+    assert.equal(await first.locator(".panel .badge").count(), 3);
+    await first.scrollIntoViewIfNeeded();
+    await page.waitForTimeout(200);
+    const pixels = await first.locator("canvas").evaluateAll((all) => all.map((canvas) => canvas.toDataURL()));
+    assert.equal(new Set(pixels).size, 3);
+    const words = () => first.locator(".token").evaluateAll((all) => all.map((token) => token.title).join());
+    await first.locator("canvas").nth(1).hover();
+    assert.match(await first.locator(".readout").textContent(), /^random: patch \d+, \d+: /);
+    const random = await words();
+    await first.locator("canvas").nth(0).hover();
+    assert.notEqual(await words(), random);
+    await first.locator("h3 a").click();
+    assert.equal(await page.locator("dialog[open] canvas").count(), 3);
+    await page.locator("dialog[open] canvas").nth(2).focus();
+    assert.match(await page.locator("dialog[open] .readout").textContent(), /^centre: patch 1, 1: /);
+    assert.deepEqual(page.wrong, []);
+  },
+
+  "other runs stand side by side": async (browser) => {
+    const page = await open(browser, beside);
+    const first = page.locator(".card").first();
+    assert.deepEqual(await first.locator(".panel .name b").allTextContents(), ["saliency", "m2ib"]);
+    await page.waitForTimeout(200);
+    await first.locator("canvas").nth(1).hover();
+    assert.match(await first.locator(".readout").textContent(), /^m2ib: patch \d+, \d+: [\d.]+ nats/);
+    await first.locator("canvas").nth(0).hover();
+    assert.match(await first.locator(".readout").textContent(), /^saliency: patch \d+, \d+: [-\d.e]+ ± /);
+    await select(page, "Outcome", "failed");
+    assert.equal(await page.locator(".panel").count(), 0);
+    assert.deepEqual(page.wrong, []);
+  },
+
+  "a training has its curves": async (browser) => {
+    const page = await open(browser, training);
+    assert.ok((await page.locator("svg[aria-label='Training loss'] circle").count()) >= 2);
+    assert.ok((await page.locator("svg[aria-label='Recall of the validation'] polyline").count()) >= 2);
+    assert.match(await page.locator(".tile").first().textContent(), /^\d+steps$/);
+    await page.getByRole("button", { name: "Theme: auto" }).click();
+    assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(251, 251, 252)");
+    assert.deepEqual(page.wrong, []);
+  },
+
   accessible: async (browser) => {
     const found = [];
-    for (const url of [pairs, grounding, evaluation]) {
+    for (const url of [pairs, grounding, evaluation, beside, training]) {
       for (const theme of ["light", "dark"]) {
         const page = await open(browser, url, { theme });
         found.push(...(await violations(page)).map((line) => `${url} ${theme}: ${line}`));
+        if (url === training) continue;
         await page.locator(".card h3 a").first().click();
         found.push(...(await violations(page)).map((line) => `${url} ${theme}, a pair: ${line}`));
         await page.context().close();

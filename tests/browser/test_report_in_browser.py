@@ -1,4 +1,4 @@
-"""``report.html`` in a browser: runs of three tasks, and a page of 10,000 pairs."""
+"""``report.html`` in a browser: runs of four tasks, and a page of 10,000 pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ CHECKS = (
     *("sort", "filter by text", "filter by outcome", "filter by a range", "deep link", "keyboard", "pages", "dark"),
     *("phone", "a script as a caption is text", "words have their value", "patches have their own value"),
     *("styles and ranges change the picture", "the colour bar is true", "a click on a histogram filters"),
-    *("units show their maps", "the comparison sorts", "accessible"),
+    *("units show their maps", "a map along a path is told in nats", "the comparison sorts", "curves are drawn"),
+    *("methods stand side by side", "other runs stand side by side", "a training has its curves", "accessible"),
 )
 """The checks of ``report_checks.cjs``; each also fails if a request leaves the page or the console shows an error."""
 
@@ -66,9 +67,15 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert main([*fast, *pairs, f"output_dir={folder / 'pairs'}"]) == 0
     assert main(["--config", "demo", *fast, "data.limit=3", f"output_dir={folder / 'grounding'}"]) == 0
     methods = "evaluate.methods=[saliency,random,centre]"
-    words = ["task=evaluate", methods, "data.limit=3", *fast]
+    words = ["task=evaluate", methods, "data.limit=3", "evaluate.probed=1", *fast]
     assert main([*words, f"output_dir={folder / 'evaluation'}"]) == 0
-    pages = [folder / name / "report.html" for name in ("pairs", "grounding", "evaluation")]
+    assert main([*fast, *pairs, "method.name=saliency", f"output_dir={folder / 'beside'}"]) == 0
+    assert main(["report", str(folder / "beside"), str(folder / "pairs")]) == 0
+    training = ["task=finetune", "data.limit=16", "data.batch_size=4", "trainer.max_epochs=2", "finetune.maps=0"]
+    training += ["trainer.enable_progress_bar=false", "data.num_workers=0", "trainer.accelerator=cpu"]
+    assert main([*training, f"output_dir={folder / 'training'}"]) == 0
+    names = ("pairs", "grounding", "evaluation", "beside", "training")
+    pages = [folder / name / "report.html" for name in names]
     return check("report_checks.cjs", *pages, timeout=600)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from m2ib_lightning.cli import main
@@ -21,8 +22,9 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.evaluation import load_scores
 from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
+from m2ib_lightning.metrics import area_under
 from tests import ROOT
-from tests.run.pages import PageReader
+from tests.run.pages import PageReader, decoded
 
 M2IB = "m2ib:steps=1,noise_samples=1"
 FAST = f'["{M2IB}", saliency, random, centre]'
@@ -87,6 +89,37 @@ def test_the_summary_is_json_with_means_intervals_and_differences(done: Path) ->
     assert summary["methods"]["saliency"]["image_mass"]["mean"] == pytest.approx(chosen.mean())
 
 
+def test_the_curves_are_kept_and_their_ends_are_the_whole_pair(done: Path) -> None:
+    curves = json.loads((done / "summary.json").read_text())["curves"]
+    assert list(curves) == ["image_insertion", "image_deletion", "text_insertion", "text_deletion"]
+    whole = curves["image_deletion"]["saliency"]["0"]["mean"]
+    for method in (M2IB, "saliency", "random", "centre"):
+        assert list(curves["image_insertion"][method]) == [str(percent) for percent in range(0, 101, 10)]
+        assert curves["image_insertion"][method]["100"]["mean"] == pytest.approx(whole, abs=1e-6)
+        assert curves["text_deletion"][method]["0"]["mean"] == pytest.approx(whole, abs=1e-6)
+    scores = load_scores(done)
+    area = scores[(scores["measure"] == "image_deletion_raw") & (scores["method"] == "centre") & (scores["seed"] == 0)]
+    means = [point["mean"] for point in curves["image_deletion"]["centre"].values()]
+    kept = float(area_under(torch.tensor(means)))
+    assert kept == pytest.approx(area["value"].mean(), abs=0.01)  # 11 points stand for 17
+
+
+def test_the_maps_of_all_methods_of_a_drawn_pair_are_on_the_page(done: Path) -> None:
+    (row,) = [row for row in PageReader(done / "report.html").rows if "panels" in row]
+    assert [panel["name"] for panel in row["panels"]] == [M2IB, "saliency", "random", "centre"]
+    scores = load_scores(done)
+    scores = scores[(scores["key"] == row["key"]) & (scores["measure"] == "image_pointing") & (scores["seed"] == 0)]
+    pointing = dict(zip(scores["method"], scores["value"], strict=True))
+    for panel in row["panels"]:
+        assert panel["hit"] == (pointing[panel["name"]] >= 0.5)
+        assert len(decoded(panel["map"])) == panel["grid"][0] * panel["grid"][1]
+        assert 2 * len(decoded(panel["words"])) == len(panel["offsets"])
+    assert [panel.get("unit") for panel in row["panels"]] == ["nats", None, None, None]
+    assert row["thumb"].startswith("data:image/jpeg")
+    assert row["truth"][:2] == [64, 64]
+    assert set(PageReader(done / "report.html").head["ranges"]) >= {"map of saliency", f"words of {M2IB}"}
+
+
 def test_controls_ignore_the_pair(done: Path) -> None:
     """The map of a control does not change with the weights, nor with the caption."""
     methods = json.loads((done / "summary.json").read_text())["methods"]
@@ -112,6 +145,7 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     assert measures["image_mass"]["values"]["saliency"]["ends"][0] == pytest.approx(mean, rel=1e-5)
     assert set(page.head["comparison"]["cascade"]) == set(summary["cascade"])
     assert sum("drawing" in row for row in page.rows) == 1
+    assert page.head["comparison"]["curves"]["text_deletion"].keys() == summary["curves"]["text_deletion"].keys()
     assert all(row["scores"] for row in page.rows)
     assert main(["report", str(done)]) == 0
     again = PageReader(done / "report.html")

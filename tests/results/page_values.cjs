@@ -31,6 +31,20 @@ const tests = {
     assert.equal(page.scaled(5, [5, 5]), 0);
     assert.equal(page.scaled(7, [0, 5]), 1);
   },
+  "maps along a path are coloured by their root and told in nats"() {
+    const path = page.scaleOf("log(1 + nats)^4");
+    assert.deepEqual([path.power, path.unit, path.even], [4, "nats", "log(1 + nats)"]);
+    assert.ok(Math.abs(path.told(Math.log1p(27) ** 4) - 27) < 1e-9);
+    const opposite = page.scaleOf("(log(1 + nats) - log(1 + opposite nats))^3");
+    assert.deepEqual([opposite.power, opposite.unit, opposite.told(5)], [3, "(log(1 + nats) - log(1 + opposite nats))^3", 5]);
+    for (const unit of [null, undefined, "", "nats"]) assert.deepEqual([page.scaleOf(unit).power, page.scaleOf(unit).told(-5)], [1, -5]);
+    assert.equal(page.placeOf(16, [1, 81], 4), 0.5);
+    assert.equal(page.placeOf(21, [1, 81], 1), 0.25);
+    assert.equal(page.placeOf(99, [1, 81], 4), 1);
+    assert.equal(page.placeOf(-99, [1, 81], 4), 0);
+    for (const power of [1, 4]) assert.ok(Math.abs(page.placeOf(page.valueAt(0.3, [1, 81], power), [1, 81], power) - 0.3) < 1e-12);
+    assert.equal(page.valueAt(0.25, [-8, -4], 1), -7);
+  },
   "offsets count whole characters"() {
     const pieces = page.captionPieces("a 🎈 café!", [0, 1, 2, 3, 2, 3, 4, 8], [1, 2, 3, 4]);
     same(pieces, [{ text: "a", value: 1 }, { text: " " }, { text: "🎈", value: 5 }, { text: " " }, { text: "café", value: 4 }, { text: "!" }]);
@@ -74,6 +88,19 @@ const tests = {
     const order = (descending) => page.sortRows(rows, { of: (row) => row.s }, descending).map((row) => row.n).join("");
     assert.equal(order(false), "21304");
     assert.equal(order(true), "13204");
+  },
+  "panels take nothing from the map beside them"() {
+    const row = { id: "a", map: [0, 1, ""], words: [0, 1, ""], loss: [1], hit: true, panels: [{ name: "other", map: [2, 3, ""], unit: "nats" }, { name: "third" }] };
+    const [own, other, third] = page.panelRows(row, { method: "one, other, third", own: "one" });
+    assert.deepEqual([own.name, own.hit, other.name, other.hit, other.id, third.words], ["one", true, "other", undefined, "a", undefined]);
+    assert.deepEqual([own, other].map((part) => page.kindOf(part, "map")), ["map", "map of other"]);
+    assert.equal(page.kindOf(row, "words"), "words");
+    assert.equal(page.panelRows({ panels: [{ name: "x" }] }, {}).length, 1);
+  },
+  "the curves of a training are grouped"() {
+    const groups = page.trainingGroups(["val/image_to_text@1", "train/loss", "val/image_pointing", "train/text_information", "val/text_to_image@5"]);
+    same(groups.map(({ names }) => names), [["train/loss"], ["val/image_to_text@1", "val/text_to_image@5"], ["train/text_information"], ["val/image_pointing"]]);
+    assert.equal(page.shortName("val/image_to_text@5"), "image to text at 5");
   },
   "axes have round steps"() {
     same(page.ticks(0, 1), [0, 0.5, 1]);

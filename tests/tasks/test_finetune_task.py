@@ -27,6 +27,7 @@ from tests import ROOT
 from tests.equality import relative_difference
 from tests.folders import save_clip_folder
 from tests.ranks import free_port, run_on_ranks
+from tests.run.pages import PageReader
 
 QUIET = ["task=finetune", "trainer.enable_progress_bar=false", "data.batch_size=4", "finetune.warmup=2"]
 QUIET += ["bottleneck.steps=2", "bottleneck.noise_samples=2"]  # of the maps at validation
@@ -71,6 +72,19 @@ def test_plain_transformers_and_explain_load_the_trained_model(done: Path) -> No
     assert relative_difference(again[0].image_saliency, result.image_saliency) < 1e-5
     assert relative_difference(again[1].image_saliency, result.image_saliency) > 1e-6
     assert explain(image, "a red circle", model=str(done / "model")).final_loss is not None
+
+
+def test_the_page_has_the_curves_and_the_metrics(done: Path) -> None:
+    training = PageReader(done / "report.html").head["training"]
+    summary = json.loads((done / "summary.json").read_text())
+    assert training["finished"]
+    assert training["summary"] == summary
+    curves = training["curves"]
+    assert [step for step, _ in curves["train/loss"]] == list(range(1, 11))
+    assert curves["train/loss"][-1][1] == pytest.approx(summary["train/loss"], rel=1e-5)
+    assert [step for step, _ in curves["val/image_to_text@1"]] == [5, 10]
+    assert curves["val/image_to_text@1"][-1][1] == pytest.approx(summary["val/image_to_text@1"], rel=1e-5)
+    assert training["facts"]["pairs"] == 24
 
 
 STOPS = {

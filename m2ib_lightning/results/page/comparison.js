@@ -11,6 +11,7 @@ function comparison(head) {
     element("h2", { id: "comparison" }, "Comparison"),
     element("p", {}, `Means with 95 % intervals (bootstrap over pictures). Bold: the best mean.${differs ? star : ""} A click on a heading sorts.`),
     groups.map((group, index) => groupPart(group, measures.filter((measure) => measure.group === group), methods, index === 0)),
+    curvesPart(head.comparison.curves ?? {}, methods),
     cascadePart(cascade, methods),
   );
 }
@@ -73,6 +74,25 @@ function cell(measure, method) {
   const [mean, low, high] = found.ends;
   const text = `${format(mean)}${found.difference?.differs ? "*" : ""}`;
   return element("td", {}, element(measure.best.includes(method) ? "b" : "span", {}, text), element("small", {}, `${format(low)} to ${format(high)}`));
+}
+
+const CURVES = {
+  image_insertion: ["Patches appear on a blur", "patches shown (%)", "should rise early"],
+  image_deletion: ["Patches are blanked", "patches blanked (%)", "should fall early"],
+  text_insertion: ["Words are said", "words said (%)", "should rise early"],
+  text_deletion: ["Words are removed", "words removed (%)", "should fall early"],
+};
+
+/** The mean cosine as the highest patches or words come or go. */
+function curvesPart(curves, methods) {
+  const names = Object.keys(CURVES).filter((name) => curves[name]);
+  if (!names.length) return null;
+  const charts = names.map((name) => {
+    const [title, across, note] = CURVES[name];
+    const lines = Object.entries(curves[name]).map(([method, points]) => ({ name: method, points, colour: methods.indexOf(method) }));
+    return curveChart(title, lines, across, `mean cosine, the highest first; ${note}`);
+  });
+  return element("div", { class: "group" }, element("h3", {}, "Insertion and deletion"), legend(methods), element("div", { class: "charts" }, charts));
 }
 
 function cascadePart(cascade, methods) {

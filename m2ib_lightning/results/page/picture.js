@@ -6,11 +6,11 @@ const view = { style: "smooth", range: "run", opacity: 0.75, outline: true };
 const LINE = { light: "rgb(64, 224, 255)", dark: "rgba(0, 0, 0, 0.85)" };
 const LEVELS = 5;
 
-/** The lowest and highest colour of a map, by the range that is chosen; and whether higher values are cut off. */
-function rangeOf(packed, kind, head) {
+/** The lowest and highest colour of a map, by the range that is chosen; its scale; and whether higher values are cut off. */
+function rangeOf(packed, kind, head, unit) {
   const run = head.ranges?.[kind];
-  if (view.range === "run" && run) return { ends: [run[0], run[1]], over: run[2] > run[1] };
-  return { ends: [packed[0], packed[1]], over: false };
+  if (view.range === "run" && run) return { ends: [run[0], run[1]], over: run[2] > run[1], power: scaleOf(unit).power };
+  return { ends: [packed[0], packed[1]], over: false, power: 1 };
 }
 
 /** The place of what the model saw on a canvas: left, top, width and height in pixels. */
@@ -38,8 +38,8 @@ function paint(canvas, row, packed, kind, head) {
   }
   const box = seenBox(row, canvas);
   shadeOutside(context, canvas, box);
-  const { ends } = rangeOf(packed, kind, head);
-  const values = Float64Array.from(decode(packed, head.steps), (value) => scaled(value, ends));
+  const { ends, power } = rangeOf(packed, kind, head, row.mapUnit);
+  const values = Float64Array.from(decode(packed, head.steps), (value) => placeOf(value, ends, power));
   const layer = view.style === "contour" ? contourLayer : view.style === "patches" ? patchLayer : smoothLayer;
   context.save();
   layer(context, values, row.grid, box, head.colours.heat);
@@ -149,11 +149,14 @@ function patchText(row, packed, [line, column], head) {
   const value = decode(packed, head.steps)[line * row.grid[1] + column];
   const error = precision(packed, head.steps);
   const exact = error > 0 ? ` ± ${format(error, 1)}` : "";
-  return `patch ${line + 1}, ${column + 1}: ${formatTo(value, error)}${mapUnitOf(row)}${exact}`;
+  const { unit, told } = scaleOf(row.mapUnit);
+  const own = `${formatTo(value, error)}${mapUnitOf(row)}${exact}`;
+  return `patch ${line + 1}, ${column + 1}: ${unit === (row.mapUnit ?? "") ? own : `${format(told(value))} ${unit} (${own})`}`;
 }
 
 /** The unit of a row's saliency: M2IB's has one, that of other methods has none. */
 function unitOf(row) {
+  if (row.unit !== undefined) return row.unit && ` ${row.unit}`;
   return row.loss ? " nats" : "";
 }
 
@@ -162,10 +165,15 @@ function mapUnitOf(row) {
   return row.mapUnit ? ` ${row.mapUnit}` : unitOf(row);
 }
 
-/** A bar of the colours with its ends. */
+/** A bar of the colours, with the values at its ends and its middle. */
 function colourBar(row, packed, kind, head) {
-  const { ends, over } = rangeOf(packed, kind, head);
-  const strip = element("span", { class: "strip" });
+  const { ends, over, power } = rangeOf(packed, kind, head, row.mapUnit);
+  const { unit, even, told } = scaleOf(row.mapUnit);
+  const name = row.mapUnit ? ` ${unit}` : unitOf(row);
+  const strip = element("div", { class: "strip" });
   strip.style.background = `linear-gradient(to right, ${head.colours.heat.map((colour) => `rgb(${colour})`).join(", ")})`;
-  return element("div", { class: "colours" }, element("span", {}, format(ends[0])), strip, element("span", {}, `${over ? "≥ " : ""}${format(ends[1])}${mapUnitOf(row)}`));
+  const at = (place) => format(told(valueAt(place, ends, power)));
+  const labels = [at(0), at(0.5), `${over ? "≥ " : ""}${at(1)}${name}`].map((text) => element("span", {}, text));
+  const title = [unit !== (row.mapUnit ?? "") && "geometric mean along the path of betas", power > 1 && `the colours are even in ${even}`].filter(Boolean).join("; ");
+  return element("div", { class: "colours", title: title || null }, strip, element("div", {}, labels));
 }

@@ -7,12 +7,21 @@ function start() {
   const rows = [...document.querySelectorAll("script.rows")].flatMap((block) => JSON.parse(block.textContent));
   rows.sort((a, b) => a.n - b.n);
   setTheme(storedTheme());
+  if (head.training) {
+    document.body.append(element("div", { class: "page" }, pageHeader(head, []), element("main", {}, trainingParts(head))));
+    document.body.dataset.ready = "true";
+    return;
+  }
   const page = new Page(head, rows);
   document.body.append(page.build());
   page.update();
   page.openFromLink();
   document.body.dataset.ready = "true";
   requestAnimationFrame(() => setTimeout(() => performance.mark("m2ib-shown"))); // after the first frame
+}
+
+function pageHeader(head, buttons) {
+  return element("header", {}, element("h1", {}, "M2IB ", element("span", {}, head.name)), element("nav", { "aria-label": "page" }, buttons, themeButton()));
 }
 
 /** The page of a run. */
@@ -47,7 +56,7 @@ class Page {
     return element(
       "div",
       { class: "page" },
-      element("header", {}, element("h1", {}, "M2IB ", element("span", {}, head.name)), element("nav", { "aria-label": "page" }, this.otherPages(), element("button", { type: "button", onclick: () => this.help.showModal() }, "Keys"), themeButton())),
+      pageHeader(head, [this.otherPages(), element("button", { type: "button", onclick: () => this.help.showModal() }, "Keys")]),
       element("main", {}, overview(head, actions), head.comparison ? comparison(head) : null, this.gallery()),
       this.dialog,
       this.help,
@@ -66,7 +75,8 @@ class Page {
     const options = this.scores.map(({ name, label }) => [name, label]);
     const numbers = options.filter(([name]) => name !== "n");
     const hasTruth = this.rows.some((row) => row.truth);
-    const outcomes = [["all", "all"], ["done", "explained"], ["failed", "failed"], ...(hasTruth ? [["hit", "hit"], ["miss", "miss"]] : [])];
+    const hasHits = this.rows.some((row) => typeof row.hit === "boolean");
+    const outcomes = [["all", "all"], ["done", "explained"], ["failed", "failed"], ...(hasHits ? [["hit", "hit"], ["miss", "miss"]] : [])];
     this.controls = {
       search: element("input", { type: "search", placeholder: "caption, id, error …", oninput: () => this.change({ text: this.controls.search.value }) }),
       outcome: choice("Outcome", outcomes, state.outcome, (outcome) => this.change({ outcome })),
@@ -87,7 +97,7 @@ class Page {
     this.count = element("p", { class: "count", "aria-live": "polite" });
     this.grid = element("div", { class: "grid" });
     this.pagers = [this.pager(), this.pager()];
-    const hasMaps = this.rows.some((row) => row.map);
+    const hasMaps = this.rows.some((row) => row.map || row.panels);
     return element(
       "section",
       { "aria-labelledby": "gallery" },

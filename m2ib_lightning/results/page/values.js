@@ -39,6 +39,33 @@ function scaled(value, range) {
   return Math.min(1, Math.max(0, (value - range[0]) / (range[1] - range[0])));
 }
 
+/**
+ * How the values of a unit are coloured over a run, and told. Along a path of betas they are powers, most of them small
+ * against the largest: their colours are even in the root, and they are told in nats where they are nats.
+ */
+function scaleOf(unit) {
+  const found = /^(.+)\^(\d+)$/.exec(unit ?? "");
+  if (!found) return { power: 1, unit: unit ?? "", even: "", told: (value) => value };
+  const [even, power] = [found[1], Number(found[2])];
+  if (even !== "log(1 + nats)") return { power, unit, even, told: (value) => value };
+  return { power, unit: "nats", even, told: (value) => Math.expm1(rootOf(value, power)) };
+}
+
+function rootOf(value, power) {
+  return power === 1 ? value : Math.max(0, value) ** (1 / power);
+}
+
+/** The place of a value in a range, in [0, 1], even in the root of the value. */
+function placeOf(value, [low, high], power) {
+  return scaled(rootOf(value, power), [rootOf(low, power), rootOf(high, power)]);
+}
+
+/** The value at a place of a range: the inverse of `placeOf`. */
+function valueAt(place, [low, high], power) {
+  const [from, to] = [rootOf(low, power), rootOf(high, power)];
+  return (from + place * (to - from)) ** power;
+}
+
 /** The colour of a value in [0, 1], as [red, green, blue], by linear steps through a list of colours. */
 function colourOf(value, colours) {
   const place = Math.min(1, Math.max(0, value)) * (colours.length - 1);
@@ -115,6 +142,21 @@ function interpolate(values, width, height, x, y) {
   const upper = values[y0 * width + x0] * (1 - fx) + values[y0 * width + x1] * fx;
   const lower = values[y1 * width + x0] * (1 - fx) + values[y1 * width + x1] * fx;
   return upper * (1 - fy) + lower * fy;
+}
+
+/**
+ * The maps of a pair, each as a row: its own one, if it has one, and those of its panels. What a panel lacks is not taken
+ * from the pair's own map.
+ */
+function panelRows(row, head) {
+  const own = row.map ? [Object.assign(Object.create(row), { name: head.own ?? head.method })] : [];
+  const empty = { words: undefined, offsets: [], mapUnit: undefined, unit: "", hit: undefined, loss: undefined, units: undefined };
+  return [...own, ...row.panels.map((panel) => Object.assign(Object.create(row), empty, panel))];
+}
+
+/** The kind of a map or of words, whose colours are fixed over the run: that of one method, where there are several. */
+function kindOf(row, kind) {
+  return row.name && Object.hasOwn(row, "unit") ? `${kind} of ${row.name}` : kind;
 }
 
 /** What became of a pair: failed, hit, miss or done. */
@@ -205,4 +247,23 @@ function ticks(low, high, count = 4) {
   const places = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) places.push(Number((k * step).toPrecision(12)));
   return places;
+}
+
+/** A metric's name for readers: without its stage, and with spaces. */
+function shortName(name) {
+  return spaced(name.replace(/^(train|val)\//, "")).replace("@", " at ");
+}
+
+/** The charts of a training: which metrics stand in which, the loss first, then recall, and so on. */
+function trainingGroups(names) {
+  const kinds = [
+    ["Training loss", /^train\/loss$/],
+    ["Recall of the validation", /^val\/.*@\d+$/],
+    ["Information while training, in nats", /^train\/.*information$/],
+    ["Information at validation, in nats", /^val\/.*information$/],
+  ];
+  const groups = kinds.map(([title, pattern]) => ({ title, names: names.filter((name) => pattern.test(name)) }));
+  const grouped = new Set(groups.flatMap((group) => group.names));
+  for (const name of names) if (!grouped.has(name)) groups.push({ title: `${shortName(name)} (${name.startsWith("val/") ? "validation" : "training"})`, names: [name] });
+  return groups.filter((group) => group.names.length);
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lightning import Trainer
@@ -11,7 +10,7 @@ from typing_extensions import override
 from m2ib_lightning.results.marked_part import highest_point_is_on_it, outline_runs
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 from m2ib_lightning.run.directory import RunDirectory
-from m2ib_lightning.run.pages.side_files import save_thumbnail, thumbnail_name
+from m2ib_lightning.run.pages.side_files import append_facts, save_thumbnail, thumbnail_name
 
 
 class ThumbnailWriter(ResultsCallback):
@@ -33,7 +32,7 @@ class ThumbnailWriter(ResultsCallback):
 
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
-        lines = []
+        facts = []
         for result in results:
             selected = self.count < 0 or result.pair.position < self.count
             if selected and result.error is None and result.pair.picture is not None:
@@ -41,10 +40,6 @@ class ThumbnailWriter(ResultsCallback):
                 name = thumbnail_name(result.pair.id, result.pair.key)
                 save_thumbnail(result.pair.picture, self.run.thumbnails / name)
             if result.error is None and (runs := outline_runs(result)) is not None:
-                facts = {"key": result.pair.key, "truth": runs, "hit": highest_point_is_on_it(result)}
-                lines.append(json.dumps(facts | {"cut": round(result.pair.share_cut_away or 0.0, 4)}) + "\n")
-        if lines:
-            self.run.thumbnails.mkdir(exist_ok=True)
-            name = f"truth-{self.launch:04d}-{trainer.global_rank:05d}.jsonl"
-            with (self.run.thumbnails / name).open("a", encoding="utf-8") as file:
-                file.writelines(lines)
+                known = {"key": result.pair.key, "truth": runs, "hit": highest_point_is_on_it(result)}
+                facts.append(known | {"cut": round(result.pair.share_cut_away or 0.0, 4)})
+        append_facts(self.run, self.launch, trainer.global_rank, facts)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any, BinaryIO
 
@@ -26,13 +27,9 @@ class PageFile:
     def __init__(self, file: BinaryIO, title: str) -> None:
         self.rows = 0
         self._file = file
-        policy = (
-            f"default-src 'none'; script-src {_hash(script())}; style-src {_hash(style())}; "
-            "img-src 'self' data: file:; base-uri 'none'; form-action 'none'"
-        )
         self._write(
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{escape(title)}</title>\n<style>{style()}</style></head>\n"
             "<body><noscript>This page is drawn by a script, which is not allowed to run here. The table of the run "
@@ -65,6 +62,14 @@ def json_for_html(value: Any) -> str:
     ["\u003c/script>"]
     """
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+@cache
+def _policy() -> str:
+    return (
+        f"default-src 'none'; script-src {_hash(script())}; style-src {_hash(style())}; "
+        "img-src 'self' data: file:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _hash(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +21,7 @@ class Overview:
     def __init__(self) -> None:
         self.rows = self.thumbnails = self.inline = 0
         self._values: dict[str, list[float]] = {"similarity": [], "image information": [], "text information": []}
-        self._ends: dict[str, list[tuple[float, float]]] = {"map": [], "words": [], "units": []}
+        self._ends: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         self._curves: dict[tuple[str, int], list[Any]] = {}
         self._reasons: Counter[str] = Counter()
 
@@ -41,6 +41,10 @@ class Overview:
         for name in ("map", "words"):
             if record.get(name):
                 self._ends[name].append((record[name][0], record[name][1]))
+        for panel in record.get("panels", ()):
+            for name in ("map", "words"):
+                if panel.get(name):
+                    self._ends[f"{name} of {panel['name']}"].append((panel[name][0], panel[name][1]))
         self._ends["units"] += [(unit[3][0], unit[3][1]) for unit in record.get("units", ()) if unit[3]]
         for tower in ("image", "text"):
             if row.get(f"{tower}_loss"):

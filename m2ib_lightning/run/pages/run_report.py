@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.files import atomic_write, read_yaml
-from m2ib_lightning.results.page_assets import colours
+from m2ib_lightning.files import atomic_write
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.pages.page_file import PageFile
 from m2ib_lightning.run.pages.page_overview import Overview
 from m2ib_lightning.run.pages.page_rows import COLUMNS, page_record
-from m2ib_lightning.run.pages.quantised import STEPS
+from m2ib_lightning.run.pages.run_facts import run_facts
 from m2ib_lightning.run.pages.side_files import Thumbnails
 from m2ib_lightning.run.parts import SCHEMA
 from m2ib_lightning.run.summary import Summary
@@ -85,7 +81,11 @@ def write_report(
             pages[-1][1].add(block)
         pages = pages or [_open(run, 1, stack)]
         values = (
-            _head(run, summary) | {"pairs": len(keys), "shown": overview.rows} | overview.to_dict() | dict(head or {})
+            run_facts(run)
+            | {"summary": {name: _finite(value) for name, value in summary.to_dict().items()}, "total": summary.total}
+            | {"pairs": len(keys), "shown": overview.rows}
+            | overview.to_dict()
+            | dict(head or {})
         )
         counts = [(path.name, page.rows) for path, page in pages]
         for number, (_, page) in enumerate(pages):
@@ -112,48 +112,10 @@ def _records(
                     continue
                 record = {"n": places[row["key"]]} | rows.record(row) | thumbnails.of(row)
                 drawing = record.get("drawing")
-                if drawing and "map" not in record and (run.path / drawing).is_file():
+                if drawing and not {"map", "panels"} & set(record) and (run.path / drawing).is_file():
                     record["drawing"] = thumbnails.link(run.path / drawing)
                 overview.add(row, record)
                 yield record
-
-
-def _head(run: RunDirectory, summary: Summary) -> dict[str, Any]:
-    """Return what the page says of the run as a whole."""
-    try:
-        config = read_yaml(run.config) if run.config.is_file() else {}
-        text = run.config.read_text(encoding="utf-8", errors="replace") if config else ""
-    except M2IBError:  # a page without its settings is better than none
-        config, text = {}, ""
-    started = datetime.fromtimestamp(run.config.stat().st_mtime) if text else None
-    return {
-        "version": _version(),
-        "name": run.path.name,
-        "task": config.get("task", ""),
-        "model": _value(config, "model"),
-        "method": _value(config, "method"),
-        "data": _value(config, "data"),
-        "source": _value(config, "data", "path"),
-        "config": text,
-        "started": started.isoformat(" ", "minutes") if started else None,
-        "written": datetime.now().isoformat(" ", "minutes"),
-        "summary": {name: _finite(value) for name, value in summary.to_dict().items()},
-        "total": summary.total,
-        "colours": colours(),
-        "steps": STEPS,
-    }
-
-
-def _version() -> str:
-    try:
-        return version("m2ib_lightning")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return ""
-
-
-def _value(config: Mapping[str, Any], group: str, name: str = "name") -> Any:
-    values = config.get(group)
-    return values.get(name) if isinstance(values, dict) else None
 
 
 def _finite(value: Any) -> Any:

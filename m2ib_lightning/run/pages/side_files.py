@@ -1,4 +1,4 @@
-"""The folder ``report/`` of a run: thumbnails, and facts of the ground truth, which the table does not have."""
+"""The folder ``report/`` of a run: thumbnails, and facts of the pairs that the table lacks, as of their truth."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Thumbnails:
         self._files = PictureFiles(run.path) if make else None
 
     def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``thumb`` (a ``data:`` URI, or the path of a file), ``truth``, ``hit`` and ``cut``, where known."""
+        """Return ``thumb`` (a ``data:`` URI, or the path of a file), and what the writers kept of the pair."""
         facts = {name: value for name, value in self._facts.get(row["key"], {}).items() if name != "key"}
         path = self._run.thumbnails / thumbnail_name(row["id"], row["key"])
-        if not path.is_file() and (self._files is None or row.get("error") or not _make(self._files, row, path)):
+        if not _exists(path) and (self._files is None or row.get("error") or not _make(self._files, row, path)):
             return facts
         return facts | {"thumb": self.link(path)}
 
@@ -67,12 +67,21 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
     """Write a picture as a JPEG file of at most 320 pixels a side."""
     size = fitted(picture.size, min(LONGEST_SIDE, max(picture.size)))
     small = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    with atomic_write(path) as file:
+    with atomic_write(path, sync=False) as file:  # a page without a picture is no loss
         small.save(file, format="JPEG", quality=80)
 
 
+def append_facts(run: RunDirectory, launch: int, rank: int, facts: Iterable[Mapping[str, Any]]) -> None:
+    """Append facts about pairs, one line each, to ``report/truth-<launch>-<rank>.jsonl``; each has its ``key``."""
+    lines = [json.dumps(each) + "\n" for each in facts]
+    if lines:
+        run.thumbnails.mkdir(exist_ok=True)
+        with (run.thumbnails / f"truth-{launch:04d}-{rank:05d}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+
+
 def read_facts(run: RunDirectory) -> dict[str, dict[str, Any]]:
-    """Return the facts of the ground truth by the key of the pair; lines that are not whole are left out."""
+    """Return the facts of the pairs by their keys; lines that are not whole are left out."""
     return {facts["key"]: facts for path in sorted(run.thumbnails.glob("truth-*.jsonl")) for facts in _lines(path)}
 
 
@@ -102,6 +111,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(facts, dict) and isinstance(facts.get("key"), str):
             yield facts
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a file, and not an empty one, which a loss of power may leave."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _make(files: PictureFiles, row: Mapping[str, Any], path: Path) -> bool:
