@@ -21,7 +21,9 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.evaluation import load_scores
 from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
+from m2ib_lightning.run.loggers.curve_tags import clean_tag
 from tests import ROOT
+from tests.logged import csv_of, events_of, hyperparameters_of, scalars_of
 from tests.run.pages import PageReader
 
 M2IB = "m2ib:steps=1,noise_samples=1"
@@ -53,7 +55,8 @@ def assert_same_scores(one: Path, other: Path, tolerance: float = 1e-6) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    assert run(f"data.limit={PAIRS}", "evaluate.probed=2", "evaluate.seeds=2", f"output_dir={folder}") == 0
+    words = ["evaluate.probed=2", "evaluate.seeds=2", "trainer.logger=[tensorboard,csv]"]
+    assert run(f"data.limit={PAIRS}", *words, f"output_dir={folder}") == 0
     return folder
 
 
@@ -119,6 +122,20 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     (picture,) = (done / "heatmaps").glob("*.png")
     with Image.open(picture) as image:
         assert image.width > 300
+
+
+def test_the_loggers_have_the_means_of_the_table(done: Path) -> None:
+    scalars, summary = scalars_of(done), json.loads((done / "summary.json").read_text())
+    for method in ("saliency", "random", "centre", M2IB):
+        for measure in ("image_mass", "text_auroc"):
+            mean = summary["methods"][method][measure]["mean"]
+            assert scalars[clean_tag(f"evaluation/{measure}/{method}")] == [(PAIRS, pytest.approx(mean))]
+    assert scalars["summary/pairs_done"] == [(PAIRS, PAIRS)]
+    assert not any(tag.startswith("summary/mean_") for tag in scalars)
+    assert set(csv_of(done)) == set(scalars)
+    (text,) = events_of(done).Tensors("evaluation/table/text_summary")
+    assert text.tensor_proto.string_val[0].decode() in (done / "table.md").read_text()
+    assert hyperparameters_of(done)["task"] == "evaluate"
 
 
 def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:
