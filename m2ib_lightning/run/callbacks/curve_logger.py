@@ -92,7 +92,7 @@ class CurveLogger(ResultsCallback):
         return {f"pairs/{name}": float(total[-1]) / len(curves) for name, total in totals.items()}
 
     def _log_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
-        name = result.heatmap.removesuffix(".png") if result.heatmap else f"pair-{self._drawn}"
+        name = result.heatmap.rpartition(".")[0] if result.heatmap else f"pair-{self._drawn}"
         self._log_curves(trainer, f"pair/{name}", curves)
         if any(map(shows_pictures, trainer.loggers)):
             log_picture(trainer.loggers, f"heatmap/{name}", draw_result(result), self._step)

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from m2ib_lightning.run.loggers.curve_tags import clean_tag
 from m2ib_lightning.run.loggers.logged_media import log_text
 
-_SHOWN = ("task", "seed", "model", "bottleneck", "method", "finetune", "data.name", "data.path", "data.limit")
-"""Keys of the configuration, or their first words, that are settings of a run rather than of its output."""
+_SHOWN = ("task", "seed", "model", "bottleneck", "method", "data.name", "data.path", "data.limit")
+"""Keys of the configuration, or their first words, that are settings of a run rather than of its output. The keys of
+``finetune`` are, too, in a training."""
 
 
 def log_final_values(
@@ -39,7 +40,8 @@ def log_final_values(
     """
     numbers = {clean_tag(tag): float(value) for tag, value in values.items() if _is_number(value)}
     metrics = {tag: value for tag, value in numbers.items() if tag.startswith("summary/")}
-    settings = {name: value for name, value in _leaves(config) if _is_setting(name)}
+    shown = [*_SHOWN, *(["finetune"] if config.get("task") == "finetune" else [])]
+    settings = {name: value for name, value in _leaves(config) if _is_below(name, shown)}
     writers = [logger for logger in loggers if rank == 0 or isinstance(logger, TensorBoardLogger)]
     with _as_rank_zero():
         for logger in writers:
@@ -72,8 +74,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_setting(name: str) -> bool:
-    return any(name == shown or name.startswith(f"{shown}.") for shown in _SHOWN)
+def _is_below(name: str, keys: Sequence[str]) -> bool:
+    return any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
