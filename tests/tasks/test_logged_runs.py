@@ -58,6 +58,19 @@ def test_curves_and_pictures_reach_tensorboard(
     assert f"curves       {run}/csv/0001/metrics.csv\n" in printed
 
 
+def test_overlays_are_logged_as_they_form(tmp_path: Path) -> None:
+    longer, shorter = (tmp_path / str(steps) for steps in (3, 2))
+    words = ["data.limit=2", "data.batch_size=2", NO_PICTURES]
+    assert run_scenes(longer, *words, "output.tensorboard_images=1") == 0
+    assert run_scenes(shorter, *words, "output.tensorboard_images=1", "bottleneck.steps=2") == 0
+    (tag,) = (tag for tag in events_of(longer).Tags()["images"] if tag.startswith("forming/"))
+    pictures, fewer = (events_of(run).Images(tag) for run in (longer, shorter))
+    assert [picture.step for picture in pictures] == [0, 1, 2]
+    shown = [picture.encoded_image_string for picture in pictures]
+    assert shown[:2] == [picture.encoded_image_string for picture in fewer]  # step k is the end of a run of k steps
+    assert len(set(shown)) == 3
+
+
 def test_lambda_is_logged_at_each_step_of_the_first_batch(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert run_scenes(run, "output.tensorboard_images=1", "data.batch_size=2", NO_PICTURES) == 0

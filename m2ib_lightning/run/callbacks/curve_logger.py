@@ -17,6 +17,7 @@ from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.grounding_drawing import draw_result
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.directory import heatmap_name
 from m2ib_lightning.run.loggers.logged_media import log_picture, shows_pictures
 from m2ib_lightning.run.loggers.tensorboard_layout import Layout
 
@@ -92,7 +93,7 @@ class CurveLogger(ResultsCallback):
         return {f"pairs/{name}": float(total[-1]) / len(curves) for name, total in totals.items()}
 
     def _log_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
-        name = result.heatmap.rpartition(".")[0] if result.heatmap else f"pair-{self._drawn}"
+        name = heatmap_name(result.pair.id, result.pair.key).rpartition(".")[0]
         self._log_curves(trainer, f"pair/{name}", curves)
         if any(map(shows_pictures, trainer.loggers)):
             log_picture(trainer.loggers, f"heatmap/{name}", draw_result(result), self._step)
