@@ -142,16 +142,17 @@ def test_final_values_have_the_settings_beside_them(tmp_path: Path) -> None:
 
 
 def test_another_rank_adds_the_final_values_to_tensorboard_alone(tmp_path: Path) -> None:
-    before = getattr(rank_zero_only, "rank", None)
+    guard: Any = rank_zero_only
+    before = getattr(guard, "rank", None)
     first, *_ = make_loggers(BOTH, tmp_path, "0001")
     first.log_metrics({"pairs/similarity": 0.5}, step=1)
     first.save()
-    rank_zero_only.rank = 1  # as Lightning sets it in the process of rank 1
+    guard.rank = 1  # as Lightning sets it in the process of rank 1
     try:
         log_final_values(make_loggers(BOTH, tmp_path, "0001"), {}, {"summary/seconds": 3.0}, 2, rank=1)
-        assert rank_zero_only.rank == 1
+        assert guard.rank == 1
     finally:
-        rank_zero_only.rank = before
+        guard.rank = before
     assert scalars_of(tmp_path) == {"pairs/similarity": [(1, 0.5)], "summary/seconds": [(2, 3.0)]}
     assert not (tmp_path / "csv").exists()
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class CurveLogger(ResultsCallback):
         if trainer.is_global_zero and self._sums:
             self._log_curves(trainer, "mean_curve", {name: s / self._optimised for name, s in self._sums.items()})
 
-    def _add_to_means(self, curves: list[Mapping[str, NDArray[np.float32]]]) -> dict[str, float]:
+    def _add_to_means(self, curves: Sequence[Mapping[str, NDArray[np.float32]]]) -> dict[str, float]:
         """Add the curves of a batch to the sums; return their mean at the last step."""
         totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
         self._optimised += len(curves) if totals else 0
@@ -103,7 +103,7 @@ class CurveLogger(ResultsCallback):
             named = zip(curves, values, strict=True)
             self._log(trainer, {f"{group}/{name}": float(value) for name, value in named}, step)
 
-    def _log(self, trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+    def _log(self, trainer: Trainer, values: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
 

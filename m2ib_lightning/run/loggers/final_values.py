@@ -62,12 +62,13 @@ def log_final_values(
 @contextmanager
 def _as_rank_zero() -> Iterator[None]:
     """Context in which Lightning's loggers write on this rank."""
-    before: Any = getattr(rank_zero_only, "rank", None)
-    rank_zero_only.rank = 0
+    guard: Any = rank_zero_only  # Lightning keeps the rank on it
+    before = getattr(guard, "rank", None)
+    guard.rank = 0
     try:
         yield
     finally:
-        rank_zero_only.rank = before
+        guard.rank = before
 
 
 def _is_number(value: Any) -> bool:
