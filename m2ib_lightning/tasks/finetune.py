@@ -90,7 +90,7 @@ def _train(work: Work, data: FinetuneDataModule, start: TrainingStart, arguments
     unsharded = deepcopy(module) if sharded and world.rank == 0 else module  # receives all weights at the end
     global_batch = data.pairs.batch_size * world.size
     arguments = {"log_every_n_steps": steps_between_logs(len(data.training), global_batch, arguments), **arguments}
-    trainer = _trainer(arguments, start, work.config, validates=bool(len(data.validation)))
+    trainer = _trainer(arguments, start, work.config, world.rank, validates=bool(len(data.validation)))
     if world.rank == 0:
         print(
             f"{len(data.training)} pairs to train on, {len(data.validation)} to validate, loss {module.loss_name}, "
@@ -170,11 +170,11 @@ def _validated(trainer: Trainer) -> bool:
     return any(name.startswith("val/") for name in trainer.callback_metrics)
 
 
-def _trainer(arguments: dict[str, Any], start: TrainingStart, config: Config, *, validates: bool) -> Trainer:
+def _trainer(arguments: dict[str, Any], start: TrainingStart, config: Config, rank: int, *, validates: bool) -> Trainer:
     run, every = start.run.path, config.finetune.checkpoint_every
     folder = run / CHECKPOINTS
     plugins = [*arguments.get("plugins", []), AtomicCheckpointIO()]
-    loggers = make_loggers(logger_names(config.trainer.get("logger")), run, start.launch.folder.name)
+    loggers = make_loggers(logger_names(config.trainer.get("logger")), run, start.launch.folder.name, rank)
     callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LayoutWriter(_LAYOUT)]
     if loggers:
         callbacks.append(LearningRateMonitor("step"))

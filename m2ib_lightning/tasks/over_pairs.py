@@ -107,9 +107,10 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             )
             if world.rank > 0:
                 rendezvous.confirm()
+        names = logger_names(config.trainer.get("logger"))
         trainer = Trainer(
             **arguments,
-            logger=make_loggers(logger_names(config.trainer.get("logger")), start.run.path, start.launch.folder.name),
+            logger=make_loggers(names, start.run.path, start.launch.folder.name, world.rank),
             callbacks=[*task.writers(work, start), *_progress(config, task, start), stop],
         )
         if world.rank == 0:

@@ -53,19 +53,20 @@ def logger_names(requested: Any) -> tuple[str, ...]:
 _CHOICES = f"There is {', '.join(LOGGERS)}, a list such as [tensorboard,csv], and none."
 
 
-def make_loggers(names: Sequence[str], run: Path, start: str) -> list[Logger]:
-    """Return the loggers of a run. They write nothing before the first value.
+def make_loggers(names: Sequence[str], run: Path, start: str, rank: int = 0) -> list[Logger]:
+    """Return the loggers of a run.
 
     Args:
         names: names of the loggers, from ``logger_names``.
         run: the run directory.
         start: name of this start of the run. A resumed run has several, and each has its own CSV file.
+        rank: rank of this process. Only rank 0 gets those of W&B and MLflow, which write as soon as they are made.
 
     Raises:
         M2IBError: if an installed package is too old for Lightning.
     """
     try:
-        return [_make(name, run, start) for name in names]
+        return [_make(name, run, start) for name in names if rank == 0 or name not in _OPTIONAL]
     except ModuleNotFoundError as error:
         raise M2IBError(f"trainer.logger: Lightning can't use the installed package: {error}") from None
 
