@@ -77,7 +77,10 @@ def _make(name: str, run: Path, start: str) -> Logger:
     if name == "csv":  # Lightning's logger deletes the file of an earlier start, and keeps 100 steps in memory
         return CSVLogger(run, name="csv", version=start, flush_logs_every_n_steps=1)
     if name == "wandb":
-        return WandbLogger(**wandb_arguments(run, start))
+        arguments = wandb_arguments(run, start)
+        if arguments["offline"]:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        return WandbLogger(**arguments)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     return MLFlowLogger(**mlflow_arguments(run, start))
 
