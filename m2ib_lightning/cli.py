@@ -8,31 +8,32 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from copy import deepcopy
-from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from m2ib_lightning.config import RENAMED, Config
+from m2ib_lightning.config import Config
 from m2ib_lightning.errors import BROKEN_PIPE, INTERRUPTED, M2IBError, nearest
 from m2ib_lightning.tasks.commands.key_list import keys
+from m2ib_lightning.tasks.commands.key_values import configuration
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the configs in the package."""
 
 COMMANDS = {
     "diff": "show where the tables of two runs differ",
+    "explain": "explain one picture with its caption, and print the words and the map in the terminal",
     "export": "copy a run to an image folder that datasets reads: pictures, heatmaps and metadata.csv",
     "maps-to-masks": "turn the heatmaps of a run into masks, boxes, prompts and labelled data sets",
     "plan": "estimate the time, files and bytes of a long run from a short one",
     "report": "write the page of a run again, with all its pairs, also while the run is unfinished",
 }
 """Names of the subcommands, each with its line in ``--help``; their code is in ``tasks/commands/``."""
+
+MODULES = {"explain": "explain_pair"}
+"""Modules whose name is not that of their subcommand."""
 
 USAGE = """\
 usage: python fit.py [--config NAME_OR_FILE] [key=value ...]      (installed: m2ib-fit ...)
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_subcommand(name: str, words: list[str]) -> int:
-    module = import_module(f"m2ib_lightning.tasks.commands.{name.replace('-', '_')}")
+    module = import_module(f"m2ib_lightning.tasks.commands.{MODULES.get(name, name.replace('-', '_'))}")
     status: int = module.main(words)
     return status
 
@@ -100,24 +101,10 @@ def parse(arguments: Sequence[str]) -> Config | str:
 
         return models_text()
     name, pairs = _split(list(arguments))
-    config = deepcopy(_schema())
-    if name is not None:
-        config = _merge(config, _load(name), name)
-    for pair in pairs:
-        config = _merge(config, _assignment(pair), f"{pair!r}")
-    try:
-        resolved = cast(Config, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:
-        raise M2IBError(f"the configuration does not resolve: {_explanation(error)}") from None
+    resolved = configuration(pairs) if name is None else configuration(pairs, _load(name), name)
     check_trainer_arguments(resolved.trainer)
     resolved.data.name = resolved.data.source
     return resolved
-
-
-@cache
-def _schema() -> DictConfig:
-    """Return the configuration of defaults, with the types of its keys."""
-    return OmegaConf.structured(Config)
 
 
 def help_text() -> str:
@@ -177,22 +164,6 @@ def _split(words: list[str]) -> tuple[str | None, list[str]]:
     return config, pairs
 
 
-def _assignment(pair: str) -> DictConfig:
-    """Return ``key=value`` as a config. The value is YAML, but for keys that hold text it stays as typed."""
-    name, _, text = pair.partition("=")
-    if not text:
-        raise M2IBError(f"{pair!r} has no value; give {name}=null for none")
-    if next((key.type for key in keys() if key.name == name), None) == "str" and text != "null":
-        values = OmegaConf.create({})
-        OmegaConf.update(values, name, text.replace("${", r"\${"))
-        return values
-    try:
-        return OmegaConf.from_dotlist([pair])
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        first_line = str(error).split("\n")[0]
-        raise M2IBError(f"{pair!r}: the value is not YAML: {first_line}") from None
-
-
 def _load(name: str) -> DictConfig:
     """Return a config, given the name of one in the package or the path of a file."""
     path = Path(name)
@@ -212,45 +183,6 @@ def _load(name: str) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise M2IBError(f"the config file {name!r} must hold keys and values")
     return config
-
-
-def _merge(config: Any, values: Any, origin: str) -> Any:
-    """Return the configuration with values merged into it; error messages name their ``origin``."""
-    names = [key.name for key in keys()]
-    leaves = _leaves(values)
-    for old, new in RENAMED.items():
-        if old in leaves:
-            raise M2IBError(f"{origin}: the key {old!r} is now {new!r}")
-    groups = {name.rsplit(".", depth)[0] for name in names for depth in (1, 2)}
-    for name in leaves:
-        if name not in names and not name.startswith("trainer."):
-            if name in groups:
-                members = ", ".join(key for key in names if key.startswith(f"{name}."))
-                raise M2IBError(f"{origin}: {name} is a group of keys: {members}")
-            raise M2IBError(f"{origin}: unknown key {name!r}.{nearest(name, names)} --help lists every key.")
-    try:
-        return OmegaConf.unsafe_merge(config, values)  # unlike merge, it makes no deep copy of the schema for each key
-    except OmegaConfBaseException as error:
-        raise M2IBError(f"{origin}: {_explanation(error)}") from None
-
-
-def _explanation(error: OmegaConfBaseException) -> str:
-    """Return the first line of OmegaConf's message, and the type and meaning of the key."""
-    first_line = str(error).split("\n")[0]
-    key = next((key for key in keys() if key.name == error.full_key), None)
-    return f"{first_line}. {key.name} is {key.type}: {key.help}" if key else first_line
-
-
-def _leaves(values: Any, prefix: str = "") -> list[str]:
-    """Return the dotted names of all values in a nested config."""
-    names = []
-    for name in values:
-        value = values._get_node(name)
-        if isinstance(value, DictConfig):
-            names += _leaves(value, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
 
 
 if __name__ == "__main__":

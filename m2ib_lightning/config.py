@@ -176,7 +176,7 @@ class OutputConfig:
     """The pictures that a run draws in addition to its table."""
 
     heatmaps: int = _key(1000, "number of pairs that are drawn as PNG; -1: all")
-    tensorboard_images: int = _key(16, "number of these pairs that also go to TensorBoard, with their curves")
+    tensorboard_images: int = _key(16, "number of these pairs whose picture and curves also go to the loggers")
 
 
 @dataclass
@@ -294,5 +294,5 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     trainer: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "arguments of lightning.Trainer, such as trainer.precision=bf16-mixed"},
+        metadata={"help": "arguments of lightning.Trainer, such as trainer.precision=bf16-mixed, trainer.logger=csv"},
     )

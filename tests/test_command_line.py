@@ -29,8 +29,8 @@ MISTAKES = [
     (["model=clip"], "model is a group of keys: model.name"),
     (
         ["limit"],
-        "expected key=value, --config NAME_OR_FILE or a subcommand (diff, export, maps-to-masks, plan, report), "
-        "got 'limit'",
+        "expected key=value, --config NAME_OR_FILE or a subcommand (diff, explain, export, maps-to-masks, plan, "
+        "report), got 'limit'",
     ),
     (["pln", "run"], "got 'pln'. Did you mean 'plan'?"),
     (["--config"], "--config needs a name or a file"),
@@ -49,7 +49,8 @@ MISTAKES = [
     (["retry_failed=true"], "retry_failed=true goes with resume=true"),
     (["trainer.max_steps=3"], "data.limit=N explains only the first N"),
     (["trainer.fast_dev_run=true"], "it would leave pairs out silently"),
-    (["trainer.logger=null"], "trainer.logger=None is refused"),
+    (["trainer.logger=tensorbord"], "'tensorbord' is no logger. There is tensorboard, csv, wandb, mlflow, a list such"),
+    (["task=tune", "trainer.logger=csv"], "task=tune has no curves to log"),
     (["trainer.precision=99"], "lightning.Trainer refuses {'precision': 99}"),
     (["trainer.accelerator=gqu"], "lightning.Trainer refuses {'accelerator': 'gqu'}"),
     (["trainer=gpu"], "trainer is a group of keys"),

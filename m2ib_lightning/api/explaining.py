@@ -94,19 +94,27 @@ def _named(model: Any, request: Request) -> Any:
     """
     if model is not None:
         return model
+    size = size_unlike_scenes(request)
+    if size is not None:
+        raise M2IBError(
+            f"explain() needs model= for this picture of {size[0]} x {size[1]} pixels: the bundled model 'scenes' "
+            f"knows only synthetic scenes of {CANVAS} x {CANVAS}. Give a Hugging Face folder, a hub id such as "
+            "model='openai/clip-vit-base-patch32', or a loaded model with its processor=; model='scenes' tries the "
+            "bundled one all the same"
+        )
+    return "scenes"
+
+
+def size_unlike_scenes(request: Request) -> tuple[int, int] | None:
+    """Return the width and height of the first picture that is no scene of the bundled model; None if all may be."""
     for pair in request.pairs:
         try:
-            width, height = read_image(pair.image)[0].size if pair.image is not None else (CANVAS, CANVAS)
+            size = read_image(pair.image)[0].size if pair.image is not None else (CANVAS, CANVAS)
         except PairError:
             continue  # it becomes the error of its pair
-        if (width, height) != (CANVAS, CANVAS):
-            raise M2IBError(
-                f"explain() needs model= for this picture of {width} x {height} pixels: the bundled model 'scenes' "
-                f"knows only synthetic scenes of {CANVAS} x {CANVAS}. Give a Hugging Face folder, a hub id such as "
-                "model='openai/clip-vit-base-patch32', or a loaded model with its processor=; model='scenes' tries the "
-                "bundled one all the same"
-            )
-    return "scenes"
+        if size != (CANVAS, CANVAS):
+            return size
+    return None
 
 
 def _load(model: Any, processor: Any) -> LoadedModel:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from m2ib_lightning.config import Modality
 from m2ib_lightning.errors import M2IBError, escaped
@@ -27,6 +27,7 @@ from m2ib_lightning.pairs.pair import PairBatch
 from m2ib_lightning.results.attribution import Attribution, TowerAttribution
 from m2ib_lightning.results.drawing import draw_attribution
 from m2ib_lightning.results.unread import token_saliency
+from m2ib_lightning.run.loggers import log_picture, shows_pictures
 
 SHOWN = 4
 """Number of validation pairs whose maps are drawn."""
@@ -108,10 +109,8 @@ def map_metrics(maps: Sequence[Attribution]) -> dict[str, float]:
 
 
 def draw(maps: Sequence[Attribution], loggers: Sequence[Logger], step: int) -> None:
-    """Log the first maps whose pictures were kept to TensorBoard, as drawings."""
+    """Log the first maps whose pictures were kept, as drawings, to the loggers that show pictures."""
+    showing = [logger for logger in loggers if shows_pictures(logger)]
     shown = [result for result in maps if result.error is None and result.pair.picture is not None][:SHOWN]
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for number, result in enumerate(shown):
-                picture = np.asarray(draw_attribution(result))
-                logger.experiment.add_image(f"val/map-{number}", picture, step, dataformats="HWC")
+    for number, result in enumerate(shown if showing else []):
+        log_picture(showing, f"val/map-{number}", draw_attribution(result), step)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -64,6 +65,7 @@ class Explainer:
 
     Attributes:
         bottlenecks: one ``InformationBottleneck`` per tower; their alphas are the only trained parameters.
+        on_step: None, or a function that is called after each step with the results of an optimisation that ends there.
 
     Raises:
         M2IBError: if the statistics of a ``prior="data"`` layer are missing.
@@ -98,6 +100,7 @@ class Explainer:
         self._suffixes: SuffixPlans | None = None
         self._max_rows = sys.maxsize  # lowered when memory runs out
         self._warned = False
+        self.on_step: Callable[[list[Attribution]], None] | None = None
         self._check_identity = IdentityCheck(encoder)
 
     @contextmanager
@@ -218,9 +221,12 @@ class Explainer:
         problems, similarity = self.problems(batch, units)
         chunks += [chunk for problem in problems.values() for chunk in problem.chunks]
         optimizer.state.clear()
-        traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward)
         shares = None if units is None else units.shares(problems["text"].target)
-        return list(batch_results(batch, similarity, traces, self.encoder.towers, units, shares, self._path))
+        towers, on_step = self.encoder.towers, self.on_step
+        read = partial(batch_results, batch, similarity, towers=towers, units=units, shares=shares, path=self._path)
+        observe = None if on_step is None else lambda traces: on_step(list(read(traces)))
+        traces = optimise(problems, steps=self.settings.steps, optimizer=optimizer, backward=backward, observe=observe)
+        return list(read(traces))
 
     def _free_memory(self, optimizer: torch.optim.Optimizer) -> None:
         """Free the tensors that a failed attempt has left in memory."""

@@ -123,6 +123,7 @@ def optimise(
     steps: int,
     optimizer: torch.optim.Optimizer,
     backward: Backward = torch.Tensor.backward,
+    observe: Callable[[dict[Modality, Trace]], None] | None = None,
 ) -> dict[Modality, Trace]:
     """Minimise the sum of the objectives of all pairs and towers.
 
@@ -135,6 +136,8 @@ def optimise(
             forward pass.
         optimizer: optimiser of the alphas of all problems.
         backward: function that is called with each part of the summed loss; the gradients add up.
+        observe: function that is called after each step with the record so far, which is that of an optimisation that
+            ends there.
 
     Returns:
         The record of each tower.
@@ -147,6 +150,8 @@ def optimise(
             saliency[modality], terms = problem.evaluate(step, backward if step < steps - 1 else None)
             history[modality].append(terms)
         optimizer.step()
+        if observe is not None:
+            observe({modality: Trace(saliency[modality], *_stacked(history[modality])) for modality in problems})
     return {modality: Trace(saliency[modality], *_stacked(history[modality])) for modality in problems}
 
 

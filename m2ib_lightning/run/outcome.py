@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from m2ib_lightning.errors import escaped
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.summary import Summary
 
 
-def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
+def print_outcome(run: RunDirectory, summary: Summary, stopped: bool, curves: Sequence[str] = ()) -> None:
     """Print the counts and the paths of a run; failures and missing pairs go to stderr.
 
     Args:
         run: the run directory.
         summary: the run's summary.
         stopped: whether a signal ended the run.
+        curves: for each logger, where its curves are.
     """
     counts = summary.counts
     if summary.skipped or (summary.skipped is None and (summary.lost or stopped)):
@@ -47,13 +49,10 @@ def print_outcome(run: RunDirectory, summary: Summary, stopped: bool) -> None:
         print(f"  ... and {counts.failed - len(summary.failures)} more", file=sys.stderr)
     if counts.failed:
         print(f"The rows with an error are in {run.table}.", file=sys.stderr)
-    print(
-        f"pictures     {run.heatmaps}\n"
-        f"page         {run.report}\n"
-        f"table        {run.table}\n"
-        f"curves       tensorboard --logdir {run.path}",
-        flush=True,
-    )
+    print(f"pictures     {run.heatmaps}\npage         {run.report}\ntable        {run.table}")
+    for place in curves:
+        print(f"curves       {place}")
+    sys.stdout.flush()
 
 
 def _print_missing(summary: Summary, stopped: bool) -> None:

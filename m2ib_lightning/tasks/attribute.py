@@ -9,7 +9,16 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import make_method, parse_method
 from m2ib_lightning.methods.m2ib import bottlenecks_of
-from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter, ThumbnailWriter
+from m2ib_lightning.run.callbacks import (
+    CurveLogger,
+    FormingLogger,
+    GateLogger,
+    HeatmapWriter,
+    TableWriter,
+    ThumbnailWriter,
+)
+from m2ib_lightning.run.callbacks.curve_logger import PAIRS_LAYOUT
+from m2ib_lightning.run.loggers import LayoutWriter
 from m2ib_lightning.run.m2ib_module import M2IBModule
 from m2ib_lightning.run.method_module import MethodModule
 from m2ib_lightning.tasks.over_pairs import PairTask, run_over_pairs
@@ -48,6 +57,8 @@ class Attribute(PairTask):
             ThumbnailWriter(start.run, start.launch.number, output.heatmaps),
             TableWriter(start.run.table, start.launch.number),
             CurveLogger(output.tensorboard_images, start.done),
+            *([FormingLogger(min(4, output.tensorboard_images)), GateLogger()] if output.tensorboard_images else []),
+            LayoutWriter(PAIRS_LAYOUT),
         ]
 
 

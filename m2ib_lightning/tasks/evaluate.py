@@ -43,6 +43,10 @@ class Evaluate(PairTask):
 
     rows = "scores"
     activity = "Evaluating"
+    logged = ("pairs_done", "pairs_failed", "pairs_per_second", "seconds")  # its table has no means of pairs
+
+    def __init__(self) -> None:
+        self._findings: tuple[dict[str, float], dict[str, str]] = {}, {}
 
     @override
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
@@ -90,7 +94,15 @@ class Evaluate(PairTask):
         comparison = comparison_of(config, run)
         notes = list(_notes(config, run, comparison))
         path = write_evaluation(run, summary, comparison, notes)
-        print(f"\n{to_markdown(comparison, notes)}\ncomparison   {path}", flush=True)
+        table = to_markdown(comparison, notes)
+        print(f"\n{table}\ncomparison   {path}", flush=True)
+        means = comparison.estimates.items()
+        tags = {f"evaluation/{name}/{method}": e.mean for name, by in means for method, e in by.items()}
+        self._findings = tags, {"evaluation/table": table}
+
+    @override
+    def findings(self) -> tuple[dict[str, float], dict[str, str]]:
+        return self._findings
 
 
 def evaluate(config: Config) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from m2ib_lightning.config import Config
@@ -24,10 +24,11 @@ from m2ib_lightning.finetuning.options import check_options
 from m2ib_lightning.finetuning.sharded import gathered_weights, is_sharded
 from m2ib_lightning.finetuning.training_page import write_training_page
 from m2ib_lightning.m2ib.out_of_memory import is_out_of_memory
-from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.callbacks import StepProgressLines
+from m2ib_lightning.run.loggers import Layout, LayoutWriter, curve_places, logger_names, make_loggers
 from m2ib_lightning.run.sharding import Rendezvous
 from m2ib_lightning.tasks.failures import explained_failures
-from m2ib_lightning.tasks.finetune_arguments import finetune_arguments
+from m2ib_lightning.tasks.finetune_arguments import finetune_arguments, steps_between_logs
 from m2ib_lightning.tasks.quiet import quiet_lightning
 from m2ib_lightning.tasks.run_start import start_together
 from m2ib_lightning.tasks.towers_check import check_towers
@@ -35,6 +36,19 @@ from m2ib_lightning.tasks.training_result import save_result
 from m2ib_lightning.tasks.training_start import CHECKPOINTS, TrainingStart, begin_training, join_training
 from m2ib_lightning.tasks.work import Work
 from m2ib_lightning.tasks.world import World, check_world
+
+_LAYOUT: Layout = {
+    "Loss and recall": {
+        "loss": ["train/loss"],
+        "recall, image to text": ["val/image_to_text@.*"],
+        "recall, text to image": ["val/text_to_image@.*"],
+    },
+    "Information in nats per token and channel": {
+        "image": ["train/image_information", "val/image_information"],
+        "text": ["train/text_information", "val/text_information"],
+    },
+}
+"""TensorBoard's charts of a training."""
 
 
 def finetune(config: Config) -> int:
@@ -76,8 +90,9 @@ def _train(work: Work, data: FinetuneDataModule, start: TrainingStart, arguments
     module = _module(work, start)
     sharded = is_sharded(arguments)
     unsharded = deepcopy(module) if sharded and world.rank == 0 else module  # receives all weights at the end
-    every = work.config.finetune.checkpoint_every
-    trainer = _trainer(arguments, start.run, validates=bool(len(data.validation)), every=every)
+    global_batch = data.pairs.batch_size * world.size
+    arguments = {"log_every_n_steps": steps_between_logs(len(data.training), global_batch, arguments), **arguments}
+    trainer = _trainer(arguments, start, work.config, world.rank, validates=bool(len(data.validation)))
     if world.rank == 0:
         print(
             f"{len(data.training)} pairs to train on, {len(data.validation)} to validate, loss {module.loss_name}, "
@@ -92,7 +107,9 @@ def _train(work: Work, data: FinetuneDataModule, start: TrainingStart, arguments
         if world.rank == 0:
             unsharded.load_state_dict(weights, assign=True)
     if trainer.is_global_zero:
-        save_result(trainer, unsharded, module.seconds, data, start.run)
+        names = logger_names(work.config.trainer.get("logger"))
+        curves = curve_places(names, start.run.path, start.launch.folder.name)
+        save_result(trainer, unsharded, module.seconds, data, start.run, curves)
         print(f"page         {write_training_page(start.run)}", flush=True)
     return 0
 
@@ -156,16 +173,22 @@ def _validated(trainer: Trainer) -> bool:
     return any(name.startswith("val/") for name in trainer.callback_metrics)
 
 
-def _trainer(arguments: dict[str, Any], run: RunDirectory, *, validates: bool, every: int) -> Trainer:
-    folder = run.path / CHECKPOINTS
+def _trainer(arguments: dict[str, Any], start: TrainingStart, config: Config, rank: int, *, validates: bool) -> Trainer:
+    run, every = start.run.path, config.finetune.checkpoint_every
+    folder = run / CHECKPOINTS
     plugins = [*arguments.get("plugins", []), AtomicCheckpointIO()]
-    callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LearningRateMonitor("step")]
-    callbacks.append(MetricsFile(run.path / NAME))
+    loggers = make_loggers(logger_names(config.trainer.get("logger")), run, start.launch.folder.name, rank)
+    callbacks: list[Callback] = [LastCheckpoint(folder, save_on_train_epoch_end=True), LayoutWriter(_LAYOUT)]
+    callbacks.append(MetricsFile(run / NAME))
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
     if every:
         callbacks.append(LastCheckpoint(folder, every_n_train_steps=every))
+    if arguments.get("enable_progress_bar", True) and not sys.stdout.isatty():
+        callbacks.append(StepProgressLines())
     limits: dict[str, Any] = {} if validates else {"limit_val_batches": 0}
     return Trainer(
         **{**arguments, **limits, "plugins": plugins},
-        logger=TensorBoardLogger(run.path, name="tensorboard", version="", default_hp_metric=False),
+        logger=loggers,
         callbacks=callbacks,
     )

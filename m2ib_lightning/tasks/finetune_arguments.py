@@ -8,11 +8,11 @@ from lightning.pytorch.plugins import DoublePrecision
 
 from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.finetuning.sharded import sharded_strategy
+from m2ib_lightning.run.loggers import logger_names
 from m2ib_lightning.tasks.trainer_arguments import launched, probe_trainer
 from m2ib_lightning.tasks.world import World
 
 _REFUSED = {
-    "logger": "the run directory's TensorBoard is the logger",
     "callbacks": "callbacks are objects; give them to a Trainer of your own with IBClipModule",
     "enable_checkpointing": "resume=true needs the checkpoints",
     "use_distributed_sampler": "the batches do not depend on the number of ranks",
@@ -31,7 +31,7 @@ _EPOCHS = 10
 
 
 def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]:
-    """Return the arguments of the Trainer, and the ranks that it will run on.
+    """Return the arguments of the Trainer but its logger, and the ranks that it will run on.
 
     Args:
         requested: ``trainer.*`` of the configuration.
@@ -42,6 +42,7 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
     for name, reason in _REFUSED.items():
         if name in requested:
             raise M2IBError(f"trainer.{name}={requested[name]!r} is refused for task=finetune: {reason}")
+    logger_names(requested.get("logger"))
     strategy = str(requested.get("strategy", "auto"))
     if strategy == "samples":
         raise M2IBError("trainer.strategy=samples shares no gradients: task=finetune takes ddp or fsdp")
@@ -61,13 +62,13 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
     sizes, environments = launched()
     arguments: dict[str, Any] = {
         "max_epochs": _EPOCHS,
-        "log_every_n_steps": 10,
         "enable_model_summary": False,
         **sizes,
         **requested,
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
     }
+    arguments.pop("logger", None)
     if environments:
         arguments["plugins"] = [*arguments.get("plugins", []), *environments]
     if sharded:
@@ -81,3 +82,16 @@ def finetune_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World
             arguments["plugins"] = [*arguments.get("plugins", []), DoublePrecision()]
             del arguments["precision"]
     return arguments, world
+
+
+def steps_between_logs(pairs: int, global_batch: int, arguments: dict[str, Any]) -> int:
+    """Return the number of steps between two values of ``train/*``: 10, or fewer in a training of under 100 steps.
+
+    Args:
+        pairs: number of pairs to train on.
+        global_batch: number of pairs in a batch, over all ranks.
+        arguments: arguments of the Trainer.
+    """
+    batches = pairs // global_batch * max(arguments.get("max_epochs") or 1, 1)
+    steps, limit = batches // (arguments.get("accumulate_grad_batches") or 1), arguments.get("max_steps") or -1
+    return max(1, min(10, (steps if limit < 0 else min(steps, limit)) // 10))

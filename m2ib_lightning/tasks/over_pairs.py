@@ -11,17 +11,18 @@ from typing import ClassVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from m2ib_lightning.config import Config
 from m2ib_lightning.datamodules.base import PairDataModule
 from m2ib_lightning.encoder.suffix import describe_blocks
 from m2ib_lightning.errors import INCOMPLETE, escaped
+from m2ib_lightning.files import read_yaml
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.models.load import BUNDLED
 from m2ib_lightning.pairs.pair import PairStream
-from m2ib_lightning.run.callbacks import PairProgressBar
+from m2ib_lightning.run.callbacks import PairProgressBar, PairProgressLines
 from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.loggers import curve_places, log_final_values, logger_names, make_loggers
 from m2ib_lightning.run.merging import merge
 from m2ib_lightning.run.outcome import count_of, print_outcome
 from m2ib_lightning.run.pages.run_report import write_report
@@ -46,6 +47,9 @@ class PairTask(ABC):
     activity: ClassVar[str] = "Explaining"
     """Label of the progress bar."""
 
+    logged: ClassVar[tuple[str, ...]] = ("pairs_done", "pairs_failed", "pairs_per_second", "seconds", "mean_")
+    """Beginnings of the names in the summary whose numbers the loggers get."""
+
     @abstractmethod
     def bottlenecks(self, work: Work) -> list[BottleneckSettings]:
         """Check the task's options, and return the settings of the bottlenecks that it will optimise.
@@ -65,6 +69,10 @@ class PairTask(ABC):
     def report(self, config: Config, run: RunDirectory, summary: Summary) -> None:
         """Write the report of a run whose table is complete."""
         write_report(run, summary)
+
+    def findings(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Return numbers and texts in Markdown, by tag, that the loggers get besides the summary, after ``report``."""
+        return {}, {}
 
 
 def run_over_pairs(config: Config, task: PairTask) -> int:
@@ -99,10 +107,11 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
             )
             if world.rank > 0:
                 rendezvous.confirm()
+        names = logger_names(config.trainer.get("logger"))
         trainer = Trainer(
             **arguments,
-            logger=TensorBoardLogger(start.run.path, name="tensorboard", version="", default_hp_metric=False),
-            callbacks=[*task.writers(work, start), *_progress(config, task), stop],
+            logger=make_loggers(names, start.run.path, start.launch.folder.name, world.rank),
+            callbacks=[*task.writers(work, start), *_progress(config, task, start), stop],
         )
         if world.rank == 0:
             _print_start(trainer, work, start)
@@ -124,6 +133,8 @@ def _run(config: Config, task: PairTask, stop: StopSignals) -> int:
                 rendezvous.wait_for_confirmations(10.0 if signum else 60.0)
             start.launch.finish(world.rank)
             summary = _merge(task, start, work, world, stop, stopped=bool(signum))
+            if summary is not None:
+                _log_end(trainer, task, start, summary)
     if signum and (summary is None or summary.skipped != 0):
         return 128 + signum
     if summary is None:
@@ -177,8 +188,18 @@ def _merge(
     report = partial(task.report, work.config)
     source, total = work.datamodule.source, work.datamodule.total
     summary = merge(start.run, start.launch, world.rank, source, total, report, requeue_unless_done)
-    print_outcome(start.run, summary, stopped)
+    names = logger_names(work.config.trainer.get("logger"))
+    print_outcome(start.run, summary, stopped, curve_places(names, start.run.path, start.launch.folder.name))
     return summary
+
+
+def _log_end(trainer: Trainer, task: PairTask, start: PairsStart, summary: Summary) -> None:
+    """Log the settings and the numbers of the whole run."""
+    logged = summary.to_dict().items()
+    numbers = {f"summary/{name}": value for name, value in logged if name.startswith(task.logged)}
+    more, texts = task.findings()
+    config, rank, done = read_yaml(start.run.config), trainer.global_rank, summary.counts.rows
+    log_final_values(trainer.loggers, config, numbers | more, done, texts=texts, rank=rank)
 
 
 def _print_start(trainer: Trainer, work: Work, start: PairsStart) -> None:
@@ -234,5 +255,11 @@ def _mention_slow_precision(trainer: Trainer) -> None:
             )
 
 
-def _progress(config: Config, task: PairTask) -> list[Callback]:
-    return [PairProgressBar(task.activity)] if config.trainer.get("enable_progress_bar", True) else []
+def _progress(config: Config, task: PairTask, start: PairsStart) -> list[Callback]:
+    """Return a bar for a terminal, or lines for a log file."""
+    if not config.trainer.get("enable_progress_bar", True):
+        return []
+    if sys.stdout.isatty():
+        return [PairProgressBar(task.activity)]
+    ranks, to_do = start.launch.world_size, start.launch.to_do
+    return [PairProgressLines(task.activity, None if to_do is None else -(-to_do // ranks), ranks)]

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.run.loggers import logger_names
 from m2ib_lightning.run.precision import half_precision
 from m2ib_lightning.run.sharding import SamplesStrategy, SlurmStep, StepEnvironment, in_slurm_job
 from m2ib_lightning.tasks.world import World
@@ -37,7 +38,6 @@ _REASONS = {
     "limit_train_batches": _SHORTER,
     "overfit_batches": _SHORTER,
     "fast_dev_run": _SHORTER,
-    "logger": "the run directory's TensorBoard is the logger",
     "callbacks": "callbacks are objects; give them to a Trainer of your own with M2IBModule",
 }
 """Arguments that are refused unless they are harmless, each with the reason."""
@@ -56,7 +56,7 @@ _TORCHRUN_SIZES = {"devices": "LOCAL_WORLD_SIZE", "num_nodes": "GROUP_WORLD_SIZE
 
 
 def trainer_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]:
-    """Return the arguments of the Trainer, and the ranks that it will run on.
+    """Return the arguments of the Trainer but its logger, and the ranks that it will run on.
 
     Args:
         requested: ``trainer.*`` of the configuration.
@@ -67,6 +67,7 @@ def trainer_arguments(requested: dict[str, Any]) -> tuple[dict[str, Any], World]
     _refuse(requested)
     sizes, environments = launched()
     arguments: dict[str, Any] = {"enable_model_summary": False, "log_every_n_steps": 1, **sizes, **requested, **_FIXED}
+    arguments.pop("logger", None)
     half = str(arguments.get("precision")) in ("16", "16-mixed")
     if half:
         if "plugins" in arguments:
@@ -86,6 +87,7 @@ def _refuse(requested: dict[str, Any]) -> None:
     for name, reason in _REASONS.items():
         if name in requested and requested[name] != {**_FIXED, **_HARMLESS}.get(name, ...):
             raise M2IBError(f"trainer.{name}={requested[name]!r} is refused for task=attribute: {reason}")
+    logger_names(requested.get("logger"))
     precision = str(requested.get("precision", "32-true"))
     if precision in _PRECISIONS:
         raise M2IBError(f"trainer.precision={precision} is refused for task=attribute: {_PRECISIONS[precision]}")

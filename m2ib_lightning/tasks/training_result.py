@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning import Trainer
@@ -10,19 +11,25 @@ from lightning import Trainer
 from m2ib_lightning.config import MODALITIES, Modality
 from m2ib_lightning.datamodules.training import FinetuneDataModule
 from m2ib_lightning.encoder.frozen import frozen
-from m2ib_lightning.files import atomic_write_text
+from m2ib_lightning.files import atomic_write_text, read_yaml
 from m2ib_lightning.finetuning.clip_module import IBClipModule
 from m2ib_lightning.finetuning.folder import save_model
 from m2ib_lightning.finetuning.lora import merge_adapters
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.run.directory import RunDirectory
+from m2ib_lightning.run.loggers import log_final_values
 
 
 def save_result(
-    trainer: Trainer, module: IBClipModule, seconds: float, data: FinetuneDataModule, run: RunDirectory
+    trainer: Trainer,
+    module: IBClipModule,
+    seconds: float,
+    data: FinetuneDataModule,
+    run: RunDirectory,
+    curves: Sequence[str],
 ) -> None:
-    """Write ``model/`` and ``summary.json``, and print the metrics of the validation.
+    """Write ``model/`` and ``summary.json``, log its numbers, and print the metrics of the validation.
 
     Args:
         trainer: the Trainer, after ``fit``.
@@ -30,6 +37,7 @@ def save_result(
         seconds: seconds that the training took.
         data: the data module of the training, on whose pairs the layers' statistics are measured.
         run: the run directory.
+        curves: for each logger, where its curves are.
     """
     folder = run.path / "model"
     merge_adapters(module.network.model)
@@ -38,10 +46,11 @@ def save_result(
     summary = {"steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
     atomic_write_text(run.summary, json.dumps(summary, indent=2) + "\n")
     lines = "".join(f"{name:>24}  {value:.4f}\n" for name, value in metrics.items() if name.startswith("val/"))
-    print(
-        f"\n{trainer.global_step} steps\n{lines}model        {folder}\ncurves       tensorboard --logdir {run.path}",
-        flush=True,
-    )
+    places = "".join(f"\ncurves       {place}" for place in curves)
+    print(f"\n{trainer.global_step} steps\n{lines}model        {folder}{places}", flush=True)
+    logged = ("steps", "seconds", "val/")
+    numbers = {f"summary/{name}": value for name, value in summary.items() if name.startswith(logged)}
+    log_final_values(trainer.loggers, read_yaml(run.config), numbers, trainer.global_step)
 
 
 def _with_statistics(module: IBClipModule, data: FinetuneDataModule) -> LoadedModel:

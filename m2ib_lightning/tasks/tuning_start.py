@@ -37,6 +37,8 @@ def check_options(config: Config) -> None:
         raise M2IBError("task=tune can't be resumed: leave out resume and retry_failed, and give another output_dir")
     if config.model.compile:
         raise M2IBError("task=tune does not go with model.compile=true: every setting would be compiled anew")
+    if "logger" in config.trainer:
+        raise M2IBError("task=tune has no curves to log: leave out trainer.logger")
     if config.method.name != "m2ib":
         raise M2IBError(f"task=tune chooses settings of method.name=m2ib, got {config.method.name!r}")
 

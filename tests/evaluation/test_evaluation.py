@@ -23,7 +23,9 @@ from m2ib_lightning.evaluation import load_scores
 from m2ib_lightning.evaluation.measures import DEFAULT_GROUPS, MEASURES
 from m2ib_lightning.methods import METHODS
 from m2ib_lightning.metrics import area_under
+from m2ib_lightning.run.loggers.curve_tags import clean_tag
 from tests import ROOT
+from tests.logged import csv_of, events_of, hyperparameters_of, scalars_of
 from tests.run.pages import PageReader, decoded
 
 M2IB = "m2ib:steps=1,noise_samples=1"
@@ -55,7 +57,8 @@ def assert_same_scores(one: Path, other: Path, tolerance: float = 1e-6) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    assert run(f"data.limit={PAIRS}", "evaluate.probed=2", "evaluate.seeds=2", f"output_dir={folder}") == 0
+    words = ["evaluate.probed=2", "evaluate.seeds=2", "trainer.logger=[tensorboard,csv]"]
+    assert run(f"data.limit={PAIRS}", *words, f"output_dir={folder}") == 0
     return folder
 
 
@@ -153,6 +156,24 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     (picture,) = (done / "heatmaps").glob("*.png")
     with Image.open(picture) as image:
         assert image.width > 300
+
+
+def test_the_loggers_have_the_means_of_the_table(done: Path) -> None:
+    scalars, summary = scalars_of(done), json.loads((done / "summary.json").read_text())
+    means = {
+        clean_tag(f"evaluation/{measure}/{method}"): [(PAIRS, pytest.approx(estimate["mean"]))]
+        for method, by_measure in summary["methods"].items()
+        for measure, estimate in by_measure.items()
+        if estimate["mean"] is not None and np.isfinite(estimate["mean"])
+    }
+    assert {"evaluation/image_mass/centre", "evaluation/text_auroc/m2ib_steps_1_noise_samples_1"} <= set(means)
+    assert {tag: values for tag, values in scalars.items() if tag.startswith("evaluation/")} == means
+    assert scalars["summary/pairs_done"] == [(PAIRS, PAIRS)]
+    assert not any(tag.startswith("summary/mean_") for tag in scalars)
+    assert set(csv_of(done)) == set(scalars)
+    (text,) = events_of(done).Tensors("evaluation/table/text_summary")
+    assert text.tensor_proto.string_val[0].decode() in (done / "table.md").read_text()
+    assert hyperparameters_of(done)["task"] == "evaluate"
 
 
 def test_the_document_has_the_form_of_a_regenerated_table(done: Path) -> None:

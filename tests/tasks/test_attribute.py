@@ -19,7 +19,6 @@ import pytest
 from lightning import Trainer
 from omegaconf import OmegaConf
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from m2ib_lightning import M2IBModule
 from m2ib_lightning.cli import main
@@ -125,23 +124,6 @@ def test_the_resolved_config_repeats_the_run(folder: Path, table: Path, tmp_path
     first, second = read_rows(tmp_path / "first"), read_rows(tmp_path / "second")
     for a, b in zip(first, second, strict=True):
         assert a == b
-
-
-def test_curves_and_pictures_reach_tensorboard(folder: Path, table: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert run_captions(folder, table, run, "output.tensorboard_images=2", "data.batch_size=3") == 0
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
-    rows = read_rows(run)
-    scalars = events.Tags()["scalars"]
-    for modality in ("image", "text"):
-        for quantity in ("loss", "information", "similarity"):
-            name = f"{modality}_{quantity}"
-            assert [event.step for event in events.Scalars(f"final/{name}")] == [3, 4]  # pairs done
-            assert [event.step for event in events.Scalars(f"mean_curve/{name}")] == [0, 1, 2]
-            assert len([tag for tag in scalars if tag.startswith("pair/") and tag.endswith(f"/{name}")]) == 2
-        curve = [event.value for event in events.Scalars(f"mean_curve/{modality}_loss")]
-        np.testing.assert_allclose(curve, np.mean([row[f"{modality}_loss"] for row in rows], axis=0), rtol=1e-5)
-    assert len(events.Tags()["images"]) == 2
 
 
 def test_broken_pairs_become_rows_and_the_others_do_not_change(
@@ -286,14 +268,6 @@ def test_ctrl_c_keeps_the_finished_rows(tmp_path: Path) -> None:
     assert f"{done} pairs explained" in printed
     assert f"{400 - done} of 400 pairs were not reached" in errors
     assert "Traceback" not in errors
-
-
-def test_tensorboard_pictures_do_not_depend_on_the_files(folder: Path, table: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert run_captions(folder, table, run, "output.heatmaps=0", "output.tensorboard_images=3") == 0
-    assert not list((run / "heatmaps").iterdir())
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
-    assert len(events.Tags()["images"]) == 3
 
 
 def test_output_heatmaps_limits_the_pictures(folder: Path, table: Path, tmp_path: Path) -> None:

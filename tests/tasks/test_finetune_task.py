@@ -23,9 +23,11 @@ from m2ib_lightning.finetuning import IBClipModule
 from m2ib_lightning.finetuning.folder import BOTTLENECK_FILE
 from m2ib_lightning.m2ib.statistics import Statistics, calibrate
 from m2ib_lightning.models import LoadedModel
+from m2ib_lightning.tasks.finetune_arguments import steps_between_logs
 from tests import ROOT
 from tests.equality import relative_difference
 from tests.folders import save_clip_folder
+from tests.logged import csv_of, events_of, hyperparameters_of, scalars_of
 from tests.ranks import free_port, run_on_ranks
 from tests.run.pages import PageReader
 
@@ -43,7 +45,7 @@ def run(folder: Path, *words: str) -> int:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune") / "run"
-    assert run(folder, EPOCHS, "finetune.mask=readout") == 0
+    assert run(folder, EPOCHS, "finetune.mask=readout", "trainer.logger=[tensorboard,csv]") == 0
     return folder
 
 
@@ -85,6 +87,37 @@ def test_the_page_has_the_curves_and_the_metrics(done: Path) -> None:
     assert [step for step, _ in curves["val/image_to_text@1"]] == [5, 10]
     assert curves["val/image_to_text@1"][-1][1] == pytest.approx(summary["val/image_to_text@1"], rel=1e-5)
     assert training["facts"]["pairs"] == 24
+
+
+def test_the_training_is_logged(done: Path) -> None:
+    scalars = scalars_of(done)
+    summary = json.loads((done / "summary.json").read_text())
+    for name in ("train/loss", "train/image_information", "train/text_information"):
+        assert [step for step, _ in scalars[name]] == list(range(10))  # a short training: each step
+    for name in ("val/image_to_text@1", "val/image_information"):
+        assert len(scalars[name]) == 2  # epochs
+        assert scalars[name][-1][1] == pytest.approx(summary[name])
+        assert scalars[f"summary/{name}"] == [(10, pytest.approx(summary[name]))]
+    assert set(csv_of(done)) == set(scalars)
+    events = events_of(done)
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    assert "nats per token and channel" in events.SummaryMetadata("train/image_information").summary_description
+    assert len([tag for tag in events.Tags()["images"] if tag.startswith("val/map-")]) == 2  # all that are validated
+    settings = hyperparameters_of(done)
+    assert (settings["task"], settings["finetune.mask"], settings["model.name"]) == ("finetune", "readout", "scenes")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "arguments", "every"),
+    [
+        (40, {"max_epochs": 2}, 2),  # 20 steps
+        (40, {"max_epochs": 2, "max_steps": 5}, 1),
+        (40, {"max_epochs": 20, "accumulate_grad_batches": 2}, 10),  # 100 steps
+        (4000, {"max_epochs": 2}, 10),
+    ],
+)
+def test_the_loss_is_logged_at_least_every_ten_steps(pairs: int, arguments: dict[str, int], every: int) -> None:
+    assert steps_between_logs(pairs, 4, arguments) == every
 
 
 STOPS = {
@@ -220,7 +253,7 @@ def measured(model: LoadedModel) -> Statistics:
         (["data.limit=24", "finetune.prompt=photo"], "finetune.prompt must have {} where the class's name goes"),
         (["data.limit=24", "seed=-1"], "seed must not be negative"),
         (["data.limit=24", "trainer.strategy=samples"], "shares no gradients"),
-        (["data.limit=24", "trainer.logger=false"], "trainer.logger=False is refused"),
+        (["data.limit=24", "trainer.logger=[csv,cvs]"], "'cvs' is no logger"),
         (["data.limit=24", "finetune.mask=tokens"], "expected one of ['channel', 'readout']"),
     ],
 )

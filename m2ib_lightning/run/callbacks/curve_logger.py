@@ -1,16 +1,15 @@
-"""TensorBoard output: final values, the mean curve over inner steps, and curves and pictures of a few pairs.
+"""What a run over pairs logs: values over the pairs done, the mean curve over inner steps, and a few pairs in full.
 
-``self.log`` writes once per batch, so the curves over inner steps go through the logger.
+``self.log`` writes once per batch, so the curves over inner steps go to the loggers directly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -18,16 +17,34 @@ from m2ib_lightning.config import MODALITIES
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.grounding_drawing import draw_result
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
+from m2ib_lightning.run.directory import heatmap_name
+from m2ib_lightning.run.loggers.logged_media import log_picture, shows_pictures
+from m2ib_lightning.run.loggers.tensorboard_layout import Layout
 
 _QUANTITIES = ("loss", "information", "similarity")
 
+PAIRS_LAYOUT: Layout = {
+    "Mean over all pairs, by inner step": {
+        quantity: [f"mean_curve/{modality}_{quantity}" for modality in MODALITIES] for quantity in _QUANTITIES
+    },
+    "Mean of each batch, by pairs done": {
+        quantity: [f"pairs/{modality}_{quantity}" for modality in MODALITIES] for quantity in _QUANTITIES
+    },
+    "Single pairs, by inner step": {
+        f"{modality} {quantity}": [f"pair/.*/{modality}_{quantity}"]
+        for modality in MODALITIES
+        for quantity in _QUANTITIES
+    },
+}
+"""TensorBoard's charts of a run over pairs."""
+
 
 class CurveLogger(ResultsCallback):
-    """Callback that logs the values, curves and pictures of a run to TensorBoard.
+    """Callback that logs the values, curves and pictures of a run to the Trainer's loggers.
 
-    ``final/*`` has the mean of each batch at the last inner step; its step is the number of pairs done.
-    ``mean_curve/*`` has the mean over all pairs at each inner step. ``pair/*`` and ``heatmap/*`` have the curves and
-    the picture of single pairs. Only rank 0 logs, so only its pairs are shown.
+    ``pairs/*`` has the mean of each batch at the last inner step; its step is the number of pairs done, so it is no
+    training curve. ``mean_curve/*`` has the mean over all pairs at each inner step. ``pair/*`` and ``heatmap/*`` have
+    the curves and the picture of single pairs. Only rank 0 logs, so only its pairs are shown.
 
     Args:
         pictures: number of pairs that get their own curves and picture.
@@ -37,48 +54,58 @@ class CurveLogger(ResultsCallback):
     def __init__(self, pictures: int = 16, done: int = 0) -> None:
         self.pictures = pictures
         self._done_before = done
-        self._drawn = self._done = 0
+        self._drawn = self._done = self._failed = self._optimised = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
+
+    @property
+    def _step(self) -> int:
+        return self._done_before + self._done
 
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
-        explained = [result for result in results if result.error is None]
-        if not explained or not trainer.is_global_zero:
+        if not results or not trainer.loggers or not trainer.is_global_zero:
             return
-        curves = [_curves(result) for result in explained]
-        totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
+        explained = [result for result in results if result.error is None]
         self._done += len(explained)
-        for name, total in totals.items():
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._log_scalar(trainer, f"final/{name}", total[-1] / len(explained), self._done_before + self._done)
-        for result, curve in zip(explained, curves, strict=True):
-            if self._drawn < self.pictures and result.pair.picture is not None:
-                self._drawn += 1
-                self._log_pair(trainer, result, curve)
+        self._failed += len(results) - len(explained)
+        values = {"pairs/failed": float(self._failed)}
+        if explained:
+            values["pairs/similarity"] = float(np.mean([result.similarity for result in explained]))
+            curves = [_curves(result) for result in explained]
+            values |= self._add_to_means(curves)
+            for result, curve in zip(explained, curves, strict=True):
+                if self._drawn < self.pictures and result.pair.picture is not None:
+                    self._drawn += 1
+                    self._log_pair(trainer, result, curve)
+        self._log(trainer, values, self._step)
 
     @override
     def finish(self, trainer: Trainer) -> None:
-        for name, total in self._sums.items():
-            self._log_curve(trainer, f"mean_curve/{name}", total / self._done)
+        if trainer.is_global_zero and self._sums:
+            self._log_curves(trainer, "mean_curve", {name: s / self._optimised for name, s in self._sums.items()})
+
+    def _add_to_means(self, curves: Sequence[Mapping[str, NDArray[np.float32]]]) -> dict[str, float]:
+        """Add the curves of a batch to the sums; return their mean at the last step."""
+        totals = {name: np.stack([curve[name] for curve in curves]).sum(0, dtype=np.float64) for name in curves[0]}
+        self._optimised += len(curves) if totals else 0
+        for name, total in totals.items():
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        return {f"pairs/{name}": float(total[-1]) / len(curves) for name, total in totals.items()}
 
     def _log_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
-        name = result.heatmap.removesuffix(".png") if result.heatmap else f"pair-{self._drawn}"
-        for quantity, curve in curves.items():
-            self._log_curve(trainer, f"pair/{name}/{quantity}", curve)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                picture = np.asarray(draw_result(result))
-                logger.experiment.add_image(
-                    f"heatmap/{name}", picture, self._done_before + self._done, dataformats="HWC"
-                )
+        name = heatmap_name(result.pair.id, result.pair.key).rpartition(".")[0]
+        self._log_curves(trainer, f"pair/{name}", curves)
+        if any(map(shows_pictures, trainer.loggers)):
+            log_picture(trainer.loggers, f"heatmap/{name}", draw_result(result), self._step)
 
-    def _log_curve(self, trainer: Trainer, name: str, values: NDArray[np.floating]) -> None:
-        for step, value in enumerate(values):
-            self._log_scalar(trainer, name, value, step)
+    def _log_curves(self, trainer: Trainer, group: str, curves: Mapping[str, NDArray[np.floating]]) -> None:
+        for step, values in enumerate(zip(*curves.values(), strict=True)):
+            named = zip(curves, values, strict=True)
+            self._log(trainer, {f"{group}/{name}": float(value) for name, value in named}, step)
 
-    def _log_scalar(self, trainer: Trainer, name: str, value: float, step: int) -> None:
+    def _log(self, trainer: Trainer, values: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:
-            logger.log_metrics({name: float(value)}, step=step)
+            logger.log_metrics(values, step=step)
 
 
 def _curves(result: Attribution) -> dict[str, NDArray[np.float32]]:
