@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from m2ib_lightning.errors import quoted, shortened
@@ -39,9 +40,7 @@ def displayed(result: Any) -> bool:
     shell = None if interactive is None else interactive.get_ipython()
     if not hasattr(shell, "kernel"):  # a shell in a terminal has none
         return False
-    from IPython.display import display
-
-    display(result)
+    import_module("IPython.display").display(result)
     return True
 
 
