@@ -10,6 +10,7 @@ and when the command ends. No request leaves the machine, except to download a m
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from argparse import Namespace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``m2ib-app`` until Ctrl-C; return its exit status.
+    """Run ``m2ib-app`` until Ctrl-C or SIGTERM; return its exit status.
 
     Args:
         arguments: words of the command line; None for those of this process.
@@ -71,6 +72,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def _serve(arguments: Namespace) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the uploads are deleted
     with tempfile.TemporaryDirectory(prefix="m2ib-app-") as folder:
         # Gradio reads these when it is imported.
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(Path(folder) / "uploads")}
