@@ -15,7 +15,7 @@ OPEN_CLIP := .open-clip
 OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
 APP := .app
 APP_PACKAGES := gradio gradio_client brotli certifi fastapi groovy hf-gradio httpcore httpx opentelemetry-api orjson pydub \
-	python-multipart pytz safehttpx semantic-version starlette tomlkit uvicorn
+	python-multipart pytz safehttpx semantic-version starlette tomlkit uvicorn 'audioop-lts;python_version>="3.13"'
 
 .PHONY: help demo test test-slow test-all test-open-clip test-browser test-app lint model picture
 

@@ -33,12 +33,12 @@ class Answer:
 
     Attributes:
         results: the result of each caption; those with units hold the units' maps.
-        contrast: the result of the first caption against the second, or None.
+        contrast: the result of the first caption against the second, or why there is none; None for one caption.
         question: the question.
     """
 
     results: list[Attribution]
-    contrast: Attribution | None
+    contrast: Attribution | str | None
     question: Question
 
 
@@ -51,8 +51,6 @@ def answer_html(answer: Answer) -> str:
     ]
     if answer.contrast is not None:
         parts.append(f'<section aria-label="contrast">{_contrast(answer.contrast, answer.question)}</section>')
-    elif len(answer.results) > 1:
-        parts.append("<section><p>The model can't tell the two captions apart.</p></section>")
     return f'<div class="m2ib-answer">{"".join(parts)}</div>'
 
 
@@ -86,7 +84,9 @@ def _map(result: Attribution) -> str:
     return f'<img class="m2ib-map" alt="the map" src="{SIZE.encode(overlay(result, shown))}">'
 
 
-def _contrast(contrast: Attribution, question: Question) -> str:
+def _contrast(contrast: Attribution | str, question: Question) -> str:
+    if isinstance(contrast, str):
+        return f"<p>There is no map of what sets the two captions apart: {escape(contrast)}</p>"
     first, second = (escape(shortened(caption)) for caption in (question.caption, question.other))
     return f"<p>What speaks for <strong>{first}</strong> rather than <strong>{second}</strong>:</p>{_map(contrast)}"
 

@@ -74,12 +74,12 @@ class Answerer:
 
     def _contrast(
         self, picture: Image.Image, captions: list[str], question: Question, model: LoadedModel
-    ) -> Attribution | None:
-        """What speaks for the first caption rather than the second; None if the model can't tell them apart."""
+    ) -> Attribution | str | None:
+        """What speaks for the first caption rather than the second; or why that can't be said; None for one caption."""
         if len(captions) < 2:
             return None
         first, second = captions
         try:
             return explain(picture, first, against=second, model=model, method=question.method, device=self.device)
-        except M2IBError:
-            return None
+        except M2IBError as error:  # the same embedding, or a method that knows no contrast
+            return str(error)
