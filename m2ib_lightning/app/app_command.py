@@ -16,6 +16,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from m2ib_lightning.errors import INTERRUPTED, M2IBError
@@ -100,7 +101,10 @@ def _serve(arguments: Namespace) -> None:
             except OSError as error:
                 raise M2IBError(f"the page could not be served on {arguments.host}: {error}") from None
             print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
-            page.block_thread()
+            try:
+                Event().wait()  # Gradio's own wait would hide Ctrl-C
+            finally:
+                page.close(verbose=False)
         finally:
             worker.close()
 
