@@ -13,8 +13,11 @@ export HF_HUB_OFFLINE ?= 1
 MARKS ?= -m "not slow"
 OPEN_CLIP := .open-clip
 OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
+APP := .app
+APP_PACKAGES := gradio gradio_client brotli certifi fastapi groovy hf-gradio httpcore httpx opentelemetry-api orjson pydub \
+	python-multipart pytz safehttpx semantic-version starlette tomlkit uvicorn 'audioop-lts;python_version>="3.13"'
 
-.PHONY: help demo test test-slow test-all test-open-clip test-browser lint model picture
+.PHONY: help demo test test-slow test-all test-open-clip test-browser test-app lint model picture
 
 help:  ## list the targets (the default)
 	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +40,9 @@ test-open-clip: $(INSTALLED) $(OPEN_CLIP)/.installed  ## run the tests of OpenCL
 test-browser: $(INSTALLED)  ## run the tests of the pages in Chromium; npm installs what drives it in .browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/browser
 
+test-app: $(INSTALLED) $(APP)/.installed  ## run the tests of m2ib-app, with Gradio in .app, in Chromium
+	PYTHONPATH=$(APP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/app tests/browser/test_app_in_browser.py
+
 lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +60,12 @@ picture: $(INSTALLED)  ## draw the README's picture again
 $(OPEN_CLIP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 	rm -rf $(OPEN_CLIP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OPEN_CLIP) $(addprefix -c ,$(CONSTRAINTS)) $(OPEN_CLIP_PACKAGES)
+	touch $@
+
+# Without dependencies: .venv has the others, and Gradio 6.31 asks for a Pillow below 13, with which it works all the same.
+$(APP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
+	rm -rf $(APP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(APP) $(addprefix -c ,$(CONSTRAINTS)) $(APP_PACKAGES)
 	touch $@
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)

@@ -19,7 +19,7 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     files = ("py.typed", "configs/demo.yaml", "datamodules/captions.py", "models/scenes/model.safetensors")
-    for name in (*files, "results/page/report.css", "results/page/report.js"):
+    for name in (*files, "results/page/report.css", "results/page/report.js", "app/app.css"):
         assert f"m2ib_lightning/{name}" in names
     assert not [name for name in names if name.startswith(("tests/", "datamodules/", "configs/"))]
 

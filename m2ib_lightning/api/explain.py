@@ -15,6 +15,7 @@ from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.result_list import ResultList
 
 
 class Options(TypedDict, total=False):
@@ -54,7 +55,7 @@ def explain(
     ensemble: bool = ...,
     against: str | None = ...,
     **options: Unpack[Options],
-) -> list[Attribution]: ...
+) -> ResultList[Attribution]: ...
 def explain(
     image: ImageLike | list[Any],
     text: str | list[str] | None = None,
@@ -72,7 +73,7 @@ def explain(
     batch_size: int = 8,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Attribution | list[Attribution]:
+) -> Attribution | ResultList[Attribution]:
     """Explain which parts of a picture and which words of its caption made the model match them.
 
     Args:
@@ -103,7 +104,7 @@ def explain(
 
     Returns:
         One ``Attribution`` for a single image with a caption, a target or an ensemble. Lists as arguments give a list
-        in the same order.
+        in the same order, which displays itself in a notebook.
 
     Raises:
         M2IBError: if the model, a setting, an image or a caption is invalid. In a list, a pair with an invalid image or
@@ -124,7 +125,7 @@ def explain(
         dtype=dtype,
     )
     if request.many:
-        return results
+        return ResultList(results)
     if results[0].error is not None:
         raise M2IBError(results[0].error)
     return results[0]

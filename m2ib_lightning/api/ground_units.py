@@ -14,6 +14,7 @@ from m2ib_lightning.errors import M2IBError, nearest
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.units.unit_rule import UnitRule, UnitTarget
 from m2ib_lightning.results.grounding import Grounding
+from m2ib_lightning.results.result_list import ResultList
 
 
 # The second signature also accepts the arguments of the first, hence the ignored overlap.
@@ -36,7 +37,7 @@ def ground(
     target: UnitTarget = ...,
     against: str | None = ...,
     **options: Unpack[Options],
-) -> list[Grounding]: ...
+) -> ResultList[Grounding]: ...
 def ground(
     image: Any,
     text: Any,
@@ -45,7 +46,7 @@ def ground(
     target: UnitTarget = "difference",
     against: str | None = None,
     **options: Unpack[Options],
-) -> Grounding | list[Grounding]:
+) -> Grounding | ResultList[Grounding]:
     r"""Find the part of a picture that goes with each unit of its caption: each phrase, each word, or each given span.
 
     A unit's map is that of the caption, with another target for the picture. By default it is what the caption loses
@@ -86,7 +87,7 @@ def ground(
     request = parse_request(image, text, spans=spans)
     results = [Grounding(whole) for whole in explain_request(request, units=rule, **options)]
     if request.many:
-        return results
+        return ResultList(results)
     if results[0].whole.error is not None:
         raise M2IBError(results[0].whole.error)
     return results[0]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.pair import Pair
 from m2ib_lightning.results.drawing import draw_attribution
-from m2ib_lightning.results.html import attribution_fragment, attribution_page
+from m2ib_lightning.results.html import attribution_page
 from m2ib_lightning.results.map_placement import place_map
+from m2ib_lightning.results.notebook import attribution_display, displayed
 from m2ib_lightning.results.row_form import fields_of, row_of
 from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
 from m2ib_lightning.results.unit_maps import UnitMaps
@@ -106,8 +107,12 @@ class Attribution:
         return place_map(self.image_saliency, self.pair, width, height).on_canvas(width, height, fill=np.nan)
 
     def show(self) -> None:
-        """Open the drawn result in the system's viewer. A notebook needs no call: it displays the object itself."""
-        draw_attribution(self).show()
+        """Display the result in the notebook that runs this code, else open the drawn result in the system's viewer.
+
+        A notebook needs no call for the last expression of a cell: it displays the object itself.
+        """
+        if not displayed(self):
+            draw_attribution(self).show()
 
     def save(self, path: str | Path) -> None:
         """Write the result as ``.png`` (picture, overlay, caption) or ``.html`` (the same with selectable text).
@@ -124,7 +129,16 @@ class Attribution:
             raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
 
     def _repr_html_(self) -> str:
-        return attribution_fragment(self)
+        return attribution_display(self)
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Attribution({quoted(self.pair.id)}, error={quoted(self.error)})"
+        about = "an embedding" if self.pair.caption is None else quoted(self.pair.caption)
+        grid = "" if self.image is None else "; {} x {} patches".format(*self.image.saliency.shape)
+        words = "" if self.text is None else f", {len(self.tokens)} tokens"
+        units = "" if self.units is None else f", {len(self.pair.units)} units"
+        return f"Attribution({about}, similarity {self.similarity:.3f}{grid}{words}{units})"
 
     def _part(self, name: str) -> TowerAttribution:
         part: TowerAttribution | None = getattr(self, name)

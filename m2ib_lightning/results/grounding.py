@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2ib_lightning.errors import M2IBError
+from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.units.unit import Unit
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.grounding_drawing import draw_grounding, unit_heatmap
-from m2ib_lightning.results.grounding_html import grounding_fragment, grounding_page
+from m2ib_lightning.results.grounding_html import grounding_page
 from m2ib_lightning.results.map_placement import place_map
+from m2ib_lightning.results.notebook import displayed, grounding_display
 from m2ib_lightning.results.tower_attribution import Floats
 from m2ib_lightning.results.unit_maps import UnitMaps
+
+_LISTED = 8
+"""Largest number of units that ``repr`` names."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,12 @@ class Grounding:
         return np.array(ratios, np.float32)
 
     def show(self) -> None:
-        """Open the drawn result in the system's viewer. A notebook needs no call: it displays the object itself."""
-        draw_grounding(self.whole).show()
+        """Display the result in the notebook that runs this code, else open the drawn result in the system's viewer.
+
+        A notebook needs no call for the last expression of a cell: it displays the object itself.
+        """
+        if not displayed(self):
+            draw_grounding(self.whole).show()
 
     def save(self, path: str | Path) -> None:
         """Write the result as ``.png`` (the picture once per unit) or ``.html`` (the unit pointed at shows its map).
@@ -108,13 +116,18 @@ class Grounding:
             raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
 
     def _repr_html_(self) -> str:
-        return grounding_fragment(self.whole)
+        return grounding_display(self.whole)
 
     def __repr__(self) -> str:
         if self.whole.error is not None:
-            return f"Grounding(error={self.whole.error!r})"
-        units = ", ".join(f"{u.text!r}: {s:+.3f}" for u, s in zip(self.units, self.shares.tolist(), strict=True))
-        return f"Grounding({self.whole.pair.caption!r}, similarity {self.whole.similarity:.3f}; {units or 'no units'})"
+            return f"Grounding({quoted(self.whole.pair.id)}, error={quoted(self.whole.error)})"
+        if self.whole.units is None:
+            return f"Grounding({self.whole!r})"
+        shares = self.shares[:_LISTED].tolist()
+        units = [f"{quoted(unit.text)}: {share:+.3f}" for unit, share in zip(self.units, shares, strict=False)]
+        units += [f"{len(self.units) - _LISTED} more"] if len(self.units) > _LISTED else []
+        about = f"{quoted(self.whole.pair.caption)}, similarity {self.whole.similarity:.3f}"
+        return f"Grounding({about}; {', '.join(units) or 'no units'})"
 
     def to_row(self) -> dict[str, Any]:
         """Return the table row of this result, as ``Attribution.to_row`` does."""

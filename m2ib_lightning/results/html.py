@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from m2ib_lightning.results.drawing import facts_of, overlay, word_colour
+from m2ib_lightning.results.fragment_size import FULL, FragmentSize
 from m2ib_lightning.results.spans import token_spans
 
 if TYPE_CHECKING:
@@ -38,35 +36,32 @@ def page(title: str, body: str) -> str:
     )
 
 
-def coloured_caption(result: Attribution) -> str:
+def coloured_caption(result: Attribution, size: FragmentSize = FULL) -> str:
     """Return the caption as HTML. Each span has its colour as background and its saliency as a tooltip."""
-    caption, end, parts = result.pair.caption or "", 0, []
+    return size.joined(_coloured_pieces(result))
+
+
+def _coloured_pieces(result: Attribution) -> Iterator[str]:
+    caption, end = result.pair.caption or "", 0
     for span in token_spans(result):
         style = _WORD.format(*word_colour(span.value))
         title = "" if math.isnan(span.nats) else f' title="{f"{span.nats:.4g} {result.unit}".rstrip()}"'
         word = f'<span style="{style}"{title}>{escape(span.text)}</span>'
-        parts += [escape(caption[end : span.start]), word]
+        yield from (escape(caption[end : span.start]), word)
         end = span.end
-    return "".join(parts) + escape(caption[end:])
+    yield escape(caption[end:])
 
 
-def attribution_fragment(result: Attribution) -> str:
+def attribution_fragment(result: Attribution, size: FragmentSize = FULL) -> str:
     """Return the HTML of one result: picture, overlay and coloured caption, or the error of a failed pair."""
     if result.error is not None:
         return f'<p class="error">{escape(result.pair.id)}: {escape(result.error)}</p>'
-    picture = result.pair.picture
+    picture = None if result.pair.picture is None else size.shown(result.pair.picture)
     shown = [] if picture is None else [("picture", picture), ("overlay", overlay(result, picture))]
-    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{inline_picture(image)}">' for name, image in shown)
+    images = "".join(f'<img alt="{name}" style="{_IMAGE}" src="{size.encode(image)}">' for name, image in shown)
     facts = "<br>".join(escape(fact) for fact in facts_of(result))
-    words = f'<div style="{_WORDS}">{coloured_caption(result)}<br><small>{facts}</small></div>'
+    words = f'<div style="{_WORDS}">{coloured_caption(result, size)}<br><small>{facts}</small></div>'
     return f'<div class="m2ib" style="{_ROW}">{images}{words}</div>'
-
-
-def inline_picture(image: Image.Image) -> str:
-    """Return a picture as a data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def attribution_page(result: Attribution) -> str:

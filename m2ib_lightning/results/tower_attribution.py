@@ -37,3 +37,7 @@ class TowerAttribution:
     def last_similarity(self) -> float | None:
         """Mean cosine through the bottleneck at the last step; None for a method that does not optimise."""
         return None if self.similarity is None else float(self.similarity[-1])
+
+    def __repr__(self) -> str:
+        steps = "" if self.loss is None else f", {len(self.loss)} steps"
+        return f"TowerAttribution(saliency of {self.saliency.shape}{steps})"

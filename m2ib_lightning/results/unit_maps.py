@@ -20,3 +20,6 @@ class UnitMaps:
     saliency: Floats
     shares: Floats
     unread: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"UnitMaps(saliency of {self.saliency.shape})"

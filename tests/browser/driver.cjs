@@ -8,8 +8,8 @@ async function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
 }
 
-/** Opens a page with nothing of earlier ones; its `wrong` lists what must not happen. */
-async function open(browser, url, { width = 1400, height = 900, theme = "light", wait = true } = {}) {
+/** Opens a page with nothing of earlier ones; its `wrong` lists what must not happen. Requests to `origin` may. */
+async function open(browser, url, { width = 1400, height = 900, theme = "light", wait = true, origin = null } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce" });
   const page = await context.newPage();
   page.setDefaultTimeout(10000);
@@ -20,7 +20,8 @@ async function open(browser, url, { width = 1400, height = 900, theme = "light",
     page.wrong.push(`dialog: ${dialog.message()}`);
     dialog.dismiss();
   });
-  page.on("request", (request) => /^(file|data|about):/.test(request.url()) || page.wrong.push(`request: ${request.url()}`));
+  const allowed = (url) => /^(file|data|about):/.test(url) || (origin !== null && url.replace(/^blob:/, "").startsWith(origin));
+  page.on("request", (request) => allowed(request.url()) || page.wrong.push(`request: ${request.url()}`));
   await page.goto(url);
   if (wait) await page.waitForSelector("body[data-ready]", { timeout: 60000 });
   return page;

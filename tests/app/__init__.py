@@ -1,0 +1,1 @@
+"""Tests of ``m2ib-app``: questions, answers, the process, and the command."""
