@@ -175,7 +175,8 @@ class DataConfig:
 class OutputConfig:
     """The pictures that a run draws in addition to its table."""
 
-    heatmaps: int = _key(1000, "number of pairs that are drawn as PNG; -1: all")
+    heatmaps: int = _key(1000, "number of pairs that are drawn; -1: all")
+    format: Literal["jpeg", "webp", "png"] = _key("jpeg", "format of the drawings: jpeg, webp (smaller), png (exact)")
     tensorboard_images: int = _key(16, "number of these pairs that also go to TensorBoard, with their curves")
 
 

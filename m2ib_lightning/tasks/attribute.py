@@ -9,6 +9,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import make_method, parse_method
 from m2ib_lightning.methods.m2ib import bottlenecks_of
+from m2ib_lightning.run.background import BackgroundWork
 from m2ib_lightning.run.callbacks import CurveLogger, HeatmapWriter, TableWriter, ThumbnailWriter
 from m2ib_lightning.run.m2ib_module import M2IBModule
 from m2ib_lightning.run.method_module import MethodModule
@@ -42,11 +43,11 @@ class Attribute(PairTask):
 
     @override
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
-        output = work.config.output
-        return [
-            HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the other writers read the file's name
-            ThumbnailWriter(start.run, start.launch.number, output.heatmaps),
-            TableWriter(start.run.table, start.launch.number),
+        output, background = work.config.output, BackgroundWork()
+        return [  # the first one names the files, which the others read
+            HeatmapWriter(start.run.heatmaps, output.heatmaps, format=output.format, work=background),
+            ThumbnailWriter(start.run, start.launch.number, output.heatmaps, background),
+            TableWriter(start.run.table, start.launch.number, work=background),
             CurveLogger(output.tensorboard_images, start.done),
         ]
 

@@ -116,7 +116,7 @@ def test_the_table_and_the_page_show_the_comparison(done: Path) -> None:
     assert main(["report", str(done)]) == 0
     again = PageReader(done / "report.html")
     assert (again.rows, again.head["comparison"]) == (page.rows, page.head["comparison"])
-    (picture,) = (done / "heatmaps").glob("*.png")
+    (picture,) = (done / "heatmaps").glob("*.jpg")
     with Image.open(picture) as image:
         assert image.width > 300
 
@@ -316,4 +316,4 @@ def test_attribute_takes_another_method(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert summary["mean_image_information"] is None
     assert summary["mean_similarity"] is not None
-    assert len(list((folder / "heatmaps").glob("*.png"))) == 2
+    assert len(list((folder / "heatmaps").glob("*.jpg"))) == 2

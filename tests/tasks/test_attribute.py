@@ -96,7 +96,7 @@ def test_the_run_directory(folder: Path, table: Path, tmp_path: Path, capsys: py
         assert min(row["image_saliency"] + row["text_saliency"]) >= 0
         assert len(row["image_loss"]) == len(row["text_loss"]) == 3
         assert -1 <= row["similarity"] <= 1
-        assert row["heatmap"] == heatmap_name(row["id"], row["key"])
+        assert row["heatmap"] == heatmap_name(row["id"], row["key"], ".jpg")
         with Image.open(run / "heatmaps" / row["heatmap"]) as picture:
             assert picture.width > picture.height
     assert [rows[0]["caption"][start:end] for start, end in rows[0]["token_offsets"]] == ["a", "red", "circle"]
@@ -271,7 +271,7 @@ def test_ctrl_c_keeps_the_finished_rows(tmp_path: Path) -> None:
             signal.SIGINT, signal.SIG_DFL
         ),  # tests in the background would pass on SIG_IGN
     )
-    while process.poll() is None and len(list(tmp_path.glob("run/heatmaps/*.png"))) < 4:
+    while process.poll() is None and len(list(tmp_path.glob("run/heatmaps/*.jpg"))) < 4:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=120)

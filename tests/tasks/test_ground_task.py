@@ -60,7 +60,7 @@ def test_each_row_holds_the_units_of_its_caption(finished: Path) -> None:
         assert (grounding.maps > 0).all()
         assert len({m.tobytes() for m in grounding.maps}) == len(grounding.units)
     assert json.loads((finished / "summary.json").read_text())["pairs_done"] == 3
-    assert len(list((finished / "heatmaps").glob("*.png"))) == 3
+    assert len(list((finished / "heatmaps").glob("*.jpg"))) == 3
 
 
 @pytest.mark.slow

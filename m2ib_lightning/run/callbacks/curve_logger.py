@@ -62,7 +62,7 @@ class CurveLogger(ResultsCallback):
             self._log_curve(trainer, f"mean_curve/{name}", total / self._done)
 
     def _log_pair(self, trainer: Trainer, result: Attribution, curves: Mapping[str, NDArray[np.float32]]) -> None:
-        name = result.heatmap.removesuffix(".png") if result.heatmap else f"pair-{self._drawn}"
+        name = result.heatmap.rpartition(".")[0] if result.heatmap else f"pair-{self._drawn}"
         for quantity, curve in curves.items():
             self._log_curve(trainer, f"pair/{name}/{quantity}", curve)
         for logger in trainer.loggers:
