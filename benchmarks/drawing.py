@@ -1,4 +1,4 @@
-"""Measures what it costs to draw and encode the picture of a result, in milliseconds.
+"""Measures what it costs to draw and encode the picture of a result, in milliseconds of one processor core.
 
     python benchmarks/drawing.py                          # this checkout
     python benchmarks/drawing.py --before EARLIER_CHECKOUT  # an earlier one too, in the same run
@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,9 @@ from m2ib_lightning.results.drawing import draw_attribution
 from m2ib_lightning.results.tower_attribution import TowerAttribution
 
 SIZES = ((64, 64), (640, 480), (3000, 2000), (4000, 500))
-CAPTION = "a small brown dog runs over the wet grass beside a lake while two people look at the mountains"
+WORDS = """a the of on in with and small large brown black white red dog cat bird horse man woman child people street
+house lake mountains grass snow wet old young running standing sitting looking riding holding beside under behind
+through while two three several table bench bicycle umbrella window river boat kitchen plate camera mirror""".split()
 
 
 def photograph(width: int, height: int) -> Image.Image:
@@ -39,40 +42,39 @@ def photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
 
 
-def result_of(width: int, height: int) -> Attribution:
-    """Return a result with a random map of 7 x 7 patches, as of ViT-B/32."""
-    rng = np.random.default_rng(0)
-    words, offsets = CAPTION.split(), []
+def result_of(width: int, height: int, picture: Image.Image, seed: int) -> Attribution:
+    """Return a result with a random caption of 12 words and a random map of 7 x 7 patches, as of ViT-B/32."""
+    rng = np.random.default_rng(seed)
+    words, offsets, end = [str(word) for word in rng.choice(WORDS, 12)], list[tuple[int, int]](), 0
     for word in words:
-        start = CAPTION.index(word, offsets[-1][1] if offsets else 0)
-        offsets.append((start, start + len(word)))
+        offsets.append((end, end + len(word)))
+        end += len(word) + 1
     pair = Pair(
         key="t:0",
         id="0",
         image="",
-        caption=CAPTION,
+        caption=" ".join(words),
         tokens=words,
         token_offsets=offsets,
         token_positions=list(range(1, len(words) + 1)),
         image_size=(width, height),
         crop=(0, 0, width, height),
-        picture=photograph(width, height),
+        picture=picture,
     )
     image = TowerAttribution(rng.random((7, 7), np.float32))
-    return Attribution(pair, 0.3, image, TowerAttribution(rng.random(len(words), np.float32)))
+    return Attribution(pair, float(rng.random()), image, TowerAttribution(rng.random(len(words), np.float32)))
 
 
-def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the median time of a call, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
+def milliseconds(works: Sequence[Callable[[], object]]) -> float:
+    """Return the mean processor time of calls in this thread, after the first, which is not counted."""
+    works[0]()
+    start = time.thread_time()
+    for work in works[1:]:
         work()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+    return 1e3 * (time.thread_time() - start) / (len(works) - 1)
 
 
-def settings() -> dict[str, dict[str, object]]:
+def settings() -> dict[str, dict[str, Any]]:
     """Return the encoders by name: those of ``output.format``, or plain PNG in a checkout from before them."""
     try:
         from m2ib_lightning.results.figures.encoding import FORMATS
@@ -84,17 +86,14 @@ def settings() -> dict[str, dict[str, object]]:
 def measure(label: str, repeats: int) -> None:
     """Print a line for each size and format."""
     for size in SIZES:
-        result = result_of(*size)
-        drawn = draw_attribution(result)
-        drawing = milliseconds(lambda result=result: draw_attribution(result), repeats)
+        picture = photograph(*size)
+        results = [result_of(*size, picture, seed) for seed in range(repeats + 1)]
+        drawn = [draw_attribution(result) for result in results[:5]]
+        drawing = milliseconds([partial(draw_attribution, result) for result in results])
         for name, options in settings().items():
-            buffer = io.BytesIO()
-            drawn.save(buffer, **options)
-
-            def encode(drawn: Image.Image = drawn, options: dict[str, object] = options) -> None:
-                drawn.save(io.BytesIO(), **options)
-
-            encoding, kilobytes = milliseconds(encode, repeats), len(buffer.getvalue()) / 1e3
+            buffers = [io.BytesIO() for _ in drawn]
+            saves = [partial(image.save, file, **options) for image, file in zip(drawn, buffers, strict=True)]
+            encoding, kilobytes = milliseconds(saves), len(buffers[0].getvalue()) / 1e3
             print(
                 f"{label:8} {size[0]:>5} x {size[1]:<5} {name:5} {drawing:7.1f} {encoding:8.1f} "
                 f"{drawing + encoding:8.1f} {kilobytes:8.0f}",
@@ -107,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="an earlier checkout, which is measured too")
     parser.add_argument("--label", default="after", help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
     if arguments.label == "after":
         print(f"{'':8} {'picture':13} {'':5} {'draw ms':>7} {'encode':>8} {'together':>8} {'kB':>8}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,3 +38,19 @@ class TowerAttribution:
     def last_similarity(self) -> float | None:
         """Mean cosine through the bottleneck at the last step; None for a method that does not optimise."""
         return None if self.similarity is None else float(self.similarity[-1])
+
+
+def min_max(values: NDArray[Any]) -> Floats:
+    """Scale values to [0, 1]; zeros if all values are equal.
+
+    >>> min_max(np.array([1.0, 3.0, 2.0])).tolist()
+    [0.0, 1.0, 0.5]
+    >>> min_max(np.array([2.0, 2.0])).tolist()
+    [0.0, 0.0]
+    """
+    if not values.size:
+        return np.zeros(values.shape, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.zeros(values.shape, np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)

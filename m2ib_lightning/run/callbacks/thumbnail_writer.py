@@ -29,9 +29,7 @@ class ThumbnailWriter(ResultsCallback):
         work: the threads that write pictures; None for threads of its own.
     """
 
-    def __init__(
-        self, run: RunDirectory, launch: int = 1, count: int = -1, work: BackgroundWork | None = None
-    ) -> None:
+    def __init__(self, run: RunDirectory, launch: int = 1, count: int = -1, work: BackgroundWork | None = None) -> None:
         self.run = run
         self.launch = launch
         self.count = count
