@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from m2ib_lightning.results.figures.figure import Figure, TextItem, rasterise
-from m2ib_lightning.results.figures.shaped_text import Run, draw_text, length_of, runs_of
+from m2ib_lightning.results.figures.shaped_text import Run, draw_text, drawable, length_of, runs_of
 
 _PIXELS_PER_INCH = 96.0
 _POINTS = 72.0 / _PIXELS_PER_INCH  # of a pixel
@@ -45,7 +45,7 @@ def write_pdf(figure: Figure, path: Path) -> None:
             _add_text(axes, text)
         axes.set_xlim(0, figure.width)
         axes.set_ylim(figure.height, 0)
-        backend.FigureCanvasPdf(drawn).print_pdf(path, metadata={"Title": figure.title, "CreationDate": None})
+        backend.FigureCanvasPdf(drawn).print_pdf(path, metadata={"Title": drawable(figure.title), "CreationDate": None})
 
 
 def _page(figure: Figure) -> tuple[Any, Any]:
