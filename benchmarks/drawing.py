@@ -28,63 +28,14 @@ from m2ib_lightning.results.drawing import draw_attribution
 from m2ib_lightning.results.tower_attribution import TowerAttribution
 
 SIZES = ((64, 64), (640, 480), (3000, 2000), (4000, 500))
-WORDS = [
-    "a",
-    "the",
-    "of",
-    "on",
-    "in",
-    "with",
-    "and",
-    "small",
-    "large",
-    "brown",
-    "black",
-    "white",
-    "red",
-    "dog",
-    "cat",
-    "bird",
-    "horse",
-    "man",
-    "woman",
-    "child",
-    "people",
-    "street",
-    "house",
-    "lake",
-    "mountains",
-    "grass",
-    "snow",
-    "wet",
-    "old",
-    "young",
-    "running",
-    "standing",
-    "sitting",
-    "looking",
-    "riding",
-    "holding",
-    "beside",
-    "under",
-    "behind",
-    "through",
-    "while",
-    "two",
-    "three",
-    "several",
-    "table",
-    "bench",
-    "bicycle",
-    "umbrella",
-    "window",
-    "river",
-    "boat",
-    "kitchen",
-    "plate",
-    "camera",
-    "mirror",
-]
+KEPT = 512
+"""Longer side of the copy of a picture that a run keeps for its drawing, in pixels."""
+
+WORDS = (
+    "a the of on in with and small large brown black white red dog cat bird horse man woman child people street house "
+    "lake mountains grass snow wet old young running standing sitting looking riding holding beside under behind "
+    "through while two three several table bench bicycle umbrella window river boat kitchen plate camera mirror"
+)
 
 
 def photograph(width: int, height: int) -> Image.Image:
@@ -99,7 +50,7 @@ def photograph(width: int, height: int) -> Image.Image:
 def result_of(width: int, height: int, picture: Image.Image, seed: int) -> Attribution:
     """Return a result with a random caption of 12 words and a random map of 7 x 7 patches, as of ViT-B/32."""
     rng = np.random.default_rng(seed)
-    words, offsets, end = [str(word) for word in rng.choice(WORDS, 12)], list[tuple[int, int]](), 0
+    words, offsets, end = [str(word) for word in rng.choice(WORDS.split(), 12)], list[tuple[int, int]](), 0
     for word in words:
         offsets.append((end, end + len(word)))
         end += len(word) + 1
@@ -141,6 +92,7 @@ def measure(label: str, repeats: int) -> None:
     """Print a line for each size and format."""
     for size in SIZES:
         picture = photograph(*size)
+        picture.thumbnail((KEPT, KEPT))
         results = [result_of(*size, picture, seed) for seed in range(repeats + 1)]
         drawn = [draw_attribution(result) for result in results[:5]]
         drawing = milliseconds([partial(draw_attribution, result) for result in results])
