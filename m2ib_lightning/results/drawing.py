@@ -12,7 +12,6 @@ from PIL import Image
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.figures.colour_bar import colour_bar
 from m2ib_lightning.results.figures.figure import FAINT, INK, Figure, line_height, rasterise
-from m2ib_lightning.results.figures.fonts import Loaded, default_face, load
 from m2ib_lightning.results.figures.overlays import OUTSIDE, Style, blend, check_style, heat_colours
 from m2ib_lightning.results.figures.shaped_text import Colour
 from m2ib_lightning.results.figures.text_lines import PlacedText, lay_out_words
@@ -196,11 +195,6 @@ def fitted_picture(picture: Image.Image, longest: int) -> Image.Image:
     how = Image.Resampling.BICUBIC if enlarges else Image.Resampling.HAMMING
     in_colour = picture if picture.mode == "RGB" else picture.convert("RGB")  # convert would copy it
     return in_colour.resize(size, how, reducing_gap=2.0)
-
-
-def font(size: int) -> Loaded:
-    """Return the first font at a size: DejaVu if the system has it (it covers more scripts), else Pillow's default."""
-    return load(default_face(), size)
 
 
 def lay_out_caption(result: Attribution, width: float, line: float, size: int = FONT) -> PlacedText:

@@ -77,7 +77,7 @@ def grid_figure(
     check_style(style)
     ends = _common_ends(listed) if same_colours else None
     share = _share_picture(listed)
-    panels = [_panel(listed[0], "picture", None, style, size, scale)] if share else []
+    panels = [_panel(listed[0], "picture" if any(names) else "", None, style, size, scale)] if share else []
     panels += [_panel(result, name, ends, style, size, scale, True) for name, result in zip(names, listed, strict=True)]
     figure = _in_rows(panels, columns or min(_COLUMNS, len(panels)), round(MARGIN * scale))
     figure.title = f"{len(listed)} results: {'; '.join(filter(None, names)) or listed[0].pair.caption or ''}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.drawing import (
@@ -25,7 +25,7 @@ from m2ib_lightning.results.drawing import (
 )
 from m2ib_lightning.results.figures.figure import FAINT, Figure, line_height, rasterise
 from m2ib_lightning.results.figures.overlays import Style, blend, check_style, edge_of
-from m2ib_lightning.results.figures.shaped_text import direction_of, length_of
+from m2ib_lightning.results.figures.shaped_text import direction_of, length_of, shortened
 from m2ib_lightning.results.figures.text_lines import PlacedSpan, PlacedText, lay_out_words
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.marked_part import with_outline
@@ -77,9 +77,10 @@ def grounding_figure(
     shown = fitted_picture(picture, longest)
     panels = [_panel(with_outline(result, shown), f"similarity {result.similarity:.3f}", None, scale)]
     for index, unit in enumerate(result.pair.units):
-        fact = "never read" if index in result.units.unread else f"share {result.units.shares[index]:+.3f}"
+        share = f"share {result.units.shares[index]:+.3f}, {_ends(result, index)}"
+        fact = "never read" if index in result.units.unread else share
         lit = unit_overlay(result, index, shown, style)
-        panels.append(_panel(lit, f"{fact}, {_ends(result, index)}", (unit.text, unit_colour(index)), scale))
+        panels.append(_panel(lit, fact, (unit.text, unit_colour(index)), scale))
     column = max(panel.width for panel in panels)
     columns = min(2 if is_wide else _COLUMNS, len(panels), max(1, round(_COLUMNS * _PANEL * scale / column)))
     row_width = columns * column + (columns - 1) * margin
@@ -134,7 +135,10 @@ def unit_overlay(result: Attribution, unit: int, picture: Image.Image, style: St
             faded = picture.convert("L").point([round(white + grey * level) for level in range(256)]).convert("RGB")
             mixed = Image.composite(mixed, faded, Image.fromarray((heat * 255 + 0.5).astype(np.uint8)))
         inside = Image.fromarray(np.where(heat >= 0.5, 255, 0).astype(np.uint8))
-        mixed.paste(unit_colour(unit), (0, 0, width, height), edge_of(inside, 5))
+        edge = edge_of(inside, 5)
+        if style == "contour":  # white sets the line off from the picture
+            mixed.paste("white", (0, 0, width, height), edge.filter(ImageFilter.MaxFilter(3)))
+        mixed.paste(unit_colour(unit), (0, 0, width, height), edge)
     unseen = Image.fromarray(np.where(seen_pixels(result, width, height), 0, 255).astype(np.uint8))
     mixed.paste(OUTSIDE, (0, 0, width, height), unseen)
     return mixed
@@ -145,23 +149,13 @@ def _panel(picture: Image.Image, fact: str, unit: tuple[str, Colour] | None, sca
     size = round(SMALL * scale)
     head, panel = line_height(size) + round(3 * scale), Figure()
     if unit is not None:
-        name = _shortened(unit[0], max(picture.width, 120 * scale) - 8 * scale, size)
+        name = shortened(unit[0], max(picture.width, 120 * scale) - 8 * scale, size)
         length = length_of(name, size)
         panel.add_box(0, 0, length + 8 * scale, head - 3 * scale, tint(unit[1]))
         panel.add_text(name, 4 * scale, scale, size, width=length, direction=direction_of(name) or "ltr")
     panel.add_text(fact, 0, head, size, FAINT)
     panel.add_picture(picture, 0, 2 * head)
     return panel
-
-
-def _shortened(text: str, width: float, size: int) -> str:
-    """The text, or as many of its first characters as fit, and an ellipsis."""
-    text = " ".join(text.split())
-    if length_of(text, size) <= width:
-        return text
-    while text and length_of(f"{text}...", size) > width:
-        text = text[:-1]
-    return f"{text}..."
 
 
 def _caption(result: Attribution, width: float, scale: float) -> Figure:

@@ -75,6 +75,16 @@ def length_before(text: str, index: int, size: int, direction: Direction) -> flo
     return min(length_of(text[:index] + joiner, size), length_of(text, size))
 
 
+def shortened(text: str, width: float, size: int) -> str:
+    """Return a text, or as many of its first characters as fit into a width, and an ellipsis."""
+    text = " ".join(text.split())
+    if length_of(text, size) <= width:
+        return text
+    while text and length_of(f"{text}...", size) > width:
+        text = text[:-1]
+    return f"{text}..."
+
+
 @lru_cache(8192)
 def _length(text: str, size: int) -> float:
     total = 0.0
