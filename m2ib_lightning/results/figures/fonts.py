@@ -110,7 +110,7 @@ def face_of(character: str, region: str = "SC", colour: bool = False) -> Face | 
     plain = [entry for entry in having if not entry.face.is_colour] or having
     if plain:
         return min(plain, key=lambda entry: (not entry.face.family.endswith(f" {region}"), entry.rank)).face
-    _warn_once(_script(character), character)
+    _warn_once(_script(character) if character.isalpha() else "signs", character)
     return None
 
 

@@ -18,6 +18,8 @@ _POINTS = 72.0 / _PIXELS_PER_INCH  # of a pixel
 _SHARPNESS = 4
 """Pixels of a text that has to be drawn, for one pixel of the figure."""
 
+_ABOVE_BOXES = 4  # Matplotlib draws boxes in layer 1 and text in layer 3
+
 
 def write_pdf(figure: Figure, path: Path) -> None:
     """Write a figure as PDF. Without Matplotlib its text is pixels, which is warned of."""
@@ -56,9 +58,10 @@ def _page(figure: Figure) -> tuple[Any, Any]:
     return drawn, axes
 
 
-def _add_picture(axes: Any, picture: Image.Image, left: float, top: float, pixel: float) -> None:
+def _add_picture(axes: Any, picture: Image.Image, left: float, top: float, pixel: float, layer: int = 0) -> None:
     right, bottom = left + picture.width * pixel, top + picture.height * pixel
-    axes.imshow(np.asarray(picture), extent=(left, right, bottom, top), interpolation="none", aspect="auto")
+    edges = (left, right, bottom, top)
+    axes.imshow(np.asarray(picture), extent=edges, interpolation="none", aspect="auto", zorder=layer)
 
 
 def _add_text(axes: Any, item: TextItem) -> None:
@@ -103,7 +106,7 @@ def _add_drawn_text(axes: Any, run: Run, item: TextItem, left: float) -> None:
     coverage = 255 * (pixels < 250).any(-1) if run.face.is_colour else 255 - np.asarray(canvas.convert("L"))
     shown = Image.fromarray(np.dstack([pixels, coverage]).astype(np.uint8))
     pixel = 1 / _SHARPNESS
-    _add_picture(axes, shown, left - pad * pixel, item.baseline - baseline * pixel, pixel)
+    _add_picture(axes, shown, left - pad * pixel, item.baseline - baseline * pixel, pixel, _ABOVE_BOXES)
 
 
 def _fraction(colour: tuple[int, int, int]) -> tuple[float, float, float]:
