@@ -28,7 +28,12 @@ def test_a_step_is_done_at_once_where_nothing_is_unfinished() -> None:
 
 def test_the_caller_does_not_wait_and_steps_follow_their_jobs_in_order() -> None:
     work, gate, done = BackgroundWork(threads=2), threading.Event(), list[str]()
-    work.submit(lambda: (gate.wait(20), done.append("job"))[1])
+
+    def job() -> None:
+        gate.wait(20)
+        done.append("job")
+
+    work.submit(job)
     work.then(lambda: done.append("first"))
     work.then(lambda: done.append("second"))  # its own jobs are none, but the first step is unfinished
     assert done == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.figures.figure import Figure, rasterise
 from m2ib_lightning.results.figures.pdf import write_pdf
 from m2ib_lightning.results.figures.svg import to_svg
 
-_PIXELS = {
+_PIXELS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".webp": {"format": "WEBP", "quality": 95},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},

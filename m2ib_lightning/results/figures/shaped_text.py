@@ -123,10 +123,10 @@ _PAD = 3  # pixels around a run, for letters that reach beyond their width
 def _drawn(run: Run, size: int, direction: Direction) -> tuple[Image.Image, int]:
     """The pixels of a run: coverage in L, or colours in RGBA; and how many of them are above the baseline."""
     font, scale = load_scaled(run.face, size)
-    text, options = run.text, {"direction": direction} if HAS_RAQM else {}
+    text, shaped = run.text, direction if HAS_RAQM else None
     if not HAS_RAQM and direction == "rtl":
         text = text[::-1]
-    left, top, right, bottom = font.getbbox(text, anchor="ls", **options) if run.face.file else _box(font, text)
+    left, top, right, bottom = font.getbbox(text, anchor="ls", direction=shaped) if run.face.file else _box(font, text)
     pad = round(_PAD / scale)
     above = max(0, -int(top)) + pad
     width = max(int(font.getlength(text)), int(right)) + 2 * pad - min(0, int(left))
@@ -134,9 +134,9 @@ def _drawn(run: Run, size: int, direction: Direction) -> tuple[Image.Image, int]
     glyphs = Image.new("RGBA" if run.face.is_colour else "L", size_of_run, 0)
     draw = ImageDraw.Draw(glyphs)
     if run.face.is_colour:
-        draw.text((pad, above), text, font=font, anchor="ls", embedded_color=True, **options)
+        draw.text((pad, above), text, font=font, anchor="ls", embedded_color=True, direction=shaped)
     elif run.face.file:
-        draw.text((pad, above), text, fill=255, font=font, anchor="ls", **options)
+        draw.text((pad, above), text, fill=255, font=font, anchor="ls", direction=shaped)
     else:
         draw.text((pad, above - ascent_of(size)), text, fill=255, font=font)
     if scale != 1.0:

@@ -78,7 +78,7 @@ def lay_out_words(words: Iterable[Sequence[TokenSpan]], width: float, line: floa
     first letter of the text decides its direction: text from right to left is aligned at the right.
     """
     chunks = [chunk for word in words for chunk in _chunks(word, width, size)]
-    base = next((chunk.direction for chunk in chunks if chunk.direction), "ltr")
+    base: Direction = next((chunk.direction for chunk in chunks if chunk.direction), "ltr")
     space = length_of(" ", size)
     placed = PlacedText([], [])
     for number, items in enumerate(_lines(chunks, width, space)):
