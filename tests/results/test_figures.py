@@ -184,7 +184,7 @@ def test_a_grid_shows_a_shared_picture_once(tmp_path: Path) -> None:
 
 def test_a_grid_can_have_the_same_colours(tmp_path: Path) -> None:
     first = make_result("a red circle")
-    weak = replace(first, image=TowerAttribution(first.image_saliency / 3))
+    weak = replace(first, image=TowerAttribution((first.image_saliency / 3).astype(np.float32)))
     bars = [text.text for text in grid_figure([first, weak], same_colours=True, style="patches").texts]
     assert bars.count("3 nats") == 2
     with pytest.raises(M2IBError, match=re.escape("same_colours=True needs maps of one unit, got '', 'nats'")):
