@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from m2ib_lightning.models import load_model as load_model
     from m2ib_lightning.models.catalogue import list_models as list_models
     from m2ib_lightning.results.attribution import Attribution as Attribution
+    from m2ib_lightning.results.grid import save_grid as save_grid
     from m2ib_lightning.results.grounding import Grounding as Grounding
     from m2ib_lightning.run.m2ib_module import M2IBModule as M2IBModule
     from m2ib_lightning.run.precision import half_precision as half_precision
@@ -47,6 +48,7 @@ _MODULES = {
     "register_datamodule": "datamodules",
     "register_family": "encoder.families",
     "register_method": "methods",
+    "save_grid": "results.grid",
 }
 
 __all__ = ["__version__", *sorted(_MODULES)]

@@ -175,7 +175,8 @@ class DataConfig:
 class OutputConfig:
     """The pictures that a run draws in addition to its table."""
 
-    heatmaps: int = _key(1000, "number of pairs that are drawn as PNG; -1: all")
+    heatmaps: int = _key(1000, "number of pairs that are drawn; -1: all")
+    format: Literal["png", "jpeg", "webp"] = _key("png", "format of the drawings: png (exact), jpeg or webp (smaller)")
     tensorboard_images: int = _key(16, "number of these pairs whose picture and curves also go to the loggers")
 
 

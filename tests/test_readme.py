@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_the_python_blocks_of_the_page_on_grounding_run(desk: Path) -> None:
     for block in examples:
         exec(compile(block, "grounding.md", "exec"), {})
     assert (desk / "units.png").exists()
+
+
+def test_the_python_blocks_of_the_page_on_pictures_run(desk: Path) -> None:
+    examples = blocks("python", (ROOT / "docs" / "pictures.md").read_text())
+    assert len(examples) == 2
+    for block in examples:
+        exec(compile(block, "pictures.md", "exec"), {})
+    assert {"map.png", "lines.png", "figure.svg", "captions.png", "methods.png"} <= set(os.listdir(desk))
 
 
 def test_the_commands_run(desk: Path) -> None:

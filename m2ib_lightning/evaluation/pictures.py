@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import math
-
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from m2ib_lightning.evaluation.evaluator import PairScores
-from m2ib_lightning.results.drawing import font as font_of
-from m2ib_lightning.results.drawing import overlay
+from m2ib_lightning.results.drawing import add_paragraph, fitted_picture, overlay
+from m2ib_lightning.results.figures.figure import Figure, line_height, rasterise
+from m2ib_lightning.results.figures.shaped_text import shortened
 
 _PANEL = 150  # pixels: the longer side of a picture
 _MARGIN = 8
-_LABEL = 16
 _COLUMNS = 5
-_INK = (32, 32, 36)
+_CAPTION, _NAME = 13, 11  # sizes of texts
 
 
 def draw_comparison(result: PairScores) -> Image.Image:
     """Draw a pair's caption, and below it the picture and the overlay of each method's map."""
     picture = result.pair.picture
     assert picture is not None, "the picture was not kept"
-    scale = _PANEL / max(picture.size)
-    panel = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    panels = [("", panel), *((name, overlay(attribution, panel)) for name, attribution in result.maps.items())]
+    shown = fitted_picture(picture, _PANEL)
+    panels = [("", shown), *((name, overlay(attribution, shown)) for name, attribution in result.maps.items())]
     columns = min(_COLUMNS, len(panels))
-    width, height = panel.width + _MARGIN, panel.height + _LABEL + _MARGIN
-    size = (columns * width + _MARGIN, math.ceil(len(panels) / columns) * height + _LABEL + 2 * _MARGIN)
-    canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN, _MARGIN // 2), _shortened(result.pair.caption or "", size[0]), fill=_INK, font=font_of(13))
+    width, height = max(shown.width, _PANEL // 2) + _MARGIN, shown.height + line_height(_NAME) + _MARGIN
+    figure = Figure()
+    top = add_paragraph(figure, result.pair.caption or "", 0, columns * width - _MARGIN, _CAPTION) + _MARGIN
     for index, (name, image) in enumerate(panels):
-        left = _MARGIN + index % columns * width
-        top = _LABEL + 2 * _MARGIN + index // columns * height
-        draw.text((left, top - 2), _shortened(name, panel.width), fill=_INK, font=font_of(11))
-        canvas.paste(image, (left, top + _LABEL - 2))
-    return canvas
-
-
-def _shortened(text: str, pixels: int) -> str:
-    """Shorten a text to about this width."""
-    length = max(4, pixels // 7)
-    return text if len(text) <= length else text[: length - 1] + "…"
+        row, column = divmod(index, columns)
+        figure.add_text(shortened(name, width - _MARGIN, _NAME), column * width, top + row * height, _NAME)
+        figure.add_picture(image, column * width, top + row * height + line_height(_NAME))
+    return rasterise(figure.with_margin(_MARGIN))

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.pair import Pair
-from m2ib_lightning.results.drawing import draw_attribution
+from m2ib_lightning.results.drawing import attribution_figure
+from m2ib_lightning.results.figures.figure import Figure, rasterise
+from m2ib_lightning.results.figures.overlays import Style
+from m2ib_lightning.results.figures.saving import save_drawing
 from m2ib_lightning.results.html import attribution_page
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.notebook import attribution_display, displayed
 from m2ib_lightning.results.row_form import fields_of, row_of
-from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution
+from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution, min_max
 from m2ib_lightning.results.unit_maps import UnitMaps
 
 NOT_FINITE = (
@@ -106,27 +108,46 @@ class Attribution:
         """
         return place_map(self.image_saliency, self.pair, width, height).on_canvas(width, height, fill=np.nan)
 
-    def show(self) -> None:
-        """Display the result in the notebook that runs this code, else open the drawn result in the system's viewer.
+    def figure(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> Figure:
+        """Return the drawing as a figure, before it becomes pixels or vectors.
 
-        A notebook needs no call for the last expression of a cell: it displays the object itself.
-        """
-        if not displayed(self):
-            draw_attribution(self).show()
-
-    def save(self, path: str | Path) -> None:
-        """Write the result as ``.png`` (picture, overlay, caption) or ``.html`` (the same with selectable text).
+        Args:
+            style: how the map lies on the picture: ``alpha`` (colours that are opaque where the map is high),
+                ``contour`` (lines at 1/4, 1/2 and 3/4 of its range), ``patches`` (as ``alpha``, one colour a patch), or
+                ``side`` (the map alone, beside the picture).
+            size: longer side of the picture in pixels, before ``scale``; None for 288, more for panoramas.
+            scale: factor of everything, texts included.
 
         Raises:
-            M2IBError: if the path has another ending.
+            M2IBError: if the pair failed, its picture was not kept, or an argument is out of range.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".png":
-            draw_attribution(self).save(path)
-        elif path.suffix.lower() in (".html", ".htm"):
-            path.write_text(attribution_page(self), encoding="utf-8", errors="replace")
-        else:
-            raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
+        return attribution_figure(self, style, size, scale)
+
+    def show(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
+        """Display the result in the notebook that runs this code, else open the drawing in the system's viewer.
+
+        A notebook needs no call for the last expression of a cell: it displays the object itself. The arguments are
+        those of ``figure``, for the viewer.
+        """
+        if not displayed(self):
+            rasterise(self.figure(style, size, scale)).show()
+
+    def save(self, path: str | Path, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
+        """Write the result in the format of the path's ending.
+
+        ``.png``, ``.webp`` and ``.jpg`` have picture, overlay and caption as pixels. ``.svg`` and ``.pdf`` have text as
+        text. ``.html`` has its own layout, without ``style``, ``size`` and ``scale``.
+
+        Args:
+            path: the file.
+            style: as for ``figure``.
+            size: as for ``figure``.
+            scale: as for ``figure``.
+
+        Raises:
+            M2IBError: if the path has another ending, or as ``figure`` says.
+        """
+        save_drawing(path, lambda: self.figure(style, size, scale), lambda: attribution_page(self))
 
     def _repr_html_(self) -> str:
         return attribution_display(self)
@@ -169,19 +190,3 @@ class Attribution:
         'the caption is empty'
         """
         return cls(**fields_of(row))
-
-
-def min_max(values: NDArray[Any]) -> Floats:
-    """Scale values to [0, 1]; zeros if all values are equal.
-
-    >>> min_max(np.array([1.0, 3.0, 2.0])).tolist()
-    [0.0, 1.0, 0.5]
-    >>> min_max(np.array([2.0, 2.0])).tolist()
-    [0.0, 0.0]
-    """
-    if not values.size:
-        return np.zeros(values.shape, np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not high > low:
-        return np.zeros(values.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.units.unit import Unit
 from m2ib_lightning.results.attribution import Attribution
-from m2ib_lightning.results.grounding_drawing import draw_grounding, unit_heatmap
+from m2ib_lightning.results.figures.figure import Figure, rasterise
+from m2ib_lightning.results.figures.overlays import Style
+from m2ib_lightning.results.figures.saving import save_drawing
+from m2ib_lightning.results.grounding_drawing import grounding_figure, unit_heatmap
 from m2ib_lightning.results.grounding_html import grounding_page
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.notebook import displayed, grounding_display
@@ -93,27 +96,44 @@ class Grounding:
             ratios.append(float(full[mask & seen].mean()) / mean if mean > 0 else 0.0)
         return np.array(ratios, np.float32)
 
-    def show(self) -> None:
-        """Display the result in the notebook that runs this code, else open the drawn result in the system's viewer.
+    def figure(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> Figure:
+        """Return the drawing as a figure: the picture, and its map for each unit.
 
-        A notebook needs no call for the last expression of a cell: it displays the object itself.
-        """
-        if not displayed(self):
-            draw_grounding(self.whole).show()
-
-    def save(self, path: str | Path) -> None:
-        """Write the result as ``.png`` (the picture once per unit) or ``.html`` (the unit pointed at shows its map).
+        Args:
+            style: as for ``Attribution.figure``; in ``alpha`` and ``patches`` the picture fades where a map is low.
+            size: longer side of each picture in pixels, before ``scale``; None for 232, more for panoramas.
+            scale: factor of everything, texts included.
 
         Raises:
-            M2IBError: if the path has another ending.
+            M2IBError: if the pair failed, has no units, its picture was not kept, or an argument is out of range.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".png":
-            draw_grounding(self.whole).save(path)
-        elif path.suffix.lower() in (".html", ".htm"):
-            path.write_text(grounding_page(self.whole), encoding="utf-8", errors="replace")
-        else:
-            raise M2IBError(f"save({str(path)!r}): the file must end in .png or .html, got {path.suffix!r}")
+        return grounding_figure(self.whole, style, size, scale)
+
+    def show(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
+        """Display the result in the notebook that runs this code, else open the drawing in the system's viewer.
+
+        A notebook needs no call for the last expression of a cell: it displays the object itself. The arguments are
+        those of ``figure``, for the viewer.
+        """
+        if not displayed(self):
+            rasterise(self.figure(style, size, scale)).show()
+
+    def save(self, path: str | Path, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
+        """Write the result in the format of the path's ending.
+
+        ``.png``, ``.webp``, ``.jpg``, ``.svg`` and ``.pdf`` have the picture once per unit. In ``.html`` the unit that
+        is pointed at shows its map, without ``style``, ``size`` and ``scale``.
+
+        Args:
+            path: the file.
+            style: as for ``figure``.
+            size: as for ``figure``.
+            scale: as for ``figure``.
+
+        Raises:
+            M2IBError: if the path has another ending, or as ``figure`` says.
+        """
+        save_drawing(path, lambda: self.figure(style, size, scale), lambda: grounding_page(self.whole))
 
     def _repr_html_(self) -> str:
         return grounding_display(self.whole)

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.results.drawing import (
-    FAINT,
     FONT,
-    INK,
     MARGIN,
     OUTSIDE,
     SMALL,
+    add_words,
     draw_attribution,
-    fitted,
-    font,
-    lay_out_words,
+    fitted_picture,
+    panel_side,
+    scaled_map,
     seen_pixels,
 )
+from m2ib_lightning.results.figures.figure import FAINT, Figure, line_height, rasterise
+from m2ib_lightning.results.figures.overlays import Style, blend, check_style, edge_of
+from m2ib_lightning.results.figures.shaped_text import direction_of, length_of, shortened
+from m2ib_lightning.results.figures.text_lines import PlacedSpan, PlacedText, lay_out_words
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.marked_part import with_outline
 from m2ib_lightning.results.spans import TokenSpan
-from m2ib_lightning.results.tower_attribution import Floats
+from m2ib_lightning.results.tower_attribution import Floats, min_max
 from m2ib_lightning.results.unit_colours import Colour, tint, unit_colour, unit_spans
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 _PANEL = 232  # longer side of a picture, in pixels
 _COLUMNS = 5
-_LINE = round(FONT * 1.7)
+_FADED = (0.72 * 255, 0.28)  # a picture where a map is low: white, and this much of its grey
 
 
 def draw_result(result: Attribution) -> Image.Image:
@@ -43,34 +46,58 @@ def draw_result(result: Attribution) -> Image.Image:
     return draw_grounding(result) if result.pair.units and result.units is not None else draw_attribution(result)
 
 
-def draw_grounding(result: Attribution) -> Image.Image:
-    """Draw the caption, the picture, and the picture once for each unit, lit where the unit's map is high.
+def draw_grounding(
+    result: Attribution, style: Style = "alpha", size: int | None = None, scale: float = 1.0
+) -> Image.Image:
+    """Draw a grounding as pixels, as ``grounding_figure``."""
+    return rasterise(grounding_figure(result, style, size, scale))
+
+
+def grounding_figure(
+    result: Attribution, style: Style = "alpha", size: int | None = None, scale: float = 1.0
+) -> Figure:
+    """Return the caption, the picture, and the picture once for each unit, lit where the unit's map is high.
+
+    Args:
+        result: the result.
+        style: as for ``Grounding.figure``.
+        size: as for ``Grounding.figure``.
+        scale: as for ``Grounding.figure``.
 
     Raises:
-        M2IBError: if the pair failed, has no units, or its picture was not kept.
+        M2IBError: if the pair failed, has no units, its picture was not kept, or an argument is out of range.
     """
     picture = result.pair.picture
     if result.error is not None or picture is None or result.units is None:
         reason = result.error or ("its picture was not kept" if picture is None else "it was not grounded")
         raise M2IBError(f"the pair {result.pair.id!r} can't be drawn: {reason}")
-    shown = picture.resize(fitted(picture.size, _PANEL), Image.Resampling.BICUBIC)
-    panels = [_panel(with_outline(result, shown.convert("RGB")), f"similarity {result.similarity:.3f}", None)]
+    check_style(style)
+    margin, usual_row = round(MARGIN * scale), _COLUMNS * _PANEL + (_COLUMNS - 1) * MARGIN
+    is_wide, longest = panel_side(picture.size, size, scale, _PANEL, usual_row // 2)
+    shown = fitted_picture(picture, longest)
+    panels = [_panel(with_outline(result, shown), f"similarity {result.similarity:.3f}", None, scale)]
     for index, unit in enumerate(result.pair.units):
-        share = "never read" if index in result.units.unread else f"share {result.units.shares[index]:+.3f}"
-        panels.append(_panel(unit_overlay(result, index, shown), share, (unit.text, unit_colour(index))))
-    columns = min(_COLUMNS, len(panels))
-    width, height = panels[0].size
-    row_width = columns * width + (columns - 1) * MARGIN
-    caption = _draw_caption(result, row_width)
-    rows = -(-len(panels) // columns)
-    full_height = caption.height + rows * (height + MARGIN) + 2 * MARGIN
-    canvas = Image.new("RGB", (row_width + 2 * MARGIN, full_height), "white")
-    canvas.paste(caption, (MARGIN, MARGIN))
+        share = f"share {result.units.shares[index]:+.3f}, {_ends(result, index)}"
+        fact = "never read" if index in result.units.unread else share
+        lit = unit_overlay(result, index, shown, style)
+        panels.append(_panel(lit, fact, (unit.text, unit_colour(index)), scale))
+    column = max(panel.width for panel in panels)
+    columns = min(2 if is_wide else _COLUMNS, len(panels), max(1, round(_COLUMNS * _PANEL * scale / column)))
+    row_width = columns * column + (columns - 1) * margin
+    figure = _caption(result, max(row_width, round(2 * _PANEL * scale)), scale)
+    top, height = figure.height + margin, max(panel.height for panel in panels)
     for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        position = MARGIN + column * (width + MARGIN), 2 * MARGIN + caption.height + row * (height + MARGIN)
-        canvas.paste(panel, position)
-    return canvas
+        row, place = divmod(index, columns)
+        figure.add_figure(panel, place * (column + margin), top + row * (height + margin))
+    figure.title = result.pair.caption or result.pair.id
+    return figure.with_margin(margin)
+
+
+def _ends(result: Attribution, unit: int) -> str:
+    """The lowest and the highest value of a unit's map, with their unit."""
+    assert result.units is not None
+    values = result.units.saliency[unit]
+    return f"{values.min():.2g} to {values.max():.2g} {result.image_unit or result.unit}".rstrip()
 
 
 def unit_heatmap(result: Attribution, unit: int, width: int, height: int) -> Floats:
@@ -79,73 +106,76 @@ def unit_heatmap(result: Attribution, unit: int, width: int, height: int) -> Flo
     Raises:
         M2IBError: if there is no such unit.
     """
+    placed = place_map(_saliency(result, unit), result.pair, width, height)
+    return replace(placed, values=min_max(placed.values)).on_canvas(width, height, fill=0.0)
+
+
+def _saliency(result: Attribution, unit: int) -> Floats:
     if result.units is None or not 0 <= unit < len(result.units.saliency):
         count = 0 if result.units is None else len(result.units.saliency)
         raise M2IBError(f"there is no unit {unit}: the pair {result.pair.id!r} has {count}, counted from 0")
-    placed = place_map(result.units.saliency[unit], result.pair, width, height)
-    low, high = float(placed.values.min()), float(placed.values.max())
-    canvas = placed.on_canvas(width, height, fill=low)
-    return (canvas - low) / (high - low) if high > low else np.zeros((height, width), np.float32)
+    saliency: Floats = result.units.saliency[unit]
+    return saliency
 
 
-def unit_overlay(result: Attribution, unit: int, picture: Image.Image) -> Image.Image:
-    """Return the picture in its own colours where the unit's map is high, and faded elsewhere.
+def unit_overlay(result: Attribution, unit: int, picture: Image.Image, style: Style = "alpha") -> Image.Image:
+    """Return the picture with the map of a unit.
 
-    A line in the unit's colour surrounds what is above half of the map's range.
+    ``alpha`` and ``patches`` keep the picture's colours where the map is high, and fade the rest; a line in the unit's
+    colour surrounds what is above half of the map's range. ``contour`` has this line alone, ``side`` the map alone.
     """
     width, height = picture.size
-    heat = unit_heatmap(result, unit, width, height)
-    pixels = np.asarray(picture.convert("RGB"), np.float32)
-    faded = 0.72 * 255 + 0.28 * np.asarray(picture.convert("L"), np.float32)[..., None]
-    mixed = faded + (pixels - faded) * heat[..., None]
-    mixed[_edge(heat >= 0.5)] = unit_colour(unit)
-    mixed[~seen_pixels(result, width, height)] = OUTSIDE
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    heat, _ = scaled_map(_saliency(result, unit), result.pair, picture.size, style)
+    if style == "side":
+        mixed = blend(heat, picture, style)
+    else:
+        mixed = picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
+        if style != "contour":
+            white, grey = _FADED
+            faded = picture.convert("L").point([round(white + grey * level) for level in range(256)]).convert("RGB")
+            mixed = Image.composite(mixed, faded, Image.fromarray((heat * 255 + 0.5).astype(np.uint8)))
+        inside = Image.fromarray(np.where(heat >= 0.5, 255, 0).astype(np.uint8))
+        edge = edge_of(inside, 5)
+        if style == "contour":  # white sets the line off from the picture
+            mixed.paste("white", (0, 0, width, height), edge.filter(ImageFilter.MaxFilter(3)))
+        mixed.paste(unit_colour(unit), (0, 0, width, height), edge)
+    unseen = Image.fromarray(np.where(seen_pixels(result, width, height), 0, 255).astype(np.uint8))
+    mixed.paste(OUTSIDE, (0, 0, width, height), unseen)
+    return mixed
 
 
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels of a line around a mask, inside it."""
-    padded = Image.fromarray(np.pad(mask, 2)).convert("L")
-    inner = np.asarray(padded.filter(ImageFilter.MinFilter(5))).astype(bool)[2:-2, 2:-2]
-    return mask & ~inner
-
-
-def _panel(picture: Image.Image, fact: str, unit: tuple[str, Colour] | None) -> Image.Image:
+def _panel(picture: Image.Image, fact: str, unit: tuple[str, Colour] | None, scale: float) -> Figure:
     """A picture with the unit's name and a fact above it."""
-    head = round(SMALL * 1.7)
-    panel = Image.new("RGB", (picture.width, picture.height + 2 * head), "white")
-    draw = ImageDraw.Draw(panel)
+    size = round(SMALL * scale)
+    head, panel = line_height(size) + round(3 * scale), Figure()
     if unit is not None:
-        name = _shortened(unit[0], picture.width - 8)
-        draw.rectangle((0, 0, font(SMALL).getlength(name) + 8, head - 3), fill=tint(unit[1]))
-        draw.text((4, 1), name, fill=INK, font=font(SMALL))
-    draw.text((0, head), fact, fill=FAINT, font=font(SMALL))
-    panel.paste(picture, (0, 2 * head))
+        name = shortened(unit[0], max(picture.width, 120 * scale) - 8 * scale, size)
+        length = length_of(name, size)
+        panel.add_box(0, 0, length + 8 * scale, head - 3 * scale, tint(unit[1]))
+        panel.add_text(name, 4 * scale, scale, size, width=length, direction=direction_of(name) or "ltr")
+    panel.add_text(fact, 0, head, size, FAINT)
+    panel.add_picture(picture, 0, 2 * head)
     return panel
 
 
-def _shortened(text: str, width: float) -> str:
-    """The text, or as many of its first characters as fit, and an ellipsis."""
-    text = " ".join(text.split())
-    if font(SMALL).getlength(text) <= width:
-        return text
-    while text and font(SMALL).getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
+def _caption(result: Attribution, width: float, scale: float) -> Figure:
+    size, figure = round(FONT * scale), Figure(width=width)
+    line = round(1.7 * size)
+    placed = lay_out_words(_words(result), width, line, size)
+    for span, right in _backgrounds(placed):
+        colour = tint(unit_colour(int(span.value)))
+        figure.add_box(span.left, span.top, right, span.top + line - 6 * scale, colour)
+    add_words(figure, placed, size, 2 * scale)
+    return figure
 
 
-def _draw_caption(result: Attribution, width: int) -> Image.Image:
-    placed = lay_out_words(_words(result), width, _LINE)
-    canvas = Image.new("RGB", (width, round(placed[-1].top) + _LINE if placed else 1), "white")
-    draw = ImageDraw.Draw(canvas)
-    for span, following in zip(placed, [*placed[1:], None], strict=True):
+def _backgrounds(placed: PlacedText) -> Iterator[tuple[PlacedSpan, float]]:
+    """Yield each span of a unit, and the right end of its ground: that of the unit's next word on the line, if any."""
+    shown = sorted(placed.spans, key=lambda span: (span.top, span.left))
+    for span, following in zip(shown, [*shown[1:], None], strict=True):
         if span.value >= 0:
             goes_on = following is not None and (following.value, following.top) == (span.value, span.top)
-            right = following.left if following is not None and goes_on else span.right
-            colour = tint(unit_colour(int(span.value)))
-            draw.rectangle((span.left, span.top, right, span.top + _LINE - 6), fill=colour)
-        draw.text((span.left, span.top + 2), span.text, fill=INK, font=font(FONT))
-    return canvas
+            yield span, following.left if following is not None and goes_on else span.right
 
 
 def _words(result: Attribution) -> Iterator[list[TokenSpan]]:

@@ -32,15 +32,18 @@ class PlacedMap:
         return canvas
 
 
-def place_map(saliency: Floats, pair: Pair, width: int, height: int) -> PlacedMap:
-    """Enlarge a map (grid_h, grid_w) bilinearly, for the pair's picture at ``width`` x ``height`` pixels."""
+def place_map(saliency: Floats, pair: Pair, width: int, height: int, smooth: bool = True) -> PlacedMap:
+    """Enlarge a map (grid_h, grid_w) for the pair's picture at ``width`` x ``height`` pixels.
+
+    It is enlarged bilinearly, or in patches of one value each if it is not to be ``smooth``.
+    """
     grid = Image.fromarray(saliency.astype(np.float32))
     left, top, right, bottom = pair.crop
     columns, (first_column, last_column) = _place_axis((left, right), pair.image_size[0], width, grid.width)
     rows, (first_row, last_row) = _place_axis((top, bottom), pair.image_size[1], height, grid.height)
     enlarged = grid.resize(
         (columns.stop - columns.start, rows.stop - rows.start),
-        Image.Resampling.BILINEAR,
+        Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST,
         box=(first_column, first_row, last_column, last_row),
     )
     return PlacedMap(rows, columns, np.asarray(enlarged))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,19 @@ class TowerAttribution:
     def __repr__(self) -> str:
         steps = "" if self.loss is None else f", {len(self.loss)} steps"
         return f"TowerAttribution(saliency of {self.saliency.shape}{steps})"
+
+
+def min_max(values: NDArray[Any]) -> Floats:
+    """Scale values to [0, 1]; zeros if all values are equal.
+
+    >>> min_max(np.array([1.0, 3.0, 2.0])).tolist()
+    [0.0, 1.0, 0.5]
+    >>> min_max(np.array([2.0, 2.0])).tolist()
+    [0.0, 0.0]
+    """
+    if not values.size:
+        return np.zeros(values.shape, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.zeros(values.shape, np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)

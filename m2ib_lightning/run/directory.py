@@ -42,7 +42,7 @@ class RunDirectory:
 
     @property
     def heatmaps(self) -> Path:
-        """Folder of the PNG files."""
+        """Folder of the drawn pictures."""
         return self.path / "heatmaps"
 
     @property
@@ -140,8 +140,8 @@ def _replace_link(link: Path, target: str) -> None:
         temporary.replace(link)
 
 
-def heatmap_name(identity: str, key: str) -> str:
-    """Return the file name of a pair's picture: ``<slug of id>-<8 hex of sha256(key)>.png``.
+def heatmap_name(identity: str, key: str, suffix: str = ".png") -> str:
+    """Return the file name of a pair's picture: ``<slug of id>-<8 hex of sha256(key)>`` and the suffix.
 
     The slug has no path separators, so no id can lead out of the run directory.
 
@@ -149,4 +149,4 @@ def heatmap_name(identity: str, key: str) -> str:
     'etc-passwd-3ab8adb4.png'
     """
     slug = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:60].strip("-") or "pair"
-    return f"{slug}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}.png"
+    return f"{slug}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}{suffix}"

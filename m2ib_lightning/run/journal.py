@@ -1,4 +1,4 @@
-"""Journal of the rows of an unfinished part. It grows batch by batch, so a killed process loses no finished batch."""
+"""Journal of the rows of an unfinished part. It grows batch by batch, so a killed process loses no batch in it."""
 
 from __future__ import annotations
 

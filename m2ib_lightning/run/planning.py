@@ -36,7 +36,7 @@ def plan_run(pilot: Path, pairs: int, ranks: int = 1, rate: float | None = None)
     rate = rate or pilot_rate
     run = RunDirectory(pilot)
     row_bytes = sum(part.stat().st_size for part in run.table.glob("*.parquet")) / rows
-    pictures = [picture.stat().st_size for picture in run.heatmaps.glob("*.png")]
+    pictures = [picture.stat().st_size for picture in run.heatmaps.glob("[!.]*.*")]
     share = math.ceil(pairs / ranks)
     return {
         "pairs a second and rank": rate,

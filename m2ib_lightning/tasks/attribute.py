@@ -9,6 +9,7 @@ from m2ib_lightning.config import Config
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import make_method, parse_method
 from m2ib_lightning.methods.m2ib import bottlenecks_of
+from m2ib_lightning.run.background import BackgroundWork
 from m2ib_lightning.run.callbacks import (
     CurveLogger,
     FormingLogger,
@@ -51,11 +52,11 @@ class Attribute(PairTask):
 
     @override
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
-        output = work.config.output
-        return [
-            HeatmapWriter(start.run.heatmaps, output.heatmaps),  # first: the other writers read the file's name
-            ThumbnailWriter(start.run, start.launch.number, output.heatmaps),
-            TableWriter(start.run.table, start.launch.number),
+        output, background = work.config.output, BackgroundWork()
+        return [  # the first one names the files, which the others read
+            HeatmapWriter(start.run.heatmaps, output.heatmaps, format=output.format, work=background),
+            ThumbnailWriter(start.run, start.launch.number, output.heatmaps, background),
+            TableWriter(start.run.table, start.launch.number, work=background),
             CurveLogger(output.tensorboard_images, start.done),
             *([FormingLogger(min(4, output.tensorboard_images)), GateLogger()] if output.tensorboard_images else []),
             LayoutWriter(PAIRS_LAYOUT),

@@ -27,6 +27,7 @@ from m2ib_lightning.files import first_line
 from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.methods import METHODS
 from m2ib_lightning.methods.m2ib import bottlenecks_of
+from m2ib_lightning.run.background import BackgroundWork
 from m2ib_lightning.run.callbacks import HeatmapWriter, TableWriter
 from m2ib_lightning.run.directory import RunDirectory
 from m2ib_lightning.run.method_module import MethodModule
@@ -83,10 +84,11 @@ class Evaluate(PairTask):
 
     @override
     def writers(self, work: Work, start: PairsStart) -> list[Callback]:
+        config, run, background = work.config, start.run, BackgroundWork()
         return [
-            HeatmapWriter(start.run.heatmaps, work.config.evaluate.pictures, draw_comparison),
-            MapsWriter(start.run, start.launch.number, work.config.evaluate.pictures),
-            TableWriter(start.run.table, start.launch.number, schema=SCORES_SCHEMA, count=count),
+            HeatmapWriter(run.heatmaps, config.evaluate.pictures, draw_comparison, config.output.format, background),
+            MapsWriter(run, start.launch.number, config.evaluate.pictures),
+            TableWriter(run.table, start.launch.number, schema=SCORES_SCHEMA, count=count, work=background),
         ]
 
     @override

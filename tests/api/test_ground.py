@@ -189,7 +189,7 @@ def test_a_grounding_is_drawn_and_shown(grounding: Grounding, tmp_path: Path) ->
     assert grounding.heatmap(1).max() == pytest.approx(1.0)
     with pytest.raises(M2IBError, match="there is no unit 2"):
         unit_heatmap(grounding.whole, 2, 10, 10)
-    with pytest.raises(M2IBError, match=r"\.png or \.html"):
+    with pytest.raises(M2IBError, match=r"\.pdf or \.html"):
         grounding.save(tmp_path / "g.txt")
 
 

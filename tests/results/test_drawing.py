@@ -90,7 +90,7 @@ def test_colours_grow_lighter_with_the_value() -> None:
 
 def test_words_keep_their_order_stay_inside_the_column_and_do_not_overlap() -> None:
     width, line = 200, 30
-    words = lay_out_caption(make_result(), width, line)
+    words = lay_out_caption(make_result(), width, line).spans
     assert [word.text for word in words] == CAPTION.split()
     assert max(word.top for word in words) > 0  # the caption wraps
     for before, after in pairwise(words):
@@ -103,7 +103,7 @@ def test_tokens_of_a_word_stand_together() -> None:
     pair = Pair(**{**result.pair.__dict__, "tokens": ["a", "b", "cd"], "token_offsets": [(0, 1), (1, 2), (3, 5)]})
     spans = lay_out_caption(
         Attribution(pair, 0.0, result.image, TowerAttribution(*[np.arange(3, dtype=np.float32)] * 4)), 500, 30
-    )
+    ).spans
     assert spans[1].left == spans[0].right
     assert spans[2].left > spans[1].right
 
@@ -121,7 +121,7 @@ def test_tokens_that_share_a_character_are_drawn_once() -> None:
     curve = np.arange(6, dtype=np.float32)
     shared = Attribution(pair, 0.0, result.image, TowerAttribution(curve, curve, curve, curve))
     assert [(span.text, span.nats) for span in token_spans(shared)] == [("a", 0), ("ß", 3), ("é", 7), ("!", 5)]
-    assert [word.text for word in lay_out_caption(shared, 500, 30)] == ["a", "ß", "é", "!"]
+    assert [word.text for word in lay_out_caption(shared, 500, 30).spans] == ["a", "ß", "é", "!"]
     assert re.sub(r"<[^>]*>", "", coloured_caption(shared)) == "a ßé!"
 
 
@@ -130,7 +130,7 @@ def test_lines_break_only_between_words() -> None:
     offsets = [(k, k + 1) for k, letter in enumerate(result.pair.caption or "") if letter != " "]
     pair = Pair(**{**result.pair.__dict__, "tokens": ["x"] * len(offsets), "token_offsets": offsets})
     values = np.zeros(len(offsets), np.float32)
-    spans = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30)
+    spans = lay_out_caption(Attribution(pair, 0.0, result.image, TowerAttribution(*[values] * 4)), 100, 30).spans
     for first, second in zip(spans[::2], spans[1::2], strict=True):
         assert first.top == second.top
     assert spans[-1].top > 0
@@ -164,7 +164,7 @@ def test_save_writes_the_format_of_the_ending(tmp_path: Path) -> None:
         assert picture.format == "PNG"
     assert "<!doctype html>" in (tmp_path / "a.html").read_text()
     assert result._repr_html_().startswith('<div class="m2ib"')
-    with pytest.raises(M2IBError, match=r"must end in \.png or \.html, got '\.gif'"):
+    with pytest.raises(M2IBError, match=r"must end in \.png, .*\.pdf or \.html, got '\.gif'"):
         result.save(tmp_path / "a.gif")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from lightning import LightningModule, Trainer
 from typing_extensions import override
 
+from m2ib_lightning.run.background import BackgroundWork
 from m2ib_lightning.run.callbacks.results_callback import ResultsCallback
 from m2ib_lightning.run.counts import Counts
 from m2ib_lightning.run.journal import Journal
@@ -27,6 +29,7 @@ class TableWriter(ResultsCallback):
         seconds: seconds after which a part is complete, however few rows it has.
         schema: schema of the rows.
         count: function that returns the counts for a part's footer, from results and their seconds.
+        work: the threads that write pictures. A row is written after the pictures before it, in order; None for none.
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class TableWriter(ResultsCallback):
         *,
         schema: pa.Schema = SCHEMA,
         count: Callable[[list[Any], float], Counts] = Counts.of,
+        work: BackgroundWork | None = None,
     ) -> None:
         self.folder = folder
         self.launch = launch
         self.schema = schema
         self.count = count
+        self.work = work or BackgroundWork()
         self.rows = rows
         self.seconds = seconds
         self._journal: Journal | None = None
@@ -55,20 +60,29 @@ class TableWriter(ResultsCallback):
 
     @override
     def on_results(self, trainer: Trainer, results: list[Any]) -> None:
-        if self._journal is None:
-            part = self.folder / part_name(self.launch, trainer.global_rank, self._parts)
-            self._journal = Journal(part, self.schema)
-            self._parts += 1
-            self._opened, self._written = time.monotonic(), 0
         now = time.monotonic()
-        self._journal.append([result.to_row() for result in results], self.count(results, now - self._last))
+        rows, counts = [result.to_row() for result in results], self.count(results, now - self._last)
         self._last = now
-        self._written += len(results)
-        if self._written >= self.rows or now - self._opened >= self.seconds:
-            self.finish(trainer)
+        self.work.then(partial(self._append, rows, counts, trainer.global_rank))
 
     @override
     def finish(self, trainer: Trainer) -> None:
+        try:
+            self.work.drain()
+        finally:
+            self._close()
+
+    def _append(self, rows: list[dict[str, Any]], counts: Counts, rank: int) -> None:
+        if self._journal is None:
+            self._journal = Journal(self.folder / part_name(self.launch, rank, self._parts), self.schema)
+            self._parts += 1
+            self._opened, self._written = time.monotonic(), 0
+        self._journal.append(rows, counts)
+        self._written += len(rows)
+        if self._written >= self.rows or time.monotonic() - self._opened >= self.seconds:
+            self._close()
+
+    def _close(self) -> None:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()

@@ -54,7 +54,7 @@ class Thumbnails:
         if size > self._left:
             return f"{path.parent.name}/{quote(path.name)}"
         self._left -= size
-        kind = "png" if path.suffix == ".png" else "jpeg"
+        kind = {".png": "png", ".webp": "webp"}.get(path.suffix, "jpeg")
         return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

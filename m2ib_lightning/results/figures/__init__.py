@@ -1,0 +1,1 @@
+"""Figures: pictures, maps and shaped text in one layout, written as pixels or as vectors."""
