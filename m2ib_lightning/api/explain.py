@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, TypedDict, overload
+from typing import Any, Literal, overload
 
-import torch
 from typing_extensions import Unpack
 
 from m2ib_lightning.api.explaining import explain_request
+from m2ib_lightning.api.options import Options, takes_options
 from m2ib_lightning.api.request import parse_request
 from m2ib_lightning.errors import M2IBError
-from m2ib_lightning.m2ib.statistics import Statistics
-from m2ib_lightning.models import LoadedModel
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.result_list import ResultList
-
-
-class Options(TypedDict, total=False):
-    """The options that ``explain`` and ``ground`` share."""
-
-    model: Any
-    processor: Any
-    bottleneck: dict[str, Any] | None
-    statistics: Statistics | str | Path | None
-    method: str
-    fit: str | None
-    seed: int
-    batch_size: int
-    device: str | torch.device | None
-    dtype: torch.dtype
 
 
 # The last signature also accepts the arguments of the first two, hence the two ignored overlaps.
@@ -56,6 +38,7 @@ def explain(
     against: str | None = ...,
     **options: Unpack[Options],
 ) -> ResultList[Attribution]: ...
+@takes_options
 def explain(
     image: ImageLike | list[Any],
     text: str | list[str] | None = None,
@@ -63,16 +46,7 @@ def explain(
     target: Any = None,
     ensemble: bool = False,
     against: str | None = None,
-    model: str | Path | LoadedModel | Any = None,
-    processor: Any = None,
-    bottleneck: dict[str, Any] | None = None,
-    statistics: Statistics | str | Path | None = None,
-    method: str = "m2ib",
-    fit: str | None = None,
-    seed: int = 0,
-    batch_size: int = 8,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    **options: Unpack[Options],
 ) -> Attribution | ResultList[Attribution]:
     """Explain which parts of a picture and which words of its caption made the model match them.
 
@@ -90,12 +64,19 @@ def explain(
             model with its ``processor``. The model is never changed. Only for pictures of 64 x 64 pixels, such as
             those of the synthetic scenes, it may be left out: the bundled ``scenes`` knows nothing else.
         processor: the processor of a loaded Hugging Face model.
-        bottleneck: settings to override, as in the YAML: ``{"image": {"layer": 8}, "steps": 20}``. Other settings
-            are those that the model folder recommends, else the published values.
-        statistics: layer statistics for ``prior="data"``, or the file of a run that holds them. They are needed if
-            the model folder has none.
         method: the attribution method, with its options after a colon: ``m2ib``, ``gradcam:image_layer=3``,
             ``rise:samples=1000``; see ``m2ib_lightning.methods``. Only ``m2ib`` gives nats and curves.
+        layer: block after which both towers are cut, from 0; -1 stands for the first block's input.
+        beta: weight of the information, per nat, in both towers.
+        sigma: scale of the noise, in both towers.
+        granularity: gates of both towers, ``element`` or ``token``.
+        prior: distribution of the noise in both towers, ``unit`` or ``data``.
+        steps: number of Adam steps.
+        preset: values of the settings that are not given: ``recommended`` for those of the model's folder, else
+            the published ones; ``published`` for those of the paper.
+        bottleneck: settings of one tower, and all others, as in the YAML: ``{"image": {"layer": 8}, "lr": 0.5}``.
+        statistics: layer statistics for ``prior="data"``, or the file of a run that holds them. They are needed if
+            the model folder has none.
         fit: how pictures fit the model's input: ``crop``, ``pad`` or ``stretch``; None for the model's own way.
         seed: seed of the noise.
         batch_size: number of pairs that run at a time. It changes no result.
@@ -107,23 +88,12 @@ def explain(
         in the same order, which displays itself in a notebook.
 
     Raises:
+        TypeError: if an argument is unknown; names the nearest.
         M2IBError: if the model, a setting, an image or a caption is invalid. In a list, a pair with an invalid image or
             caption is returned with its ``error`` instead.
     """
     request = parse_request(image, text, target=target, ensemble=ensemble, against=against)
-    results = explain_request(
-        request,
-        model=model,
-        processor=processor,
-        bottleneck=bottleneck,
-        statistics=statistics,
-        method=method,
-        fit=fit,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    results = explain_request(request, options)
     if request.many:
         return ResultList(results)
     if results[0].error is not None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from m2ib_lightning.api.options import Options, bottleneck_values, complete
 from m2ib_lightning.api.request import Request
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.m2ib.explainer import resolve
+from m2ib_lightning.m2ib.settings import BottleneckSettings
 from m2ib_lightning.m2ib.statistics import Statistics
 from m2ib_lightning.methods import Context, Method, make_method
 from m2ib_lightning.models import LoadedModel, load_model
@@ -21,35 +23,12 @@ from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.scenes.painter import CANVAS
 
 
-def explain_request(
-    request: Request,
-    *,
-    model: str | Path | LoadedModel | Any = None,
-    processor: Any = None,
-    bottleneck: dict[str, Any] | None = None,
-    statistics: Statistics | str | Path | None = None,
-    method: str = "m2ib",
-    fit: str | None = None,
-    seed: int = 0,
-    batch_size: int = 8,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    units: UnitRule | None = None,
-) -> list[Attribution]:
-    """Explain the pairs of a request; the arguments are those of ``explain``.
+def explain_request(request: Request, options: Options, units: UnitRule | None = None) -> list[Attribution]:
+    """Explain the pairs of a request.
 
     Args:
         request: the pairs.
-        model: see ``explain``, as the other arguments but ``units``.
-        processor: see there.
-        bottleneck: see there.
-        statistics: see there.
-        method: see there.
-        fit: see there.
-        seed: see there.
-        batch_size: see there.
-        device: see there.
-        dtype: see there.
+        options: those of ``explain``; its docstring says what they mean.
         units: how the units of the captions are found; None for results without units.
 
     Returns:
@@ -58,21 +37,26 @@ def explain_request(
     Raises:
         M2IBError: if the model or a setting is invalid.
     """
-    if batch_size < 1:
-        raise M2IBError(f"batch_size must be at least 1, got {batch_size}")
-    if dtype not in (torch.float32, torch.float64):
-        raise M2IBError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
+    options = complete(options)
     # The optimisation needs gradients, and the caller may have switched them off.
     with torch.inference_mode(False), torch.enable_grad():
-        loaded = _load(_named(model, request), processor)
-        settings = resolve(loaded.preset.override(bottleneck or {}), loaded.encoder)
-        overrides = Statistics.load(statistics) if isinstance(statistics, str | Path) else statistics
-        if overrides is not None:
-            overrides.check(loaded.encoder, f"statistics={'...' if overrides is statistics else statistics}")
-        priors = loaded.statistics if overrides is None else loaded.statistics.updated(overrides)
-        attributor = make_method(method, Context(loaded, settings, priors, seed=seed))
-        with attributor.at_work(_device(loaded, device), dtype):
-            return _explain(attributor, loaded.preparer.with_options(fit=fit, units=units), request, batch_size)
+        loaded = _load(_named(options["model"], request), options["processor"])
+        base = loaded.preset if options["preset"] == "recommended" else BottleneckSettings()
+        settings = resolve(base.override(bottleneck_values(options)), loaded.encoder)
+        context = Context(loaded, settings, _priors(loaded, options["statistics"]), seed=options["seed"])
+        attributor = make_method(options["method"], context)
+        preparer = loaded.preparer.with_options(fit=options["fit"], units=units)
+        with attributor.at_work(_device(loaded, options["device"]), options["dtype"]):
+            return _explain(attributor, preparer, request, options["batch_size"])
+
+
+def _priors(loaded: LoadedModel, statistics: Statistics | str | Path | None) -> Statistics:
+    """Return the statistics of the model's folder, updated with those that were given."""
+    if statistics is None:
+        return loaded.statistics
+    given = statistics if isinstance(statistics, Statistics) else Statistics.load(statistics)
+    given.check(loaded.encoder, f"statistics={'...' if given is statistics else statistics}")
+    return loaded.statistics.updated(given)
 
 
 def _device(loaded: LoadedModel, device: str | torch.device | None) -> torch.device:

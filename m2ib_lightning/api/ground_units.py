@@ -7,10 +7,10 @@ from typing import Any, overload
 
 from typing_extensions import Unpack
 
-from m2ib_lightning.api.explain import Options
 from m2ib_lightning.api.explaining import explain_request
+from m2ib_lightning.api.options import Options, takes_options
 from m2ib_lightning.api.request import parse_request
-from m2ib_lightning.errors import M2IBError, nearest
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.images import ImageLike
 from m2ib_lightning.pairs.units.unit_rule import UnitRule, UnitTarget
 from m2ib_lightning.results.grounding import Grounding
@@ -38,6 +38,7 @@ def ground(
     against: str | None = ...,
     **options: Unpack[Options],
 ) -> ResultList[Grounding]: ...
+@takes_options
 def ground(
     image: Any,
     text: Any,
@@ -66,14 +67,14 @@ def ground(
             of pairs, a list with the spans of each.
         target: ``difference`` (above), ``alone`` for e(u), or ``contrast`` for e(u) - e(against).
         against: the other text of ``contrast``.
-        options: those of ``explain``: ``model``, ``processor``, ``bottleneck``, ``statistics``, ``method``, ``fit``,
-            ``seed``, ``batch_size``, ``device``, ``dtype``.
+        options: those of ``explain``, from ``model`` to ``dtype``.
 
     Returns:
         One ``Grounding`` for a single image with a caption; for lists, a list in the same order. A caption that is one
         phrase has no units of a rule: its map is that of the whole caption, ``whole``.
 
     Raises:
+        TypeError: if an argument is unknown; names the nearest.
         M2IBError: if the model, a setting, an image, a caption or a span is invalid. In a list, a pair with an invalid
             image, caption or span is returned with ``whole.error`` instead.
     """
@@ -81,11 +82,8 @@ def ground(
     rule = UnitRule("phrases" if spans is not None else str(units), target, against)
     if text is None:
         raise M2IBError("ground() needs a caption: its units are parts of the caption")
-    for name in options:
-        if name not in Options.__annotations__:
-            raise TypeError(f"ground() has no argument {name!r}.{nearest(name, Options.__annotations__)}")
     request = parse_request(image, text, spans=spans)
-    results = [Grounding(whole) for whole in explain_request(request, units=rule, **options)]
+    results = [Grounding(whole) for whole in explain_request(request, options, units=rule)]
     if request.many:
         return ResultList(results)
     if results[0].whole.error is not None:

@@ -60,7 +60,7 @@ class Thumbnails:
 
 def thumbnail_name(identity: str, key: str) -> str:
     """Return the file name of a pair's thumbnail."""
-    return heatmap_name(identity, key).removesuffix(".png") + ".jpg"
+    return heatmap_name(identity, key, ".jpg")
 
 
 def save_thumbnail(picture: Image.Image, path: Path) -> None:
