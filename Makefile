@@ -13,8 +13,10 @@ export HF_HUB_OFFLINE ?= 1
 MARKS ?= -m "not slow"
 OPEN_CLIP := .open-clip
 OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
+DOCS := .docs-packages
+DOCS_PACKAGES := mkdocs-material mkdocstrings-python latex2mathml
 
-.PHONY: help demo test test-slow test-all test-open-clip test-browser lint model picture
+.PHONY: help demo test test-slow test-all test-open-clip test-browser lint docs model picture
 
 help:  ## list the targets (the default)
 	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +44,10 @@ lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED) $(DOCS)/.installed  ## build the documentation site into site/, strictly, with MkDocs in .docs-packages
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(DOCS):. $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 model: $(INSTALLED)  ## train the bundled model again and write its card (about 40 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python fit.py --config scenes-model output_dir=runs/scenes-model resume=true
 	$(BIN)/python scripts/score_scenes_model.py --model runs/scenes-model/model --write
@@ -54,6 +60,12 @@ picture: $(INSTALLED)  ## draw the README's picture again
 $(OPEN_CLIP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 	rm -rf $(OPEN_CLIP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OPEN_CLIP) $(addprefix -c ,$(CONSTRAINTS)) $(OPEN_CLIP_PACKAGES)
+	touch $@
+
+# In a folder of its own: the environment of the tests stays small.
+$(DOCS)/.installed: $(CONSTRAINTS) | $(INSTALLED)
+	rm -rf $(DOCS)
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(DOCS) $(addprefix -c ,$(CONSTRAINTS)) $(DOCS_PACKAGES)
 	touch $@
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
