@@ -81,9 +81,19 @@ def keys_page() -> str:
     ]
     for group, members in groups.items():
         text.append(f"## {group or 'The run'}")
-        rows = [f"| `{key.name}` | {_cell(key.type)} | `{key.default}` | {_cell(key.help)} |" for key in members]
+        rows = [f"| `{key.name}` | {_type(key)} | `{_yaml(key.default)}` | {_cell(key.help)} |" for key in members]
         text.append("\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows]))
     return "\n\n".join(text) + "\n"
+
+
+def _type(key: Key) -> str:
+    """Return the type of a key, or the values that it accepts, as the cell of a table."""
+    return _cell(key.type.replace("|", " | "))
+
+
+def _yaml(default: str) -> str:
+    """Return a default as YAML spells it."""
+    return {"True": "true", "False": "false"}.get(default, default)
 
 
 def _cell(text: str) -> str:
