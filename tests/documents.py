@@ -30,11 +30,6 @@ def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def prose(text: str) -> str:
-    """Return a text without its examples and code."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-
-
 def links(text: str) -> list[tuple[str, str]]:
     """Return the relative links of a text: path (empty for the same page) and anchor (empty for none)."""
     found = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
