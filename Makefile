@@ -65,7 +65,7 @@ $(OPEN_CLIP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 # In a folder of its own: the environment of the tests stays small.
 $(DOCS)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 	rm -rf $(DOCS)
-	$(BIN)/pip install --quiet --disable-pip-version-check --target $(DOCS) $(addprefix -c ,$(CONSTRAINTS)) $(DOCS_PACKAGES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target $(DOCS) $(addprefix -c ,$(CONSTRAINTS)) $(DOCS_PACKAGES)
 	touch $@
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
