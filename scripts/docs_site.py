@@ -52,7 +52,13 @@ API = {
         "Metrics",
         ["metrics.localisation", "metrics.curves", "metrics.confidence", "metrics.pair_mean.PairMean"],
     ),
-    "masks": ("Masks", ["regions", "comparing"]),
+    "masks": (
+        "Masks and tables",
+        [
+            *("results.segmentation.segment", "results.segmentation.RegionOptions", "results.segmentation.Regions"),
+            "run.differences.differences",
+        ],
+    ),
 }
 """Pages of the Python reference: title, and what each describes, without ``m2ib_lightning``."""
 
