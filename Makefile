@@ -16,8 +16,10 @@ OPEN_CLIP_PACKAGES := open_clip_torch timm torchvision ftfy wcwidth
 APP := .app
 APP_PACKAGES := gradio gradio_client brotli certifi fastapi groovy hf-gradio httpcore httpx opentelemetry-api orjson pydub \
 	python-multipart pytz safehttpx semantic-version starlette tomlkit uvicorn 'audioop-lts;python_version>="3.13"'
+DOCS := .docs-packages
+DOCS_PACKAGES := mkdocs-material mkdocstrings-python latex2mathml
 
-.PHONY: help demo test test-slow test-all test-open-clip test-browser test-app lint model picture
+.PHONY: help demo test test-slow test-all test-open-clip test-browser test-app lint docs model picture
 
 help:  ## list the targets (the default)
 	@awk -F ':.*## *' '/^[a-zA-Z0-9_.-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +50,10 @@ lint: $(INSTALLED)  ## check the code with ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED) $(DOCS)/.installed  ## build the documentation site into site/, strictly, with MkDocs in .docs-packages
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(DOCS):. $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 model: $(INSTALLED)  ## train the bundled model again and write its card (about 40 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python fit.py --config scenes-model output_dir=runs/scenes-model resume=true
 	$(BIN)/python scripts/score_scenes_model.py --model runs/scenes-model/model --write
@@ -66,6 +72,12 @@ $(OPEN_CLIP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 $(APP)/.installed: $(CONSTRAINTS) | $(INSTALLED)
 	rm -rf $(APP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(APP) $(addprefix -c ,$(CONSTRAINTS)) $(APP_PACKAGES)
+	touch $@
+
+# In a folder of its own: the environment of the tests stays small.
+$(DOCS)/.installed: $(CONSTRAINTS) | $(INSTALLED)
+	rm -rf $(DOCS)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target $(DOCS) $(addprefix -c ,$(CONSTRAINTS)) $(DOCS_PACKAGES)
 	touch $@
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)

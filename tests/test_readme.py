@@ -13,15 +13,10 @@ from PIL import Image
 from m2ib_lightning.cli import main, parse
 from m2ib_lightning.config import Config
 from tests import ROOT
+from tests.documents import DOCUMENTS, HUB_ID, blocks, name_of
 from tests.folders import save_clip_folder, save_photograph
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-HUB_ID = "openai/clip-vit-base-patch32"
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def fast(example: str) -> str:
@@ -40,7 +35,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_python_blocks_run(desk: Path) -> None:
-    examples = blocks("python")
+    examples = blocks("python", README)
     assert len(examples) == 4
     for block in examples:
         exec(compile(fast(block), "README.md", "exec"), {})
@@ -65,8 +60,8 @@ def test_the_python_blocks_of_the_page_on_pictures_run(desk: Path) -> None:
 
 
 def test_the_commands_run(desk: Path) -> None:
-    lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
-    commands = [shlex.split(line) for line in lines]
+    lines = [line for block in blocks("bash", README) for line in block.splitlines() if line.strip()]
+    commands = [shlex.split(line, comments=True) for line in lines]
     targets = re.findall(r"^(\S+): ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     fits = 0
     for program, *words in commands:
@@ -81,11 +76,9 @@ def test_the_commands_run(desk: Path) -> None:
     assert fits == 3
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_file_that_is_named_exists(document: Path) -> None:
     text = document.read_text()
     rooms = "m2ib_lightning|benchmarks|configs|datamodules|scripts|tests"
     for name in re.findall(rf"[`\s]((?:{rooms})/[\w./]*)[`\s)]", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (document.parent / name).exists(), name
