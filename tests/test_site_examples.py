@@ -67,12 +67,11 @@ def test_the_commands_are_valid(page: Path, desk: Path) -> None:
             assert all(group in groups for group in re.findall(r"\.\[(.+?)\]", " ".join(words)))
 
 
+ELSEWHERE = {"--models", "data.path=OWNER/NAME", "trainer.devices=8", "trainer.devices=2"}
+"""Words of commands that need a network, GPUs or other processes."""
+
 RUN = [
-    words[1:]
-    for page in NEW_PAGES
-    for words in commands(page)
-    if words[0] == "python"
-    and not {"--models", "data.path=OWNER/NAME", "trainer.devices=8", "trainer.devices=2"} & set(words)
+    words[1:] for page in NEW_PAGES for words in commands(page) if words[0] == "python" and not ELSEWHERE & set(words)
 ]
 
 
