@@ -29,10 +29,19 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-WITH_EXAMPLES = [page for page in NEW_PAGES if blocks("python", page.read_text())]
+FAST = {"concepts/nats.md", "how-to/extend.md", "how-to/gradio.md", "how-to/wandb.md"}
+"""Pages whose Python examples run in the fast tests; the others are slow."""
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
+def as_parameter(page: Path) -> Any:
+    fast = page.relative_to(ROOT / "docs").as_posix() in FAST
+    return pytest.param(page, id=name_of(page), marks=() if fast else pytest.mark.slow)
+
+
+WITH_EXAMPLES = [as_parameter(page) for page in NEW_PAGES if blocks("python", page.read_text())]
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES)
 def test_the_python_examples_run(page: Path, desk: Path) -> None:
     """The examples of a page run in turn, with a small model. What needs another package is only compiled."""
     variables: dict[str, Any] = {"__name__": "example"}
@@ -52,9 +61,10 @@ PROGRAMS = {"python", "m2ib-fit", "make", "git", "cd", "pip", "hf"}
 
 
 @pytest.mark.parametrize("page", NEW_PAGES, ids=name_of)
-def test_the_commands_are_valid(page: Path, desk: Path) -> None:
-    (desk / "tuned").mkdir()
-    (desk / "tuned" / "m2ib.yaml").write_text("bottleneck: {steps: 3}\n")
+def test_the_commands_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tuned").mkdir()
+    Path("tuned/m2ib.yaml").write_text("bottleneck: {steps: 3}\n")
     for program, *words in commands(page):
         assert program in PROGRAMS
         if program == "python":
