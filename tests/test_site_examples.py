@@ -29,10 +29,19 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-WITH_EXAMPLES = [page for page in NEW_PAGES if blocks("python", page.read_text())]
+FAST = {"concepts/nats.md", "how-to/extend.md", "how-to/gradio.md", "how-to/wandb.md"}
+"""Pages whose Python examples run in the fast tests; the others are slow."""
 
 
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
+def as_parameter(page: Path) -> Any:
+    fast = page.relative_to(ROOT / "docs").as_posix() in FAST
+    return pytest.param(page, id=name_of(page), marks=() if fast else pytest.mark.slow)
+
+
+WITH_EXAMPLES = [as_parameter(page) for page in NEW_PAGES if blocks("python", page.read_text())]
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES)
 def test_the_python_examples_run(page: Path, desk: Path) -> None:
     """The examples of a page run in turn, with a small model. What needs another package is only compiled."""
     variables: dict[str, Any] = {"__name__": "example"}
@@ -52,9 +61,10 @@ PROGRAMS = {"python", "m2ib-fit", "make", "git", "cd", "pip", "hf"}
 
 
 @pytest.mark.parametrize("page", NEW_PAGES, ids=name_of)
-def test_the_commands_are_valid(page: Path, desk: Path) -> None:
-    (desk / "tuned").mkdir()
-    (desk / "tuned" / "m2ib.yaml").write_text("bottleneck: {steps: 3}\n")
+def test_the_commands_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tuned").mkdir()
+    Path("tuned/m2ib.yaml").write_text("bottleneck: {steps: 3}\n")
     for program, *words in commands(page):
         assert program in PROGRAMS
         if program == "python":
@@ -67,11 +77,11 @@ def test_the_commands_are_valid(page: Path, desk: Path) -> None:
             assert all(group in groups for group in re.findall(r"\.\[(.+?)\]", " ".join(words)))
 
 
+ELSEWHERE = {"--models", "data.path=OWNER/NAME", "trainer.devices=8", "trainer.devices=2"}
+"""Words of commands that need a network, GPUs or other processes."""
+
 RUN = [
-    words[1:]
-    for page in NEW_PAGES
-    for words in commands(page)
-    if words[0] == "python" and not {"--models", "data.path=OWNER/NAME", "trainer.devices=8"} & set(words)
+    words[1:] for page in NEW_PAGES for words in commands(page) if words[0] == "python" and not ELSEWHERE & set(words)
 ]
 
 
@@ -91,7 +101,8 @@ def test_the_commands_run(desk: Path) -> None:
     (desk / "photos").mkdir()
     save_photograph(desk / "photos" / "cat.jpg", 64, 48)
     (desk / "photos" / "cat.txt").write_text("a red circle")
-    (desk / "tuned-preset").mkdir()
+    (desk / "tuned").mkdir()
+    (desk / "tuned" / "m2ib.yaml").write_text("bottleneck: {steps: 3}\n")
     assert len(RUN) > 20
     for number, (_, *words) in enumerate(RUN):
         if "data.image_column=photo" in words:
@@ -99,12 +110,13 @@ def test_the_commands_run(desk: Path) -> None:
             words = [word.replace("pairs.csv", "shop.csv") for word in words]
         if "readout" in words or "method.name=readout" in words:
             continue  # a training of minutes, and the maps of its head: tests/finetuning/ has both
-        words = [word.replace(HUB_ID, "model") for word in words]
+        words = [word.replace(HUB_ID, "model").replace("layer=8", "layer=1") for word in words]
         words += ["data.num_workers=0", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
         words += [] if any(word.startswith("output_dir=") for word in words) else [f"output_dir=run-{number}"]
         if "task=tune" in words:
-            output = f"output_dir=tuned-{number}"
-            words += ["tune.selection_pairs=10", "tune.confirmation_pairs=10", "tune.budget=2", output]
+            words = [word for word in words if not word.startswith("output_dir=")]
+            words += ["tune.selection_pairs=10", "tune.confirmation_pairs=10", "tune.budget=2"]
+            words.append(f"output_dir=tuned-{number}")
         elif "task=finetune" in words:
             words += ["trainer.max_epochs=1", "data.batch_size=4"]
         else:
