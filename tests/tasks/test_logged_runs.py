@@ -99,4 +99,4 @@ def test_tensorboard_pictures_do_not_depend_on_the_files(tmp_path: Path) -> None
     run = tmp_path / "run"
     assert run_scenes(run, "output.heatmaps=0", "output.tensorboard_images=3") == 0
     assert not list((run / "heatmaps").iterdir())
-    assert len(events_of(run).Tags()["images"]) == 3
+    assert len([tag for tag in events_of(run).Tags()["images"] if tag.startswith("heatmap/")]) == 3
