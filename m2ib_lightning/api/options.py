@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, get_type_hints
+from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 import torch
 
@@ -137,7 +137,7 @@ def takes_options(function: Function) -> Function:
 
     wrapped: Any = functools.update_wrapper(checked, function)
     wrapped.__signature__ = signature.replace(parameters=[*parameters, *listed])
-    return wrapped  # type: ignore[no-any-return]
+    return cast(Function, wrapped)
 
 
 def _advice(name: str, names: list[str]) -> str:

@@ -30,7 +30,7 @@ def assert_equal(a: Attribution, b: Attribution) -> None:
 
 
 def test_a_setting_by_name_is_that_of_both_towers(model: Any) -> None:
-    tower = {"layer": 0, "beta": 0.3, "sigma": 0.5, "granularity": "element", "prior": "unit"}
+    tower: Any = {"layer": 0, "beta": 0.3, "sigma": 0.5, "granularity": "element", "prior": "unit"}
     named = explain(PICTURE, CAPTION, model=model, **tower, **QUICK)
     nested = {**QUICK["bottleneck"], "steps": QUICK["steps"], "image": tower, "text": tower}
     assert_equal(named, explain(PICTURE, CAPTION, model=model, bottleneck=nested))
@@ -77,8 +77,8 @@ def test_a_value_out_of_range(options: Any, message: str, model: Any) -> None:
 
 def test_the_published_preset_is_that_of_the_paper(model: Any) -> None:
     published = explain(PICTURE, CAPTION, model=model, preset="published")
-    defaults = {"granularity": "element", "prior": "unit", "beta": 0.1, "sigma": 1.0, "steps": 10}
-    rest = {"lr": 1.0, "noise_samples": 10, "centred_noise": False, "initial_alpha": 5.0, "path": 1}
+    defaults: Any = {"granularity": "element", "prior": "unit", "beta": 0.1, "sigma": 1.0, "steps": 10}
+    rest: Any = {"lr": 1.0, "noise_samples": 10, "centred_noise": False, "initial_alpha": 5.0, "path": 1}
     depths = {"image": {"layer": 2}, "text": {"layer": 1}}  # min(round(0.75 * depth), depth - 2) of 4 and 3 blocks
     assert_equal(published, explain(PICTURE, CAPTION, model=model, **defaults, bottleneck={**rest, **depths}))
 

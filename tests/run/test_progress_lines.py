@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from m2ib_lightning.run.callbacks import PairProgressLines, StepProgressLines
@@ -90,7 +90,7 @@ def test_steps_of_a_training() -> None:
 def test_a_resumed_training_counts_the_steps_before_but_not_for_the_rate(tmp_path: Any) -> None:
     first = Trainer(max_steps=4, logger=False, enable_progress_bar=False, default_root_dir=tmp_path, accelerator="cpu")
     model = BoringModel()
-    first.fit(model, torch.utils.data.DataLoader(torch.ones(8, 32), batch_size=1))
+    first.fit(model, DataLoader(RandomDataset(32, 8), batch_size=1))
     first.save_checkpoint(tmp_path / "last.ckpt")
     lines: list[str] = []
     clock = Clock(20.0)
@@ -101,9 +101,7 @@ def test_a_resumed_training_counts_the_steps_before_but_not_for_the_rate(tmp_pat
         accelerator="cpu",
         callbacks=[Work(clock), StepProgressLines(clock, lines.append)],
     )
-    second.fit(
-        model, torch.utils.data.DataLoader(torch.ones(8, 32), batch_size=1), ckpt_path=str(tmp_path / "last.ckpt")
-    )
+    second.fit(model, DataLoader(RandomDataset(32, 8), batch_size=1), ckpt_path=str(tmp_path / "last.ckpt"))
     assert lines == [
         "Training: 6 of 8 steps, 0.05 steps/s, 40 s left",
         "Training: 8 of 8 steps, 0.05 steps/s, 0 s left",

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from m2ib_lightning.config import Config
@@ -76,9 +76,8 @@ def _given(pairs: Sequence[str]) -> set[str]:
 
 def _explain(image: str, caption: str, config: Config, given: set[str], device: str | None) -> Attribution:
     from m2ib_lightning.api.explaining import explain_request, size_unlike_scenes
+    from m2ib_lightning.api.options import Options
     from m2ib_lightning.api.request import parse_request
-    from m2ib_lightning.m2ib.settings import BottleneckSettings
-    from m2ib_lightning.models import load_model
 
     request = parse_request(image, caption)
     size = None if "model.name" in given else size_unlike_scenes(request)
@@ -87,15 +86,12 @@ def _explain(image: str, caption: str, config: Config, given: set[str], device: 
             f"this picture of {size[0]} x {size[1]} pixels needs model.name=FOLDER_OR_HUB_ID: the bundled model "
             "'scenes' knows only synthetic scenes of 64 x 64. model.name=scenes tries it all the same"
         )
-    model = load_model(config.model.name)
-    if config.bottleneck.preset == "published":
-        model = replace(model, preset=BottleneckSettings())
     bottleneck = asdict(config.bottleneck)
     for name in ("preset", "enabled", "statistics"):
         del bottleneck[name]
-    (result,) = explain_request(
-        request,
-        model=model,
+    options = Options(
+        model=config.model.name,
+        preset=config.bottleneck.preset,
         bottleneck=bottleneck,
         statistics=config.bottleneck.statistics,
         method=config.method.name,
@@ -103,6 +99,7 @@ def _explain(image: str, caption: str, config: Config, given: set[str], device: 
         seed=config.seed,
         device=device,
     )
+    (result,) = explain_request(request, options)
     if result.error is not None:
         raise M2IBError(result.error)
     return result
