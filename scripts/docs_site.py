@@ -23,7 +23,10 @@ API = {
     "explain": ("Explain and ground", ["api.explain.explain", "api.ground_units.ground"]),
     "results": (
         "Results",
-        ["results.attribution.Attribution", "results.grounding.Grounding", "run.table.load_attributions"],
+        [
+            *("results.attribution.Attribution", "results.grounding.Grounding", "results.result_list.ResultList"),
+            *("results.grid.save_grid", "run.table.load_attributions"),
+        ],
     ),
     "models": (
         "Models and settings",

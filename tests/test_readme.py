@@ -43,6 +43,7 @@ def test_the_python_blocks_run(desk: Path) -> None:
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_the_python_blocks_of_the_page_on_grounding_run(desk: Path) -> None:
     examples = blocks("python", (ROOT / "docs" / "grounding.md").read_text())
     assert len(examples) == 3
@@ -51,6 +52,7 @@ def test_the_python_blocks_of_the_page_on_grounding_run(desk: Path) -> None:
     assert (desk / "units.png").exists()
 
 
+@pytest.mark.slow
 def test_the_python_blocks_of_the_page_on_pictures_run(desk: Path) -> None:
     examples = blocks("python", (ROOT / "docs" / "pictures.md").read_text())
     assert len(examples) == 2

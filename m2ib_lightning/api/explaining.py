@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from m2ib_lightning.api.options import Options, bottleneck_values, complete
+from m2ib_lightning.api.explain_options import Options, bottleneck_values, complete
 from m2ib_lightning.api.request import Request
 from m2ib_lightning.errors import M2IBError, PairError
 from m2ib_lightning.m2ib.explainer import resolve

@@ -7,8 +7,8 @@ from typing import Any, overload
 
 from typing_extensions import Unpack
 
+from m2ib_lightning.api.explain_options import Options, takes_options
 from m2ib_lightning.api.explaining import explain_request
-from m2ib_lightning.api.options import Options, takes_options
 from m2ib_lightning.api.request import parse_request
 from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.images import ImageLike

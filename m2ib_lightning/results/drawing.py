@@ -17,6 +17,7 @@ from m2ib_lightning.results.figures.shaped_text import Colour
 from m2ib_lightning.results.figures.text_lines import PlacedText, lay_out_words
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.marked_part import marked_facts, with_outline
+from m2ib_lightning.results.short_number import short_number
 from m2ib_lightning.results.spans import TokenSpan, group_by_word, token_spans
 from m2ib_lightning.results.tower_attribution import Floats, min_max
 
@@ -245,7 +246,8 @@ def facts_of(result: Attribution) -> list[str]:
     image_unit = result.image_unit or result.unit
     for name, part, unit in (("patches", result.image, image_unit), ("tokens", result.text, result.unit)):
         if part is not None:
-            facts.append(f"{name} {part.saliency.min():.3g} to {part.saliency.max():.3g} {unit}".rstrip())
+            low, high = (short_number(value) for value in (part.saliency.min(), part.saliency.max()))
+            facts.append(f"{name} {low} to {high} {unit}".rstrip())
     pair = result.pair
     if result.text is None:
         facts.append("explained against an embedding: no words")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from m2ib_lightning.errors import escaped
 from m2ib_lightning.results.attribution import Attribution
 from m2ib_lightning.results.drawing import OUTSIDE, facts_of, heat_colours, seen_pixels
+from m2ib_lightning.results.short_number import short_number
 from m2ib_lightning.results.spans import group_by_word, token_spans
 
 Colours = Literal["none", "256", "24-bit"]
@@ -95,7 +96,7 @@ def _numbered_words(result: Attribution) -> Iterator[str]:
     """Yield the caption, and each word's tokens with their saliency."""
     yield escaped(result.pair.caption or "")
     for span in token_spans(result) if result.text is not None else ():
-        yield f"{span.nats:10.3g}  {escaped(span.text)}"
+        yield f"{short_number(span.nats):>10}  {escaped(span.text)}"
 
 
 def _coloured_words(result: Attribution, colours: Colours) -> Iterator[str]:
@@ -152,4 +153,4 @@ def _bar(result: Attribution, colours: Colours, shades: str) -> str:
     else:
         scale = "".join(f"{_colour(pixel, colours, 48)} " for pixel in heat_colours(values)) + _RESET
     low, high = float(result.image_saliency.min()), float(result.image_saliency.max())
-    return f"{low:.3g} {scale} {high:.3g} {result.image_unit or result.unit}".rstrip()
+    return f"{short_number(low)} {scale} {short_number(high)} {result.image_unit or result.unit}".rstrip()

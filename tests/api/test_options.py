@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from m2ib_lightning import Attribution, explain, ground, load_model
-from m2ib_lightning.api.options import DEFAULTS, OF_BOTH_TOWERS, Options, bottleneck_values, complete
+from m2ib_lightning.api.explain_options import DEFAULTS, OF_BOTH_TOWERS, Options, bottleneck_values, complete
 from m2ib_lightning.datamodules.scenes import SceneSource
 from m2ib_lightning.errors import M2IBError
 

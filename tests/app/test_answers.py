@@ -71,6 +71,7 @@ def test_a_caption_of_one_phrase_has_no_units(answerer: Answerer, question: Ques
     assert html.count('alt="the map"') == 1
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory(answerer: Answerer, question: Question) -> None:
     first = answerer.load("scenes")
     assert answerer.load("scenes") is first

@@ -19,6 +19,7 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
+@pytest.mark.slow
 def test_a_process_is_stopped_when_it_is_slow_and_replaced(worker: Worker) -> None:
     assert worker.methods == ["m2ib", "other"]
     first = worker.ask(Question(b"x", "hello"))

@@ -162,6 +162,7 @@ def test_a_missing_column_of_shards(folder: Path, tmp_path: Path, capsys: pytest
     assert "has no column 'uid' (data.id_column): it has " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_prior_measured_on_a_stream(folder: Path, tmp_path: Path) -> None:
     path = write_tars(tmp_path, 2, 4)
     more = ["bottleneck.image.prior=data", "bottleneck.calibration_pairs=6"]

@@ -46,6 +46,7 @@ def test_ms_cxr_boxes_are_gathered_by_image_and_phrase(script: Any, tmp_path: Pa
     assert rows[0] == {"image": "a.png", "caption": "a red circle", "boxes": [[0, 0, 10, 10], [20, 20, 10, 10]]}
 
 
+@pytest.mark.slow
 def test_the_script_runs_with_the_papers_settings(script: Any, tmp_path: Path) -> None:
     table = write_ms_cxr(tmp_path)
     save_clip_folder(tmp_path / "model")

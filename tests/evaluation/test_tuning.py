@@ -126,6 +126,7 @@ def read(batches: list[PairBatch]) -> list[PairBatch]:
     return [batch.some(batch.first(len(batch))) for batch in batches]
 
 
+@pytest.mark.slow
 def test_a_trial_does_not_depend_on_the_batch_size_and_curves_are_optional() -> None:
     one, other = (run(read(scene_batches(2, size))) for size in (1, 2))
     assert one.keys() == other.keys() >= {"image_ap", "text_auroc", "image_insertion_raw", "text_deletion_raw"}

@@ -106,6 +106,7 @@ def test_only_adapters_are_trained_and_kept_in_checkpoints(tmp_path: Path) -> No
     assert not any("base_layer" in name for name in kept)
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_leaves_a_plain_model(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=finetune", "finetune.train=lora", "finetune.lr=1e-2", "finetune.warmup=1", "trainer.max_epochs=1"]
@@ -272,7 +273,8 @@ def test_an_error_in_a_worker_ends_the_process(table: Path, tmp_path: Path) -> N
     assert "finetune.hard_negatives=1 and the pair has 0" in ended.stderr
 
 
-@pytest.mark.parametrize("inference_mode", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inference_mode", [True, False])
 def test_the_maps_of_a_validation_are_those_of_the_model(inference_mode: bool, tmp_path: Path) -> None:
     """The model is frozen, so the maps are those of the bundled model; the first ones are drawn."""
     model, data = scenes_with_quick_maps(16, 4, validation=0.3, pictures=2)

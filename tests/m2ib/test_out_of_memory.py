@@ -236,6 +236,7 @@ def test_a_chunk_size_that_works_is_used_again(clip: Any, monkeypatch: pytest.Mo
         assert len(memory.failed) == 4
 
 
+@pytest.mark.slow
 def test_a_pair_that_never_fits_fails_alone(
     clip: Any, clip_results: list[Attribution], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_pair_that_never_fits_fails_alone(
     assert_same([results[k] for k in good], [clip_results[k] for k in good])
 
 
+@pytest.mark.slow
 def test_the_chunk_size_of_single_pairs_is_not_used_again(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     large = sorted(LENGTHS)[-2] + 2
     memory = Memory(monkeypatch, lambda chunk: chunk.tokens == LONG or (chunk.tokens == large and chunk.sequences > 1))

@@ -43,7 +43,7 @@ FURTHER_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
     "10-of-12": (DEEP, {"layer": 10}, 6, 4),
     "12-first-input": (DEEP, {"layer": -1}, 6, 4),
 }
-FAST_FURTHER_CASES = {("beta-0", "clip"), ("beta-2", "clip-legacy"), ("9-of-12-token-data", "clip")}
+FAST_FURTHER_CASES = {("beta-0", "clip"), ("beta-2", "clip-legacy")}
 
 
 def random_prior(width: int) -> Prior:

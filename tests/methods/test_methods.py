@@ -148,6 +148,7 @@ def test_rise_is_its_definition(family: str) -> None:
         assert relative_difference(result.image_saliency, expected.numpy()) < 1e-6
 
 
+@pytest.mark.slow
 def test_rise_keeps_each_pixel_half_of_the_time() -> None:
     method: Any = make_method("rise:samples=4000", context_of(make_model("clip")))
     masks = method._masks((4, 4), (32, 32))

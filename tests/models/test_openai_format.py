@@ -299,7 +299,8 @@ def test_the_preset_beside_it_is_read(folder: Path) -> None:
     assert load(path).preset.steps == 7
 
 
-@pytest.mark.parametrize("form", [pytest.param(plain, marks=pytest.mark.slow), script])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [plain, script])
 def test_the_command_explains_pairs_with_it(form: Callable[[OpenAIClip, Path], Path], folder: Path) -> None:
     path = form(OpenAIClip(), folder)
     save_photograph(folder / "cat.jpg", 48, 40)

@@ -56,6 +56,7 @@ def test_a_result_is_small() -> None:
     assert "…" not in noisy()._repr_html_()
 
 
+@pytest.mark.slow
 def test_words_and_maps_that_do_not_fit_are_left_out() -> None:
     html = grounded(" ".join(f"w{k}" for k in range(600)))._repr_html_()
     assert 40_000 < len(html) < MOST

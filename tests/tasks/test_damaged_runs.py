@@ -252,7 +252,7 @@ PRESETS = {name: BAD_YAML[name] for name in ("nothing", "not UTF-8", "deep lists
     "a group in a tower": (b"bottleneck: {image: {layer: {a: 1}}}\n", "bottleneck.image must be a number, a word"),
     "an unknown key": (b"bottleneck: {step: 10}\n", "Did you mean 'steps'"),
     "a number as key": (b"bottleneck: {1: 10}\n", r"m2ib\.yaml"),
-    "a layer that is a date": (b"bottleneck: {image: {layer: 2001-01-01}}\n", "bottleneck.image must be a number"),
+    "a layer that is a date": (b"bottleneck: {image: {layer: 2001-01-01}}\n", "layer must be a whole number"),
 }
 
 

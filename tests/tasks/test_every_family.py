@@ -16,7 +16,6 @@ from tests.zoo import MEMBERS, make_member
 
 CAPTIONS = ("a red circle", "a blue star and a green square", "red")
 METHODS = "[m2ib,gradcam,'rise:samples=4',occlusion]"
-FAST = {"Siglip2Model"}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +32,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pairs.csv"
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MEMBERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEMBERS)
 def test_a_folder_goes_through_every_task(name: str, table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     member = make_member(name)

@@ -12,6 +12,7 @@ import pytest
 
 from m2ib_lightning import explain
 from m2ib_lightning.cli import main
+from m2ib_lightning.results.short_number import short_number
 from tests.folders import save_clip_folder, save_photograph
 
 STEPS = ["bottleneck.steps=2", "bottleneck.noise_samples=2", "seed=3"]
@@ -30,10 +31,10 @@ def test_it_prints_what_explain_returns(scene: Path, tmp_path: Path, capsys: pyt
     result = explain(scene, CAPTION, bottleneck={"steps": 2, "noise_samples": 2}, seed=3)
     assert printed.splitlines()[0] == CAPTION
     for token, nats in zip(result.tokens, result.text_saliency, strict=True):
-        assert f"{nats:10.3g}  {token}\n" in printed
+        assert f"{short_number(nats):>10}  {token}\n" in printed
     assert f"similarity {result.similarity:.3f}\n" in printed
-    low, high = result.image_saliency.min(), result.image_saliency.max()
-    assert re.search(rf"^{low:.3g} [ ░▒▓█]+ {high:.3g} {re.escape(str(result.image_unit))}$", printed, re.MULTILINE)
+    low, high = map(short_number, (result.image_saliency.min(), result.image_saliency.max()))
+    assert re.search(rf"^{low} [ ░▒▓█]+ {high} {re.escape(str(result.image_unit))}$", printed, re.MULTILINE)
     assert len(re.findall(r"^[ ░▒▓█]{20}$", printed, re.MULTILINE)) == 10
     assert "\x1b" not in printed
     assert printed.endswith(f"saved        {saved}\n")
@@ -42,7 +43,7 @@ def test_it_prints_what_explain_returns(scene: Path, tmp_path: Path, capsys: pyt
 
 def test_the_keys_of_a_run_set_it_up(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(scene), CAPTION, "bottleneck.preset=published", "bottleneck.steps=1"]) == 0
-    assert re.search(r"█ [\d.]+ nats$", capsys.readouterr().out, re.MULTILINE)  # the recommended one reads a path
+    assert re.search(r"█ [\d.,]+ nats$", capsys.readouterr().out, re.MULTILINE)  # the recommended one reads a path
     assert main(["explain", str(scene), CAPTION, "method.name=centre"]) == 0
     assert "nats" not in capsys.readouterr().out
 

@@ -273,7 +273,9 @@ def test_the_readout_needs_a_caption(done: Path) -> None:
         explain(np.zeros((64, 64, 3), np.uint8), target=np.ones(96), model=str(done / "model"), method="readout")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_stopped_training_says_by_which_signal(
     number: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_curves_and_pictures_reach_tensorboard(
     assert f"curves       {run}/csv/0001/metrics.csv\n" in printed
 
 
+@pytest.mark.slow
 def test_overlays_are_logged_as_they_form(tmp_path: Path) -> None:
     longer, shorter = (tmp_path / str(steps) for steps in (3, 2))
     words = ["data.limit=2", "data.batch_size=2", NO_PICTURES]
@@ -95,6 +96,7 @@ def test_no_logger_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "curves" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tensorboard_pictures_do_not_depend_on_the_files(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert run_scenes(run, "output.heatmaps=0", "output.tensorboard_images=3") == 0

@@ -7,6 +7,7 @@ from PIL import Image
 from m2ib_lightning.results.figures.figure import FAINT, Figure
 from m2ib_lightning.results.figures.overlays import CONTOURS, bar_colours
 from m2ib_lightning.results.figures.shaped_text import length_of
+from m2ib_lightning.results.short_number import short_number
 
 
 def colour_bar(ends: tuple[float, float], unit: str, width: float, scale: float, style: str = "alpha") -> Figure:
@@ -23,9 +24,9 @@ def colour_bar(ends: tuple[float, float], unit: str, width: float, scale: float,
     bar = Figure()
     low, high = ends
     if not high > low:
-        bar.add_text(f"constant at {low:.3g} {unit}".rstrip(), 0, 0, size, FAINT)
+        bar.add_text(f"constant at {short_number(low)} {unit}".rstrip(), 0, 0, size, FAINT)
         return bar
-    texts = [f"{low:.3g}", f"{high:.3g} {unit}".rstrip()]
+    texts = [short_number(low), f"{short_number(high)} {unit}".rstrip()]
     lengths = [length_of(text, size) for text in texts]
     width = round(max(width, sum(lengths) + size))
     bar.add_picture(bar_colours(width, style).resize((width, height), Image.Resampling.NEAREST), 0, 0)

@@ -75,8 +75,8 @@ def _given(pairs: Sequence[str]) -> set[str]:
 
 
 def _explain(image: str, caption: str, config: Config, given: set[str], device: str | None) -> Attribution:
+    from m2ib_lightning.api.explain_options import Options
     from m2ib_lightning.api.explaining import explain_request, size_unlike_scenes
-    from m2ib_lightning.api.options import Options
     from m2ib_lightning.api.request import parse_request
 
     request = parse_request(image, caption)

@@ -156,6 +156,7 @@ def test_a_silent_address_leaves_time_for_the_next(site: Site, monkeypatch: pyte
         assert fetch(site.at("/good.png", "both.invalid"), settings(timeout=1.0, retries=0)) == BODY
 
 
+@pytest.mark.slow
 def test_the_answer_may_take_all_remaining_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, ["127.0.0.1", "127.0.0.2"])
     site.routes["/late.png"] = lambda h: h.send() if not h.server.over.wait(1.2) else None
