@@ -92,7 +92,7 @@ run({
     assert.ok((await dialogTitle(page)).startsWith("two"));
     await page.locator("dialog[open] canvas").focus();
     await page.keyboard.press("ArrowRight");
-    assert.match(await page.locator("dialog[open] .readout").textContent(), /^patch 1, 2: [\d.]+ nats ± /);
+    assert.match(await page.locator("dialog[open] .readout").textContent(), /^patch 1, 2: [\d.]+ nats \([\d.]+ log\(1 \+ nats\)\^4 ± /);
     await page.keyboard.press("Escape");
     assert.equal(await page.locator("dialog[open]").count(), 0);
     assert.equal(await page.evaluate(() => document.activeElement.getAttribute("aria-label")), "two");
@@ -167,9 +167,12 @@ run({
       const x = (left + ((column + 0.5) * (right - left)) / one.grid[1]) * (width / one.size[0]);
       const y = (top + ((line + 0.5) * (bottom - top)) / one.grid[0]) * (height / one.size[1]);
       await canvas.hover({ position: { x, y } });
-      const [, shown] = new RegExp(`^patch ${line + 1}, ${column + 1}: ([\\d.]+) nats`).exec(await readout(page));
+      const parts = new RegExp(`^patch ${line + 1}, ${column + 1}: ([\\d.]+) nats \\(([\\d.]+) log`).exec(await readout(page));
+      const [nats, shown] = parts.slice(1).map(Number);
       const value = low + (bytes[line * one.grid[1] + column] * (high - low)) / 254;
-      assert.ok(Math.abs(Number(shown) - value) <= (high - low) / 508, `${shown} is not ${value}`);
+      const rounding = 0.051; // of the last digit that is shown
+      assert.ok(Math.abs(shown - value) <= (high - low) / 508 + rounding, `${shown} is not ${value}`);
+      assert.ok(Math.abs(nats - Math.expm1(value ** 0.25)) <= 0.01 * nats + 0.005, `${nats} nats are not ${value}`);
     }
     await canvas.hover({ position: { x: 2, y: height / 2 } });
     assert.equal(await readout(page), "the model does not see this part");

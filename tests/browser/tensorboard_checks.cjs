@@ -25,7 +25,7 @@ const data = (page, path) => page.evaluate(async (url) => (await fetch(url)).jso
 run({
   scalars: onTab("timeseries", async (page) => {
     for (const name of ["attribute/tensorboard", "evaluate/tensorboard", "finetune/tensorboard"]) await shown(page, name);
-    await page.getByPlaceholder("Filter tags (regex)").fill("pairs/similarity|train/loss|evaluation/image_mass/saliency");
+    await page.getByRole("combobox", { name: "Filter tags (regex)" }).fill("pairs/similarity|train/loss|evaluation/image_mass/saliency");
     for (const name of ["pairs/similarity", "train/loss", "evaluation/image_mass/saliency"]) {
       await page.locator(`[title="${name}"]`).first().waitFor();
     }
