@@ -29,6 +29,7 @@ from m2ib_lightning.results.figures.shaped_text import direction_of, length_of, 
 from m2ib_lightning.results.figures.text_lines import PlacedSpan, PlacedText, lay_out_words
 from m2ib_lightning.results.map_placement import place_map
 from m2ib_lightning.results.marked_part import with_outline
+from m2ib_lightning.results.short_number import short_number
 from m2ib_lightning.results.spans import TokenSpan
 from m2ib_lightning.results.tower_attribution import Floats, min_max
 from m2ib_lightning.results.unit_colours import Colour, tint, unit_colour, unit_spans
@@ -75,12 +76,14 @@ def grounding_figure(
     margin, usual_row = round(MARGIN * scale), _COLUMNS * _PANEL + (_COLUMNS - 1) * MARGIN
     is_wide, longest = panel_side(picture.size, size, scale, _PANEL, usual_row // 2)
     shown = fitted_picture(picture, longest)
-    panels = [_panel(with_outline(result, shown), f"similarity {result.similarity:.3f}", None, scale)]
+    similarity = f"similarity {result.similarity:.3f}"
+    panels = [_panel(with_outline(result, shown), ("", similarity), None, scale)]
     for index, unit in enumerate(result.pair.units):
-        share = f"share {result.units.shares[index]:+.3f}, {_ends(result, index)}"
-        fact = "never read" if index in result.units.unread else share
+        facts = (f"share {result.units.shares[index]:+.3f}", _ends(result, index))
+        if index in result.units.unread:
+            facts = ("never read", "")
         lit = unit_overlay(result, index, shown, style)
-        panels.append(_panel(lit, fact, (unit.text, unit_colour(index)), scale))
+        panels.append(_panel(lit, facts, (unit.text, unit_colour(index)), scale))
     column = max(panel.width for panel in panels)
     columns = min(2 if is_wide else _COLUMNS, len(panels), max(1, round(_COLUMNS * _PANEL * scale / column)))
     row_width = columns * column + (columns - 1) * margin
@@ -97,7 +100,7 @@ def _ends(result: Attribution, unit: int) -> str:
     """The lowest and the highest value of a unit's map, with their unit."""
     assert result.units is not None
     values = result.units.saliency[unit]
-    return f"{values.min():.2g} to {values.max():.2g} {result.image_unit or result.unit}".rstrip()
+    return f"{short_number(values.min())} to {short_number(values.max())} {result.image_unit or result.unit}".rstrip()
 
 
 def unit_heatmap(result: Attribution, unit: int, width: int, height: int) -> Floats:
@@ -144,8 +147,8 @@ def unit_overlay(result: Attribution, unit: int, picture: Image.Image, style: St
     return mixed
 
 
-def _panel(picture: Image.Image, fact: str, unit: tuple[str, Colour] | None, scale: float) -> Figure:
-    """A picture with the unit's name and a fact above it."""
+def _panel(picture: Image.Image, facts: tuple[str, str], unit: tuple[str, Colour] | None, scale: float) -> Figure:
+    """A picture with the unit's name and two facts above it."""
     size = round(SMALL * scale)
     head, panel = line_height(size) + round(3 * scale), Figure()
     if unit is not None:
@@ -153,8 +156,10 @@ def _panel(picture: Image.Image, fact: str, unit: tuple[str, Colour] | None, sca
         length = length_of(name, size)
         panel.add_box(0, 0, length + 8 * scale, head - 3 * scale, tint(unit[1]))
         panel.add_text(name, 4 * scale, scale, size, width=length, direction=direction_of(name) or "ltr")
-    panel.add_text(fact, 0, head, size, FAINT)
-    panel.add_picture(picture, 0, 2 * head)
+    for place, fact in enumerate(facts, 1):
+        if fact:
+            panel.add_text(fact, 0, place * head, size, FAINT)
+    panel.add_picture(picture, 0, 3 * head)
     return panel
 
 

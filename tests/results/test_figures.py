@@ -165,7 +165,7 @@ def test_a_grounding_is_drawn_in_every_style(style: Any, tmp_path: Path) -> None
     grounding = grounded()
     figure = grounding.figure(style)
     assert len(figure.pictures) == 3
-    assert {"red", "circle", "share +0.200, 0 to 1 nats"} <= {text.text for text in figure.texts}
+    assert {"red", "circle", "share +0.200", "0 to 1 nats"} <= {text.text for text in figure.texts}
     grounding.save(tmp_path / "g.svg", style=style)
     assert "</svg>" in (tmp_path / "g.svg").read_text()
 
