@@ -24,6 +24,7 @@ from m2ib_lightning.pairs.units.unit_rule import UnitRule
         ("A child's toy-car,near a 12.5 cm mass.It grew", ["child's toy-car", "12.5 cm mass", "grew"]),
         ("café\u00a0crème on the table", ["café\u00a0crème", "table"]),
         ("and the", []),
+        ("a picture of a red star somewhere", ["red star"]),
         ("12 red cars", ["12 red cars"]),
         ("Ein Hund, eine Katze", ["Ein Hund", "eine Katze"]),
         ("一只狗", ["一只狗"]),

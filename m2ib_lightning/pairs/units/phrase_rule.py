@@ -15,7 +15,8 @@ FUNCTION_WORDS = frozenset(
     along across around against onto into inside outside from to toward towards through during for upon off up down
     out next left right front top bottom side
     is are was were be been being am has have had having do does did can could will would shall should may might must
-    there here it its he him his she her they them their we us our you your i me my who whom whose which what where when
+    there here somewhere anywhere everywhere nowhere it its he him his she her they them their we us our you your
+    i me my who whom whose which what where when
     not also too very just only quite rather still
     photo picture image photograph we see shows showing show containing
     """.split()  # noqa: SIM905 - a list of 150 quoted words would be harder to read
