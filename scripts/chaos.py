@@ -52,7 +52,7 @@ KEYS = {
         *("task=evaluate", "evaluate.methods=[m2ib,gradcam,centre]", "evaluate.metrics=[localisation,confidence]"),
         *("evaluate.probed=1", "evaluate.seeds=1", "evaluate.resamples=10", "evaluate.pictures=2"),
         *("bottleneck.steps=3", "bottleneck.noise_samples=2", "data.batch_size=2", *QUIET),
-        "trainer.precision=64-true",  # in float32 nearly equal pixels change places in other batches, and scores with them
+        "trainer.precision=64-true",  # in float32, nearly equal pixels change places in other batches
     ],
     "finetune": [
         *("task=finetune", "data.limit=45", "data.batch_size=8", "data.num_workers=0", "trainer.max_epochs=2"),
