@@ -34,6 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_python_blocks_run(desk: Path) -> None:
     examples = blocks("python", README)
     assert len(examples) == 4

@@ -140,6 +140,7 @@ SHORT = ["data.limit=40", "data.batch_size=8", "finetune.validation=0.2", "train
 SHORT += ["data.num_workers=0", "finetune.maps=0"]
 
 
+@pytest.mark.slow
 def test_the_configuration_trains_a_model_that_loads(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["--config", "scenes-model", *SHORT, f"output_dir={run}"]) == 0

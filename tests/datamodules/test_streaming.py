@@ -113,6 +113,7 @@ def test_a_stream_is_resumed(folder: Path, tmp_path: Path) -> None:
     assert json.loads((broken / "summary.json").read_text())["pairs_skipped"] is None
 
 
+@pytest.mark.slow
 def test_failed_rows_beyond_the_limit_stay(folder: Path, tmp_path: Path) -> None:
     pictures = [b"no picture" if row in (1, 5) else png(row) for row in range(7)]
     cells = {"image": [{"bytes": picture, "path": None} for picture in pictures], "caption": ["a star"] * 7}

@@ -208,6 +208,7 @@ def test_a_resumed_run_has_the_scores_of_an_uninterrupted_one(tmp_path: Path) ->
     assert_same_scores(folder, whole, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_another_task_or_other_methods_are_refused_in_the_same_directory(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,7 @@ def run(batches: list[PairBatch], settings: BottleneckSettings = QUICK, **option
         return trials.run(settings, **options)
 
 
+@pytest.mark.slow
 def test_a_trial_measures_the_maps_that_explain_gives() -> None:
     batches = scene_batches(3, 3)
     settings = replace(QUICK, image=replace(QUICK.image, layer=1, prior="unit"))

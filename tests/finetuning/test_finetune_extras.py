@@ -169,6 +169,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_hard_negatives_and_classes_of_a_table(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [

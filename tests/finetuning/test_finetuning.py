@@ -40,6 +40,7 @@ def test_batches_of_an_epoch_are_the_same_on_any_number_of_ranks() -> None:
     assert list(other) != list(whole)
 
 
+@pytest.mark.slow
 def test_without_a_bottleneck_and_with_an_open_one_training_is_plain_contrastive() -> None:
     """The reference is written out: CLIP's own loss, AdamW with the same groups and schedule."""
     options = FinetuneConfig(lr=1e-4, warmup=2, weight_decay=0.1)

@@ -35,6 +35,7 @@ def pairs_of(path: Path) -> list[RawPair]:
 WIDE = 60_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize("with_images", [True, False])
 def test_tens_of_thousands_of_columns_take_linear_time(kind: str, with_images: bool, tmp_path: Path) -> None:

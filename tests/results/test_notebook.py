@@ -66,6 +66,7 @@ def test_words_and_maps_that_do_not_fit_are_left_out() -> None:
     assert "u40:is(:hover,:focus)" not in html
 
 
+@pytest.mark.slow
 def test_a_small_grounding_shows_every_unit() -> None:
     html = grounded()._repr_html_()
     assert html.count('<img class="map') == len(CAPTION.split())

@@ -153,6 +153,7 @@ def test_a_start_with_a_limit_leaves_the_rest_to_a_later_one(kind: str, folder: 
     assert [caption for _, caption in rows_of(folder / "run")] == [caption for _, caption in new]
 
 
+@pytest.mark.slow
 def test_the_rows_of_an_earlier_version_have_no_fingerprint_and_stay(folder: Path) -> None:
     path = write_csv(folder, OLD)
     assert fit(path, folder / "run") == 0

@@ -29,9 +29,9 @@ MODELS = [("clip", {}), ("clip-legacy", DEEP), ("siglip", {})]
 
 
 def each_type_and_each_model() -> list[Any]:
-    """The small models in bfloat16, and the small CLIP in float16; the others are slow."""
+    """The small CLIP in bfloat16; the others are slow."""
     return [
-        pytest.param(dtype, tolerance, *model, marks=pytest.mark.slow if model[1] or (row and index) else ())
+        pytest.param(dtype, tolerance, *model, marks=pytest.mark.slow if row or index else ())
         for row, (dtype, tolerance) in enumerate(PRECISIONS)
         for index, model in enumerate(MODELS)
     ]
@@ -128,9 +128,10 @@ def test_a_gradient_that_overflows_fails_only_its_own_pair() -> None:
         assert torch.equal(overflowed[index], normal[index])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plugin",
-    [pytest.param(half_precision("cpu"), id="16", marks=pytest.mark.slow), pytest.param("bf16-mixed", id="bf16")],
+    [pytest.param(half_precision("cpu"), id="16"), pytest.param("bf16-mixed", id="bf16")],
 )
 def test_the_trainer_gives_what_explain_gives_under_autocast(plugin: Any) -> None:
     model = load_model("scenes")

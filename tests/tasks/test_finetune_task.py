@@ -196,6 +196,7 @@ def slurm(variables: dict[str, int]) -> dict[str, str]:
     return {f"SLURM_{name}": str(value) for name, value in variables.items()}
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_keeps_its_summary_and_refuses_another_batch(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

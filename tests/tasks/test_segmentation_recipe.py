@@ -33,6 +33,7 @@ def run_recipe(text: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
     return variables
 
 
+@pytest.mark.slow
 def test_the_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert "count=8" in TEXT

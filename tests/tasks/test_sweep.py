@@ -18,7 +18,7 @@ from m2ib_lightning.scenes.vocabulary import WORDS
 from tests.equality import assert_same_result
 from tests.folders import save_clip_folder, save_siglip_folder
 
-FAST_SEEDS = 4
+FAST_SEEDS = 2
 """Enough for every model, picture mode, kind of gate, prior and fit to occur."""
 
 MODELS = ("clip", "clip-legacy", "siglip", "siglip-sentencepiece")
