@@ -24,8 +24,8 @@ API = {
     "results": (
         "Results",
         [
-            *("results.attribution.Attribution", "results.grounding.Grounding", "results.result_list.ResultList"),
-            *("results.grid.save_grid", "run.table.load_attributions"),
+            *("results.attribution.Attribution", "results.grounding.Grounding", "results.drawable.Drawable"),
+            *("results.result_list.ResultList", "results.grid.save_grid", "run.table.load_attributions"),
         ],
     ),
     "models": (

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.pair import Pair
+from m2ib_lightning.results.drawable import Drawable
 from m2ib_lightning.results.drawing import attribution_figure
-from m2ib_lightning.results.figures.figure import Figure, rasterise
+from m2ib_lightning.results.figures.figure import Figure
 from m2ib_lightning.results.figures.overlays import Style
-from m2ib_lightning.results.figures.saving import save_drawing
 from m2ib_lightning.results.html import attribution_page
 from m2ib_lightning.results.map_placement import place_map
-from m2ib_lightning.results.notebook import attribution_display, displayed
+from m2ib_lightning.results.notebook import attribution_display
 from m2ib_lightning.results.row_form import fields_of, row_of
 from m2ib_lightning.results.tower_attribution import Floats, TowerAttribution, min_max
 from m2ib_lightning.results.unit_maps import UnitMaps
@@ -30,7 +30,7 @@ _NO_CAPTION = "the image was explained against an embedding, not a caption"
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Drawable):
     """The result for a pair: which parts of its picture and which words of its caption made the model match them.
 
     Attributes:
@@ -108,6 +108,7 @@ class Attribution:
         """
         return place_map(self.image_saliency, self.pair, width, height).on_canvas(width, height, fill=np.nan)
 
+    @override
     def figure(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> Figure:
         """Return the drawing as a figure, before it becomes pixels or vectors.
 
@@ -123,31 +124,10 @@ class Attribution:
         """
         return attribution_figure(self, style, size, scale)
 
-    def show(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
-        """Display the result in the notebook that runs this code, else open the drawing in the system's viewer.
-
-        A notebook needs no call for the last expression of a cell: it displays the object itself. The arguments are
-        those of ``figure``, for the viewer.
-        """
-        if not displayed(self):
-            rasterise(self.figure(style, size, scale)).show()
-
-    def save(self, path: str | Path, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
-        """Write the result in the format of the path's ending.
-
-        ``.png``, ``.webp`` and ``.jpg`` have picture, overlay and caption as pixels. ``.svg`` and ``.pdf`` have text as
-        text. ``.html`` has its own layout, without ``style``, ``size`` and ``scale``.
-
-        Args:
-            path: the file.
-            style: as for ``figure``.
-            size: as for ``figure``.
-            scale: as for ``figure``.
-
-        Raises:
-            M2IBError: if the path has another ending, or as ``figure`` says.
-        """
-        save_drawing(path, lambda: self.figure(style, size, scale), lambda: attribution_page(self))
+    @override
+    def page(self) -> str:
+        """Return the page: the overlay, the caption with its coloured words, and the facts."""
+        return attribution_page(self)
 
     def _repr_html_(self) -> str:
         return attribution_display(self)

@@ -71,7 +71,7 @@ def grid_figure(
 ) -> Figure:
     """Return the figure of ``save_grid``, which describes the arguments and the errors."""
     names = list(results) if isinstance(results, Mapping) else [""] * len(results)
-    listed = [_whole(result) for result in (results.values() if isinstance(results, Mapping) else results)]
+    listed = [whole_of(result) for result in (results.values() if isinstance(results, Mapping) else results)]
     if not listed or not (columns is None or columns >= 1):
         raise M2IBError(f"a grid needs results and columns of at least 1, got {len(listed)} results, columns={columns}")
     check_style(style)
@@ -84,7 +84,8 @@ def grid_figure(
     return figure.with_margin(round(MARGIN * scale))
 
 
-def _whole(result: Result) -> Attribution:
+def whole_of(result: Result) -> Attribution:
+    """Return the attribution of the whole caption."""
     return result.whole if isinstance(result, Grounding) else result
 
 

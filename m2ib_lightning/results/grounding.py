@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from m2ib_lightning.errors import M2IBError, quoted
 from m2ib_lightning.pairs.units.unit import Unit
 from m2ib_lightning.results.attribution import Attribution
-from m2ib_lightning.results.figures.figure import Figure, rasterise
+from m2ib_lightning.results.drawable import Drawable
+from m2ib_lightning.results.figures.figure import Figure
 from m2ib_lightning.results.figures.overlays import Style
-from m2ib_lightning.results.figures.saving import save_drawing
 from m2ib_lightning.results.grounding_drawing import grounding_figure, unit_heatmap
 from m2ib_lightning.results.grounding_html import grounding_page
 from m2ib_lightning.results.map_placement import place_map
-from m2ib_lightning.results.notebook import displayed, grounding_display
+from m2ib_lightning.results.notebook import grounding_display
 from m2ib_lightning.results.tower_attribution import Floats
 from m2ib_lightning.results.unit_maps import UnitMaps
 
@@ -28,7 +28,7 @@ _LISTED = 8
 
 
 @dataclass(frozen=True)
-class Grounding:
+class Grounding(Drawable):
     """A map of the picture for each unit of its caption, beside the map of the whole caption (U units).
 
     Attributes:
@@ -96,6 +96,7 @@ class Grounding:
             ratios.append(float(full[mask & seen].mean()) / mean if mean > 0 else 0.0)
         return np.array(ratios, np.float32)
 
+    @override
     def figure(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> Figure:
         """Return the drawing as a figure: the picture, and its map for each unit.
 
@@ -109,31 +110,10 @@ class Grounding:
         """
         return grounding_figure(self.whole, style, size, scale)
 
-    def show(self, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
-        """Display the result in the notebook that runs this code, else open the drawing in the system's viewer.
-
-        A notebook needs no call for the last expression of a cell: it displays the object itself. The arguments are
-        those of ``figure``, for the viewer.
-        """
-        if not displayed(self):
-            rasterise(self.figure(style, size, scale)).show()
-
-    def save(self, path: str | Path, style: Style = "alpha", size: int | None = None, scale: float = 1.0) -> None:
-        """Write the result in the format of the path's ending.
-
-        ``.png``, ``.webp``, ``.jpg``, ``.svg`` and ``.pdf`` have the picture once per unit. In ``.html`` the unit that
-        is pointed at shows its map, without ``style``, ``size`` and ``scale``.
-
-        Args:
-            path: the file.
-            style: as for ``figure``.
-            size: as for ``figure``.
-            scale: as for ``figure``.
-
-        Raises:
-            M2IBError: if the path has another ending, or as ``figure`` says.
-        """
-        save_drawing(path, lambda: self.figure(style, size, scale), lambda: grounding_page(self.whole))
+    @override
+    def page(self) -> str:
+        """Return the page, on which the unit that is pointed at shows its map."""
+        return grounding_page(self.whole)
 
     def _repr_html_(self) -> str:
         return grounding_display(self.whole)

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from m2ib_lightning.errors import M2IBError
 from m2ib_lightning.pairs.units.unit import Unit
 from m2ib_lightning.results.attribution import Attribution
+from m2ib_lightning.results.figures.figure import rasterise
+from m2ib_lightning.results.grid import grid_figure
 from m2ib_lightning.results.grounding import Grounding
 from m2ib_lightning.results.inline_pictures import inline_thumbnail
 from m2ib_lightning.results.notebook import MOST
@@ -156,8 +159,10 @@ def test_show_opens_a_picture_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None
     good, bad = make_result(), Attribution(make_result().pair, error="gone")
     good.show()
     ResultList([good, bad, good]).show()
-    (width, height), (list_width, list_height) = opened
-    assert (list_width, list_height) == (width, 2 * height)
+    assert opened == [rasterise(good.figure()).size, rasterise(grid_figure([good, good])).size]
+    with pytest.raises(M2IBError, match="got 0 results"):
+        ResultList([bad]).show()
+    assert len(opened) == 2
 
 
 def test_a_thumbnail_fits_or_is_the_smallest() -> None:
